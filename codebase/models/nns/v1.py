@@ -1,0 +1,101 @@
+"""Multilayer perceptrons for MNIST: 784 pixels, two hidden layers of 300 units."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from codebase import utils as ut
+
+
+class Encoder(nn.Module):
+    """q(z|x) or q(z|x, y): a diagonal Gaussian whose mean and variance are functions of x (and y)."""
+
+    x_dim = 784
+    hidden_dim = 300
+
+    def __init__(self, z_dim: int, y_dim: int = 0):
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Linear(self.x_dim + y_dim, self.hidden_dim),
+            nn.ELU(),
+            nn.Linear(self.hidden_dim, self.hidden_dim),
+            nn.ELU(),
+            nn.Linear(self.hidden_dim, 2 * z_dim),
+        )
+
+    def encode(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and variance of q(z|x, y).
+
+        x: tensor: (..., x_dim): images
+        y: tensor: (..., y_dim): one-hot labels; its leading dimensions broadcast with x's
+
+        Returns (m, v), each (..., z_dim).
+        """
+        return ut.gaussian_parameters(apply_to_joined(self.net, x, y))
+
+    forward = encode
+
+
+class Decoder(nn.Module):
+    """p(x|z) or p(x|z, y): one output per pixel, to the models the logits of a Bernoulli or a mean."""
+
+    x_dim = 784
+    hidden_dim = 300
+
+    def __init__(self, z_dim: int, y_dim: int = 0):
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Linear(z_dim + y_dim, self.hidden_dim),
+            nn.ELU(),
+            nn.Linear(self.hidden_dim, self.hidden_dim),
+            nn.ELU(),
+            nn.Linear(self.hidden_dim, self.x_dim),
+        )
+
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """The decoder's output at z.
+
+        z: tensor: (..., z_dim): latent variables
+        y: tensor: (..., y_dim): one-hot labels; its leading dimensions broadcast with z's
+
+        Returns (..., x_dim).
+        """
+        return apply_to_joined(self.net, z, y)
+
+    forward = decode
+
+
+class Classifier(nn.Module):
+    """q(y|x): a categorical distribution over the labels."""
+
+    x_dim = 784
+    hidden_dim = 300
+
+    def __init__(self, y_dim: int):
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Linear(self.x_dim, self.hidden_dim),
+            nn.ReLU(),
+            nn.Linear(self.hidden_dim, self.hidden_dim),
+            nn.ReLU(),
+            nn.Linear(self.hidden_dim, y_dim),
+        )
+
+    def classify(self, x: Tensor) -> Tensor:
+        """The logits of q(y|x): (..., x_dim) → (..., y_dim)."""
+        return self.net(x)
+
+    forward = classify
+
+
+def apply_to_joined(net: nn.Sequential, x: Tensor, y: Tensor | None) -> Tensor:
+    """net([x; y]), where the leading dimensions of x and y broadcast; net(x) where y is None."""
+    if y is None:
+        return net(x)
+    if x.shape[:-1] == y.shape[:-1]:
+        return net(torch.cat([x, y], dim=-1))
+    # W[x; y] = W_x x + W_y y. With ten labels for each image (SSVAE) the image's part is computed
+    # once instead of ten times.
+    first = net[0]
+    w_x, w_y = first.weight.split([x.shape[-1], y.shape[-1]], dim=1)
+    return net[1:](F.linear(x, w_x, first.bias) + F.linear(y, w_y))

@@ -1,0 +1,157 @@
+"""Densities, divergences and sampling: functions on tensors, in nats.
+
+Every function follows its inputs' dtype and device, broadcasts, and is differentiable. Shapes are
+written as in (batch, mix, dim); ``...`` stands for any leading dimensions.
+"""
+
+import importlib
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+def sample_gaussian(m: Tensor, v: Tensor) -> Tensor:
+    """Draw z ~ N(m, diag v) as m + sqrt(v)·ε, ε ~ N(0, I) (Kingma & Welling 2014, section 2.4).
+
+    m: tensor: (..., dim): mean
+    v: tensor: (..., dim): variance
+
+    Returns z: (..., dim), of the shape to which m and v broadcast. ε is one ``randn_like`` draw of
+    that shape from torch's global generator, so one seed gives everyone the same z.
+    """
+    m, v = torch.broadcast_tensors(m, v)
+    noise = torch.randn_like(m, memory_format=torch.contiguous_format)
+    return m + v.sqrt() * noise
+
+
+def log_normal(x: Tensor, m: Tensor, v: Tensor) -> Tensor:
+    """log N(x; m, diag v) = −½ Σ_d [log 2π + log v + (x − m)²/v], in nats.
+
+    x, m, v: tensors: (..., dim): point, mean, variance
+
+    Returns (...): the sum is over the last dimension.
+    """
+    return -0.5 * (LOG_2PI + v.log() + (x - m).square() / v).sum(-1)
+
+
+def log_normal_mixture(z: Tensor, m: Tensor, v: Tensor) -> Tensor:
+    """log (1/mix) Σ_k N(z; m_k, diag v_k): a uniformly weighted mixture of Gaussians, in nats.
+
+    z: tensor: (batch, dim): points
+    m, v: tensors: (batch or 1, mix, dim): the components' means and variances
+
+    Returns (batch,).
+    """
+    shared = m.shape[0] == v.shape[0] == 1
+    if shared and z.dtype == torch.float32 and z.device.type != "mps":  # MPS has no float64
+        return log_mean_exp(_log_normal_all_pairs(z, m[0], v[0]), dim=1).to(z.dtype)
+    return log_mean_exp(log_normal(z.unsqueeze(1), m, v), dim=1)
+
+
+def _log_normal_all_pairs(z: Tensor, m: Tensor, v: Tensor) -> Tensor:
+    """log N(z_b; m_k, diag v_k), z (batch, dim), m and v (mix, dim) → (batch, mix) in float64.
+
+    (z − m)²/v = z²/v − 2z·m/v + m²/v turns the sum over dim into one matrix product. Its terms
+    cancel, which float32 cannot afford at small variances and float64 can. Forward and backward for
+    97 points, 500 components and 10 dimensions: 0.8 ms, against 2.4 ms elementwise (two cores).
+    """
+    z, m, v = z.double(), m.double(), v.double()
+    squares = torch.cat([z.square(), z], dim=1) @ torch.cat([1 / v, -2 * m / v], dim=1).T
+    return -0.5 * (squares + (LOG_2PI + v.log() + m.square() / v).sum(-1))
+
+
+def gaussian_parameters(h: Tensor, dim: int = -1) -> tuple[Tensor, Tensor]:
+    """Split h in two halves along dim: m is the first, v = softplus(second) + 1e-8 > 0.
+
+    h: tensor: (..., 2·dim, ...)
+
+    Returns (m, v), each (..., dim, ...). Raises ValueError where the size along dim is odd.
+    """
+    if h.shape[dim] % 2:
+        raise ValueError(
+            f"gaussian_parameters: cannot halve dimension {dim} of size {h.shape[dim]}: it is odd"
+        )
+    m, h = h.chunk(2, dim=dim)
+    return m, F.softplus(h) + 1e-8
+
+
+def log_bernoulli_with_logits(x: Tensor, logits: Tensor) -> Tensor:
+    """log Bernoulli(x; sigmoid(logits)) = Σ_d [x·logits − log(1 + e^logits)], in nats.
+
+    x: tensor: (..., dim): values in [0, 1]
+    logits: tensor: (..., dim)
+
+    Returns (...): the sum is over the last dimension.
+    """
+    x, logits = torch.broadcast_tensors(x, logits)
+    # The cross-entropy is one fused operation each way (1.5 ms for 970 images of 784 pixels, forward
+    # and backward, against 1.9 ms for x * logits - softplus(logits)), exact for logits of any size.
+    return -F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(-1)
+
+
+def kl_normal(qm: Tensor, qv: Tensor, pm: Tensor, pv: Tensor) -> Tensor:
+    """KL(q ‖ p) = ½ Σ_d [log pv − log qv + (qv + (qm − pm)²)/pv − 1] of diagonal Gaussians, in nats.
+
+    qm, qv, pm, pv: tensors: (..., dim): means and variances of q and p
+
+    Returns (...). Kingma & Welling 2014, appendix B, for p = N(0, I).
+    """
+    return 0.5 * (pv.log() - qv.log() + (qv + (qm - pm).square()) / pv - 1).sum(-1)
+
+
+def kl_cat(q: Tensor, log_q: Tensor, log_p: Tensor | float) -> Tensor:
+    """KL(q ‖ p) = Σ_y q(y)·[log q(y) − log p(y)] of categorical distributions, in nats.
+
+    q, log_q: tensors: (..., dim): probabilities and their logarithms
+    log_p: tensor: (..., dim), or one number for all
+
+    Returns (...). A term with q = 0 is 0, the limit of q·log q.
+    """
+    log_ratio = torch.where(q == 0, torch.zeros_like(q), log_q - log_p)
+    return (q * log_ratio).sum(-1)
+
+
+def duplicate(x: Tensor, rep: int) -> Tensor:
+    """Repeat the whole batch rep times: (batch, ...) → (rep·batch, ...); row r·batch + i is x[i].
+
+    Raises ValueError where rep is below 1.
+    """
+    if rep < 1:
+        raise ValueError(f"duplicate: rep is {rep}; it must be at least 1")
+    return x.repeat(rep, *[1] * (x.dim() - 1))
+
+
+def log_mean_exp(x: Tensor, dim: int) -> Tensor:
+    """log of the mean of exp(x) along dim, without overflow; a slice of all −inf gives −inf."""
+    return log_sum_exp(x, dim) - math.log(x.shape[dim])
+
+
+def log_sum_exp(x: Tensor, dim: int = 0) -> Tensor:
+    """log of the sum of exp(x) along dim, without overflow; a slice of all −inf gives −inf."""
+    return torch.logsumexp(x, dim)
+
+
+# Names that notebooks written for the homework call here, and the modules where they live. They are
+# looked up on first use (PEP 562), so that importing this module imports only torch.
+_ELSEWHERE = {
+    "load_model_by_name": "codebase.checkpoints",
+    "save_model_by_name": "codebase.checkpoints",
+    "get_mnist_data": "codebase.data",
+    "get_svhn_data": "codebase.data",
+    "evaluate_lower_bound": "codebase.evaluate",
+    "evaluate_classifier": "codebase.evaluate",
+}
+
+
+def __getattr__(name: str):
+    if name in _ELSEWHERE:
+        return getattr(importlib.import_module(_ELSEWHERE[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_ELSEWHERE])
