@@ -3,11 +3,12 @@ report that of trained weights)."""
 
 from codebase import cli, data, evaluate
 from codebase.models.fsvae import FSVAE
+from codebase.run import Experiment
 
 
 def main():
     flags = cli.parser(__doc__, dataset="svhn", iter_max=1_000_000)
-    cli.main(flags, cli.Experiment("svhn", name, build, load, report))
+    cli.main(flags, Experiment("svhn", name, build, load, report))
 
 
 def name(args):

@@ -3,13 +3,14 @@ those of trained weights)."""
 
 from codebase import cli, data, evaluate
 from codebase.models.gmvae import GMVAE
+from codebase.run import Experiment
 
 
 def main():
     flags = cli.parser(__doc__, dataset="mnist", iter_max=20_000)
     flags.add_argument("--z", type=cli.at_least(1), default=10, help="latent dimensions")
     flags.add_argument("--k", type=cli.at_least(1), default=500, help="mixture components")
-    cli.main(flags, cli.Experiment("mnist", name, build, load, report))
+    cli.main(flags, Experiment("mnist", name, build, load, report))
 
 
 def name(args):

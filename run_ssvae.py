@@ -1,15 +1,16 @@
-"""Train a semi-supervised VAE on MNIST with 100 labels and report its classifier's accuracy (--train
-0: report that of trained weights)."""
+"""Train a semi-supervised VAE on MNIST, 100 images labelled, and report its classifier's accuracy
+(--train 0: report that of trained weights)."""
 
 from codebase import cli, data, evaluate
 from codebase.models.ssvae import SSVAE
+from codebase.run import Experiment
 
 
 def main():
     flags = cli.parser(__doc__, dataset="mnist", iter_max=30_000)
     flags.add_argument("--gw", type=cli.at_least(0), default=1, help="weight of the negative ELBO")
     flags.add_argument("--cw", type=cli.at_least(0), default=100, help="weight of cross-entropy")
-    cli.main(flags, cli.Experiment("mnist", name, build, load, report))
+    cli.main(flags, Experiment("mnist", name, build, load, report))
 
 
 def name(args):

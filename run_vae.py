@@ -2,12 +2,13 @@
 
 from codebase import cli, data, evaluate
 from codebase.models.vae import VAE
+from codebase.run import Experiment
 
 
 def main():
     flags = cli.parser(__doc__, dataset="mnist", iter_max=20_000)
     flags.add_argument("--z", type=cli.at_least(1), default=10, help="latent dimensions")
-    cli.main(flags, cli.Experiment("mnist", name, build, load, report))
+    cli.main(flags, Experiment("mnist", name, build, load, report))
 
 
 def name(args):

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-ROOT = (
-    Path(__file__).resolve().parents[1]
-)  # data/, checkpoints/ and logs/ lie beside the run scripts
+# data/, checkpoints/ and logs/ lie beside the run scripts, wherever those are called from.
+ROOT = Path(__file__).resolve().parents[1]
 
 
 class UserError(Exception):
-    """What was asked for cannot be done; the message is one line that names the cause and a way out."""
+    """What was asked for cannot be done; the message is one line, the cause and a way out."""

@@ -19,8 +19,12 @@ class CheckpointError(UserError):
     """A checkpoint is missing, or is not what the model needs."""
 
 
+class CheckpointMissing(CheckpointError):
+    """There is no such checkpoint."""
+
+
 def save_model_by_name(model: torch.nn.Module, global_step: int) -> Path:
-    """Write checkpoints/<model.name>/model-<global_step>.pt, a plain state_dict; return its path."""
+    """Write checkpoints/<model.name>/model-<global_step>.pt, a state_dict; return its path."""
     path = model_path(model.name, global_step)
     state = {key: tensor.detach().cpu() for key, tensor in model.state_dict().items()}
     _save(path, state)
@@ -40,9 +44,9 @@ def load_model_by_name(
     path = model_path(model.name, global_step)
     if not path.exists():
         steps = saved_steps(model.name)
-        there = f"there are steps {', '.join(map(str, steps))}" if steps else "there are no others"
-        raise CheckpointError(
-            f"{path} does not exist; {there}: train it first, or name an existing step with --iter_max"
+        there = f"iterations {steps} are there" if steps else "nor does any other iteration's"
+        raise CheckpointMissing(
+            f"{path} does not exist; {there}: train first, or take an --iter_max that is there"
         )
     load_weights(model, path)
     if device is not None:
@@ -68,6 +72,18 @@ def model_path(name: str, global_step: int) -> Path:
     return run_folder(name) / f"model-{global_step:05d}.pt"
 
 
+def remove_run(name: str) -> None:
+    """Delete all weights and the training state of a run."""
+    for path in run_folder(name).glob("*.pt"):
+        path.unlink()
+
+
+def remove_leftovers(name: str) -> None:
+    """Delete the temporary files that a killed process left behind."""
+    for path in run_folder(name).glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
 # Training states: what a resumed run needs beside the weights
 
 
@@ -79,7 +95,12 @@ def save_training_state(name: str, state: dict) -> None:
 def load_training_state(name: str) -> dict | None:
     """The run's training state, its tensors on the CPU; None where there is none."""
     path = run_folder(name) / STATE_FILE
-    return _load(path) if path.exists() else None
+    if not path.exists():
+        return None
+    state = _load(path)
+    if not isinstance(state, dict) or not isinstance(state.get("step"), int):
+        raise CheckpointError(f"{path} holds no training state but {_describe(state)}")
+    return state
 
 
 # Reading and writing
@@ -129,14 +150,14 @@ def load_weights(model: torch.nn.Module, path: Path) -> None:
 
 
 def _converted(tensor: Tensor, own: Tensor, where: str) -> Tensor:
-    """The tensor in the model's dtype. Raises CheckpointError where its values would not survive."""
+    """The tensor in the model's dtype. Raises CheckpointError if its values would not survive."""
     if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.is_quantized:
         raise CheckpointError(f"{where} is no dense tensor but {_describe(tensor)}")
     if tensor.shape != own.shape:
         found, needed = tuple(tensor.shape), tuple(own.shape)
         raise CheckpointError(
-            f"{where} has shape {found}, the model needs {needed}: the weights of another model, or "
-            "of other flags"
+            f"{where} has shape {found}, the model needs {needed}: the weights of another model, "
+            "or of other flags"
         )
     if tensor.is_complex() or tensor.dtype == torch.bool:
         raise CheckpointError(f"{where} has dtype {tensor.dtype}, which is no dtype of weights")

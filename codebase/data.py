@@ -1,11 +1,22 @@
 """MNIST and SVHN as tensors in memory, minibatches drawn from them, and the two fixed subsets.
 
-Reading is torchvision's; this module finds or downloads the files, checks them, and keeps the images
-as bytes. `source` is "mnist" or "svhn" for the real data set, "synthetic" for the digits that
-`codebase.synthetic` draws, and, for `find` alone, "auto".
+Reading is torchvision's; this module finds or downloads the files, checks them, and keeps the
+images as bytes. `source` is "mnist" or "svhn" for the real data set, "synthetic" for the digits
+that `codebase.synthetic` draws, and, for `find` alone, "auto".
 """
 
 import hashlib
+import http.client
+import os
+import queue
+import shutil
+import socket
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +27,7 @@ from torch import Tensor
 from torchvision import datasets
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
-from codebase import ROOT, UserError
+from codebase import ROOT, UserError, synthetic
 
 DATA_DIR = ROOT / "data"
 NUM_CLASSES = 10
@@ -138,8 +149,120 @@ def one_hot(labels: Tensor) -> Tensor:
 # The data sets
 
 
-def find(dataset: str, source: str, data_dir: Path) -> str:
-    return dataset if source == "auto" else source
+def find(dataset: str, source: str = "auto", data_dir: Path | str = DATA_DIR) -> str:
+    """The source to read: the real data set, downloaded where it is not there, or "synthetic".
+
+    dataset: "mnist" or "svhn"
+    source: "auto" for the real one if at all possible, else "synthetic"; `dataset` for the real one
+        and no other; or "synthetic"
+    data_dir: the folder that torchvision's MNIST and SVHN use
+
+    Raises DataError where `source` demands the real one and it cannot be had, and where its folder
+    cannot be read or written.
+    """
+    if source == "synthetic":
+        return source
+    data_dir = Path(data_dir)
+    if dataset == "mnist":
+        kind, folder, md5 = datasets.MNIST, data_dir / "MNIST" / "raw", MNIST_MD5
+        urls = [mirror + kind.resources[0][0] for mirror in kind.mirrors]
+    else:
+        url, name, file_md5 = datasets.SVHN.split_list["extra"]
+        kind, folder, md5, urls = datasets.SVHN, data_dir, {name: file_md5}, [url]
+    missing = [name for name in md5 if not _exists(folder / name)]
+    if not missing:
+        return dataset
+    reason = _download(kind, folder.relative_to(data_dir), data_dir, md5, urls)
+    if reason is None:
+        return dataset
+    trouble = f"{', '.join(missing)} not in {folder}, and no download: {reason}"
+    if source == "auto":
+        print(f"{dataset.upper()}: {trouble}", file=sys.stderr)
+        return "synthetic"
+    raise DataError(
+        f"--data {dataset}: {trouble}; put the files there, name another --data_dir, or take "
+        "--data synthetic"
+    )
+
+
+def _exists(path: Path) -> bool:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}): mend its permissions") from None
+    return True
+
+
+def _download(
+    kind: type, folder: Path, data_dir: Path, md5: dict[str, str], urls: list[str]
+) -> str | None:
+    """Have torchvision download a data set. Returns None, or the reason why it could not.
+
+    It writes to a folder of its own, whose files are checked and then renamed into place: whatever
+    happens, and however many do this at once, no part of a file is taken for a whole one.
+    """
+    archives = list((data_dir / folder).glob("*.gz"))  # brought by hand, perhaps
+    reason = None if len(archives) >= len(md5) else _unreachable(urls)
+    if reason is not None:
+        return reason
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(NETWORK_TIMEOUT)
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=data_dir, prefix=".download-") as temporary:
+            (Path(temporary) / folder).mkdir(parents=True, exist_ok=True)
+            for archive in archives:
+                shutil.copy(archive, Path(temporary) / folder)
+            if kind is datasets.MNIST:
+                kind(temporary, download=True)
+            else:
+                kind(temporary, split="extra", download=True)
+            (data_dir / folder).mkdir(parents=True, exist_ok=True)
+            for name in md5:
+                check_file(Path(temporary) / folder / name, md5[name])
+                os.replace(Path(temporary) / folder / name, data_dir / folder / name)
+    except (urllib.error.URLError, RuntimeError, EOFError) as error:
+        return str(error).splitlines()[-1]
+    except OSError as error:
+        if isinstance(error, TimeoutError | ConnectionError):
+            return str(error)
+        raise DataError(f"cannot download to {data_dir}: {error.strerror or error}") from None
+    finally:
+        socket.setdefaulttimeout(timeout)
+    return None
+
+
+def _unreachable(urls: list[str]) -> str | None:
+    """None once any of the servers answers; else, after the timeout at most, the reason.
+
+    A thread for each asks, because looking up a name has no timeout of its own.
+    """
+    answers = queue.SimpleQueue()
+
+    def ask(url: str) -> None:
+        try:
+            request = urllib.request.Request(url, method="HEAD")
+            urllib.request.urlopen(request, timeout=NETWORK_TIMEOUT).close()
+            answers.put(None)
+        except urllib.error.HTTPError as error:
+            answers.put(f"{url}: {error}")
+        except (OSError, http.client.HTTPException) as error:
+            answers.put(f"{url}: {getattr(error, 'reason', error)}")
+
+    for url in urls:
+        threading.Thread(target=ask, args=(url,), daemon=True).start()
+    reason = None
+    deadline = time.monotonic() + NETWORK_TIMEOUT + 2
+    for _ in urls:
+        try:
+            reason = answers.get(timeout=max(deadline - time.monotonic(), 0))
+        except queue.Empty:
+            return reason or f"no answer within {NETWORK_TIMEOUT} seconds"
+        if reason is None:
+            return None
+    return reason
 
 
 def get_mnist_data(
@@ -202,8 +325,6 @@ def subset_index(labels: Tensor, positions: tuple[tuple[int, ...], ...]) -> Tens
 def _read_digits(data_dir: Path, source: str, train: bool) -> tuple[Tensor, Tensor]:
     """uint8 images (n, 784) and labels (n,) of MNIST, or of the synthetic digits in its place."""
     if source == "synthetic":
-        from codebase import synthetic
-
         data_dir, md5 = synthetic.make_digits(data_dir), synthetic.DIGITS_MD5
     else:
         md5 = MNIST_MD5
@@ -217,8 +338,6 @@ def _read_digits(data_dir: Path, source: str, train: bool) -> tuple[Tensor, Tens
 def _read_house_numbers(data_dir: Path, source: str) -> tuple[Tensor, Tensor]:
     """uint8 images (n, 3072) and labels (n,) of SVHN, or of the synthetic digits in its place."""
     if source == "synthetic":
-        from codebase import synthetic
-
         folder = synthetic.make_house_numbers(data_dir)
         for name, md5 in synthetic.HOUSE_NUMBERS_MD5.items():
             check_file(folder / name, md5)
@@ -249,6 +368,6 @@ def check_file(path: Path, md5: str) -> None:
     if found.hexdigest() != md5:
         size = path.stat().st_size
         raise DataError(
-            f"{path} is damaged ({size} bytes, MD5 {found.hexdigest()}, not {md5}): delete it and run "
-            "again, or take --data synthetic"
+            f"{path} is damaged ({size} bytes, MD5 {found.hexdigest()}, not {md5}): delete it and "
+            "run again, or take --data synthetic"
         )

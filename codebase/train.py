@@ -45,8 +45,8 @@ def train(
     log: takes the iteration and its scalars, every 50 iterations
     state: a training state to go on from
 
-    Returns the last training state. Raises Interrupted, with the state saved, on SIGINT and SIGTERM,
-    and NotFinite within 50 iterations of a loss that is not finite.
+    Returns the last training state. Raises Interrupted, with the state saved, on SIGINT and
+    SIGTERM, and NotFinite within 50 iterations of a loss that is not finite.
     """
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)  # 3 times the plain speed
     step, seconds = 0, 0.0
@@ -93,11 +93,11 @@ def keep_freed_memory() -> None:
     libraries have no such setting and are left alone.
     """
     m_trim_threshold, m_mmap_threshold = -1, -3  # of malloc.h
-    with contextlib.suppress(OSError, AttributeError, TypeError):
+    with contextlib.suppress(OSError, TypeError):
         libc = ctypes.CDLL(None)
-        libc.gnu_get_libc_version  # noqa: B018: only glibc numbers its settings so
-        libc.mallopt(m_mmap_threshold, 32 << 20)  # the most that it accepts
-        libc.mallopt(m_trim_threshold, 1 << 30)
+        if hasattr(libc, "gnu_get_libc_version"):  # only glibc numbers its settings so
+            libc.mallopt(m_mmap_threshold, 32 << 20)  # the most that it accepts
+            libc.mallopt(m_trim_threshold, 1 << 30)
 
 
 def _floats(scalars: Iterable[Tensor]) -> list[float]:
@@ -154,7 +154,7 @@ def _generators(device: torch.device) -> dict[str, Tensor]:
 
 
 class Signals:
-    """Notes the first SIGINT or SIGTERM in `number`; a second one acts as if this were not there."""
+    """Notes the first SIGINT or SIGTERM in `number`; a second one acts as ever."""
 
     def __enter__(self):
         self.number = None

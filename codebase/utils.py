@@ -88,15 +88,15 @@ def log_bernoulli_with_logits(x: Tensor, logits: Tensor) -> Tensor:
     Returns (...): the sum is over the last dimension.
     """
     x, logits = torch.broadcast_tensors(x, logits)
-    # The cross-entropy is one fused operation each way (1.5 ms for 970 images of 784 pixels, forward
-    # and backward, against 1.9 ms for x * logits - softplus(logits)), exact for logits of any size.
+    # The cross-entropy is exact for logits of any size, and fused: 1.5 ms for 970 images of 784
+    # pixels, forward and backward, against 1.9 ms for x * logits - softplus(logits).
     return -F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(-1)
 
 
 def kl_normal(qm: Tensor, qv: Tensor, pm: Tensor, pv: Tensor) -> Tensor:
-    """KL(q ‖ p) = ½ Σ_d [log pv − log qv + (qv + (qm − pm)²)/pv − 1] of diagonal Gaussians, in nats.
+    """KL(q ‖ p) = ½ Σ_d [log pv − log qv + (qv + (qm − pm)²)/pv − 1] of Gaussians, in nats.
 
-    qm, qv, pm, pv: tensors: (..., dim): means and variances of q and p
+    qm, qv, pm, pv: tensors: (..., dim): means and diagonal variances of q and p
 
     Returns (...). Kingma & Welling 2014, appendix B, for p = N(0, I).
     """

@@ -1,1 +1,1 @@
-"""Four variational autoencoders, one a file, and the architectures in `nns` that they are built of."""
+"""Four variational autoencoders, one a file, and the architectures that they are built of."""

@@ -39,8 +39,8 @@ class VAE(BernoulliModel):
         x: tensor: (batch, x_dim): images
         iw: int: number of importance weights
 
-        Returns (niwae, kl, rec), nats, means over the batch; kl and rec are the means of the sampled
-        terms, log q(z|x) − log p(z) and −log p(x|z). Raises ValueError where iw is below 1.
+        Returns (niwae, kl, rec), nats, means over the batch; kl and rec are the means of the
+        sampled terms, log q(z|x) − log p(z) and −log p(x|z). Raises ValueError for iw below 1.
         """
         q_m, q_v = self.enc.encode(x)
         rows = ut.duplicate(torch.arange(len(x), device=x.device), iw)

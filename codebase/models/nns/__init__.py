@@ -1,1 +1,1 @@
-"""Interchangeable architectures: each module has an Encoder, a Decoder and, for MNIST, a Classifier."""
+"""Interchangeable architectures: each has an Encoder and a Decoder, v1 a Classifier too."""

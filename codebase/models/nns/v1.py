@@ -8,7 +8,7 @@ from codebase import utils as ut
 
 
 class Encoder(nn.Module):
-    """q(z|x) or q(z|x, y): a diagonal Gaussian whose mean and variance are functions of x (and y)."""
+    """q(z|x) or q(z|x, y): a Gaussian whose mean and variance are functions of x, and of y."""
 
     x_dim = 784
     hidden_dim = 300
@@ -37,7 +37,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """p(x|z) or p(x|z, y): one output per pixel, to the models the logits of a Bernoulli or a mean."""
+    """p(x|z) or p(x|z, y): an output for each pixel, to the model a logit or a mean."""
 
     x_dim = 784
     hidden_dim = 300

@@ -1,0 +1,284 @@
+"""Digits drawn by strokes, for where MNIST and SVHN cannot be had: the embedded default data set.
+
+Each image is one of its class's ways of writing it, with the control points moved, slanted,
+rotated, scaled and shifted, inked by a pen of its own width and softness. The same images come out
+on every machine: the only draws are uniform ones from NumPy's legacy generator, whose stream is
+frozen, and the only arithmetic is +, −, ×, ÷ and square roots, one operation at a time, which IEEE
+754 fixes to the last bit. (That is why no rotation here has a sine.)
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.random import RandomState
+from torch import Tensor
+from tqdm import tqdm
+
+from codebase.checkpoints import write_atomically
+
+# MNIST's own class counts, so that every position in a fixed subset exists here too.
+TRAIN_COUNTS = (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949)
+TEST_COUNTS = (980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009)
+NUM_HOUSE_NUMBERS = 30_000
+DIGITS_MD5 = {
+    "train-images-idx3-ubyte": "bff6a51e88dbfb928e6e97af62e46e5a",
+    "train-labels-idx1-ubyte": "3c0e4e2f16f7a43809e2ac8054e84b69",
+    "t10k-images-idx3-ubyte": "bf327f25fa6316aa6c283afc391cd8da",
+    "t10k-labels-idx1-ubyte": "3547530b69952eb08c9f42357fcf8fc9",
+}
+HOUSE_NUMBERS_MD5 = {
+    "train-images-idx3-ubyte": "e11ddd31552ab1bd7bdae7ad638886e6",
+    "train-labels-idx1-ubyte": "d035079494c56feb2ce9001aa119bbf6",
+}
+
+# The ways of writing each digit: strokes of quadratic Bézier curves in the unit square, x to the
+# right and y down. Points on the curve and control points take turns; "x,y" where they do.
+WAYS = (
+    (  # 0
+        ".55,0 .08,-.02 .1,.5 .12,1 .5,1 .9,1 .9,.5 .88,.02 .5,.02",
+        ".7,.1 .2,-.1 .12,.5 .1,1.05 .5,1 .95,.9 .88,.4 .8,-.02 .4,.06",
+    ),
+    (  # 1
+        ".5,0 .5,.5 .5,1",
+        ".55,0 .5,.5 .48,1",
+        ".3,.25 .45,.15 .52,0 .52,.5 .52,1",
+        ".3,.22 .45,.15 .52,0 .52,.5 .52,1|.28,1 .5,1 .76,1",
+    ),
+    (  # 2
+        ".14,.28 .15,0 .5,0 .88,.02 .84,.32 .78,.58 .1,1 .5,.98 .92,.98",
+        ".16,.2 .3,-.02 .55,.02 .9,.1 .8,.4 .7,.66 .35,.92 .1,1.05 .1,.86"
+        " .2,.7 .5,.9 .7,1.02 .95,.9",
+        ".12,.14 .45,-.08 .72,.08 .95,.3 .6,.62 .4,.8 .12,.98 .5,1 .88,.94",
+    ),
+    (  # 3
+        ".15,.12 .45,-.1 .72,.08 .95,.35 .4,.47 1.02,.5 .86,.8 .65,1.12 .1,.9",
+        ".12,.02 .5,.02 .86,.02 .6,.2 .42,.4 1.05,.4 .88,.78 .65,1.15 .12,.88",
+        ".2,.15 .5,-.1 .75,.1 .9,.38 .5,.46 .4,.48 .5,.5 .98,.55 .82,.85 .55,1.1 .12,.85",
+    ),
+    (  # 4
+        ".25,0 .15,.3 .08,.6 .5,.6 .95,.58|.74,.12 .7,.5 .68,1",
+        ".66,0 .35,.32 .05,.66 .5,.66 .96,.66|.66,0 .66,.5 .66,1",
+        ".14,.02 .02,.5 .3,.52 .6,.52 .84,.4|.86,0 .84,.5 .8,1",
+    ),
+    (  # 5
+        ".86,.02 .55,.02 .26,.02 .22,.2 .2,.44 .6,.28 .82,.55 1,.98 .5,1 .25,1 .1,.86",
+        ".24,.04 .22,.2 .2,.42 .7,.3 .82,.6 .9,.98 .45,1 .2,1 .08,.88|.24,.04 .55,.05 .88,0",
+        ".9,.06 .6,.0 .36,.06 .28,.3 .24,.42 .8,.5 .78,.72 .7,1.05 .1,.98",
+    ),
+    (  # 6
+        ".74,.02 .2,.2 .12,.65 .1,1 .5,1 .9,1 .88,.7 .85,.42 .5,.46 .2,.5 .13,.78",
+        ".5,0 .1,.4 .12,.75 .15,1.02 .5,1 .86,.98 .84,.74 .78,.5 .48,.56 .2,.62 .16,.8",
+        ".82,.1 .5,-.12 .24,.3 .02,.75 .3,.95 .65,1.1 .82,.76 .86,.46 .5,.5 .26,.55 .18,.78",
+    ),
+    (  # 7
+        ".1,.03 .5,.03 .9,.02 .6,.45 .42,1",
+        ".1,.06 .5,.02 .88,.06 .72,.5 .6,1",
+        ".1,.03 .5,.03 .9,.02 .6,.45 .42,1|.36,.52 .6,.5 .84,.5",
+        ".12,.2 .1,.06 .14,.06 .5,.08 .88,.04 .5,.5 .38,1",
+    ),
+    (  # 8
+        ".5,.47 .1,.38 .15,.2 .2,0 .5,0 .82,0 .85,.2 .88,.4 .5,.47"
+        " .06,.55 .1,.78 .12,1 .5,1 .9,1 .9,.78 .92,.55 .5,.47",
+        ".84,.14 .5,-.1 .24,.1 .1,.32 .5,.48 1.02,.68 .82,.88 .5,1.12 .18,.88"
+        " .02,.66 .5,.48 .9,.32 .84,.14",
+    ),
+    (  # 9
+        ".85,.26 .84,0 .5,0 .14,0 .13,.3 .14,.58 .48,.57 .8,.55 .86,.24 .88,.6 .74,1",
+        ".85,.26 .84,0 .5,0 .14,0 .13,.3 .14,.58 .48,.57 .84,.54 .86,.26"
+        " .92,.9 .5,1 .3,1.02 .18,.9",
+        ".8,.12 .4,-.12 .18,.22 .08,.52 .42,.52 .76,.48 .82,.1 .82,.5 .84,1",
+    ),
+)
+PIECES = 5  # straight pieces that each curve is drawn as
+BLOCK = 256  # images inked at once: few enough for their distances to stay in the cache
+
+
+# Files
+
+
+def make_digits(data_dir: Path) -> Path:
+    """Draw 60,000 and 10,000 grey digits under data_dir/synthetic, unless they are there.
+
+    Returns the folder to give torchvision's MNIST as root. Raises OSError where it cannot write.
+    """
+    root = data_dir / "synthetic"
+    folder = root / "MNIST" / "raw"
+    if not _complete(folder, DIGITS_MD5):
+        with tqdm(total=70_000, desc="Drawing synthetic digits", unit="img") as bar:
+            for prefix, counts, seed in (("train", TRAIN_COUNTS, 1), ("t10k", TEST_COUNTS, 2)):
+                random = RandomState(seed)
+                labels = random.permutation(np.repeat(np.arange(10), counts))
+                height = _uniform(random, 17, 21, len(labels))
+                centre = _uniform(random, 12.5, 15.5, len(labels), 2)
+                width = _uniform(random, 0.9, 2.1, len(labels))
+                pen = width, _uniform(random, 0.8, 1.8, len(labels))
+                ink = draw_ink(random, labels, 28, height, centre, pen, bar)
+                _write(folder, prefix, ink, labels)
+    return root
+
+
+def make_house_numbers(data_dir: Path) -> Path:
+    """Draw 30,000 coloured digits, pieces of others beside them, under data_dir/synthetic/SVHN.
+
+    Returns that folder. Its images file holds three planes of 32×32 for each image: red, green,
+    blue. Raises OSError where it cannot write.
+    """
+    folder = data_dir / "synthetic" / "SVHN"
+    if not _complete(folder, HOUSE_NUMBERS_MD5):
+        n = NUM_HOUSE_NUMBERS
+        with tqdm(total=3 * n, desc="Drawing house numbers", unit="digit") as bar:
+            random = RandomState(3)
+            labels = random.randint(10, size=n)
+            height = _uniform(random, 17, 27, n)
+            pen = _uniform(random, 1.1, 2.4, n), _uniform(random, 0.8, 3.5, n)
+            centre = _uniform(random, 14.5, 17.5, n, 2)
+            ink = draw_ink(random, labels, 32, height, centre, pen, bar)
+            for side in (-1, 1):  # the neighbours to the left and right, some out of sight
+                beside = centre + side * np.stack(
+                    [height * _uniform(random, 0.65, 1.2, n), _uniform(random, -2, 2, n)], axis=1
+                )
+                digits = random.randint(10, size=n)
+                ink = torch.maximum(ink, draw_ink(random, digits, 32, height, beside, pen, bar))
+            images = torch.empty(n, 3, 32, 32, dtype=torch.uint8)
+            for start in range(0, n, BLOCK):
+                block = slice(start, start + BLOCK)
+                images[block] = _coloured(random, ink[block])
+            _write(folder, "train", images.view(-1, 32, 32), labels)
+    return folder
+
+
+def _complete(folder: Path, names) -> bool:
+    return all((folder / name).exists() for name in names)
+
+
+def _write(folder: Path, prefix: str, images: Tensor, labels: np.ndarray) -> None:
+    """The two IDX files, written whole: two processes that draw at once write the same bytes."""
+    for name, values in (
+        (f"{prefix}-images-idx3-ubyte", images.numpy()),
+        (f"{prefix}-labels-idx1-ubyte", labels.astype(np.uint8)),
+    ):
+        header = np.array([0x0800 + values.ndim, *values.shape], dtype=">u4")
+        write_atomically(folder / name, header.tobytes() + values.tobytes())
+
+
+# Drawing
+
+
+def draw_ink(
+    random: RandomState,
+    digits: np.ndarray,
+    size: int,
+    height: np.ndarray,
+    centre: np.ndarray,
+    pen: tuple[np.ndarray, np.ndarray],
+    bar: tqdm,
+) -> Tensor:
+    """Ink on paper of size × size pixels: uint8 (n, size, size), 0 for none.
+
+    digits: (n,): what to write
+    height, centre: (n,), (n, 2): where, in pixels, x first
+    pen: (n,), (n,): half the width of its line, and the width of the line's soft edge, in pixels
+    """
+    n = len(digits)
+    way = random.random_sample(n)
+    moved = _uniform(random, -0.055, 0.055, n, max(map(_num_points, sum(WAYS, ()))), 2)
+    bend = _uniform(random, -0.12, 0.12, n, 2)
+    slant, turn = _uniform(random, -0.2, 0.45, n), _uniform(random, -0.13, 0.13, n)
+    aspect = _uniform(random, 0.55, 0.95, n)
+    ink = torch.empty(n, size, size, dtype=torch.uint8)
+    for digit, ways in enumerate(WAYS):
+        for w, strokes in enumerate(ways):
+            index = np.flatnonzero((digits == digit) & ((way * len(ways)).astype(int) == w))
+            for i in np.split(index, range(BLOCK, len(index), BLOCK)):
+                lines = _curves(strokes, moved[i])
+                lines = _placed(lines, bend[i], slant[i], turn[i], aspect[i], height[i], centre[i])
+                distance = _distance(lines, size)
+                half_width, edge = (torch.from_numpy(p[i]).float()[:, None, None] for p in pen)
+                level = ((half_width - distance) / edge + 0.5).clamp_(0, 1)
+                level = level * level * (3 - 2 * level)  # a smooth step, which softens the edge
+                ink[torch.from_numpy(i)] = (level * 255).round().to(torch.uint8)
+                bar.update(len(i))
+    return ink
+
+
+def _uniform(random: RandomState, low: float, high: float, *shape: int) -> np.ndarray:
+    return low + (high - low) * random.random_sample(shape)
+
+
+def _num_points(strokes: str) -> int:
+    return len(strokes.replace("|", " ").split())
+
+
+def _curves(strokes: str, moved: np.ndarray) -> np.ndarray:
+    """The straight pieces of a way's strokes: moved (n, points, 2) → (n, pieces, 2 ends, 2)."""
+    lines, first = [], 0
+    t = np.arange(PIECES + 1)[:, None] / PIECES
+    for stroke in strokes.split("|"):
+        points = np.array([[float(c) for c in point.split(",")] for point in stroke.split()])
+        points = points + moved[:, first : first + len(points)]
+        first += points.shape[1]
+        for k in range(0, points.shape[1] - 1, 2):
+            p, control, q = (points[:, None, k + j] for j in range(3))
+            curve = (1 - t) * (1 - t) * p + 2 * t * (1 - t) * control + t * t * q
+            lines.append(np.stack([curve[:, :-1], curve[:, 1:]], axis=2))
+    return np.concatenate(lines, axis=1)
+
+
+def _placed(lines, bend, slant, turn, aspect, height, centre) -> np.ndarray:
+    """Lines in the unit square, bent, slanted, turned, and fitted to a place in pixels."""
+    bend_x, bend_y, slant, turn, aspect, height = (
+        a[:, None, None] for a in (*bend.T, slant, turn, aspect, height)
+    )
+    x, y = lines[..., 0] - 0.5, lines[..., 1] - 0.5
+    x, y = x + bend_x * (1 - 4 * y * y), y + bend_y * (1 - 4 * x * x)
+    x = aspect * x - slant * y
+    # A rotation by 2·arctan(turn), without a sine.
+    cos, sin = (1 - turn * turn) / (1 + turn * turn), 2 * turn / (1 + turn * turn)
+    x, y = cos * x - sin * y, sin * x + cos * y
+    low_x, high_x = x.min((1, 2), keepdims=True), x.max((1, 2), keepdims=True)
+    low_y, high_y = y.min((1, 2), keepdims=True), y.max((1, 2), keepdims=True)
+    scale = height / np.maximum(high_x - low_x, high_y - low_y)
+    x = (x - (low_x + high_x) / 2) * scale + centre[:, 0, None, None]
+    y = (y - (low_y + high_y) / 2) * scale + centre[:, 1, None, None]
+    return np.stack([x, y], axis=-1)
+
+
+def _distance(lines: np.ndarray, size: int) -> Tensor:
+    """Each pixel's distance to the nearest line: (n, pieces, 2 ends, 2) → (n, size, size)."""
+    ends = torch.from_numpy(lines).float().permute(1, 2, 3, 0)[..., None, None]
+    pixel = torch.arange(size, dtype=torch.float32) + 0.5
+    squared = torch.full((len(lines), size, size), torch.inf)
+    along, across, other = (torch.empty_like(squared) for _ in range(3))
+    for (x0, y0), (x1, y1) in ends:
+        dx, dy = x1 - x0, y1 - y0
+        x, y = pixel - x0, pixel[:, None] - y0  # (n, 1, size), (n, size, 1)
+        length = dx * dx + dy * dy + 1e-12
+        torch.add(x * (dx / length), y * (dy / length), out=along).clamp_(0, 1)
+        torch.sub(x, torch.mul(along, dx, out=across), out=across)
+        torch.sub(y, torch.mul(along, dy, out=other), out=other)
+        torch.add(across.mul_(across), other.mul_(other), out=across)
+        torch.minimum(squared, across, out=squared)
+    return squared.sqrt_()
+
+
+def _coloured(random: RandomState, ink: Tensor) -> Tensor:
+    """Ink in one colour on a wall of another, light falling off, noise: (n, 3, 32, 32)."""
+    n, size, _ = ink.shape
+
+    def uniform(low, high, *shape):
+        return torch.from_numpy(_uniform(random, low, high, n, *shape)).float()
+
+    wall = uniform(0.1, 0.9, 1, 1, 1) + uniform(-0.12, 0.12, 3, 1, 1)
+    contrast = uniform(0.25, 0.6, 1, 1, 1)
+    darker = uniform(0.15, 0.85, 1, 1, 1) < wall.mean(1, keepdim=True)
+    paint = wall + torch.where(darker, -contrast, contrast) + uniform(-0.12, 0.12, 3, 1, 1)
+    across = (torch.arange(size, dtype=torch.float32) + 0.5) / size - 0.5
+    light = uniform(-0.25, 0.25, 1, 1, 1) * across
+    light = light + uniform(-0.25, 0.25, 1, 1, 1) * across[:, None]
+    alpha = ink[:, None].float() / 255
+    grain = np.frombuffer(bytearray(random.bytes(3 * ink.numel())), dtype=np.uint8)
+    grain = torch.from_numpy(grain.reshape(n, 3, size, size)).float() / 255 - 0.5
+    noise = grain * uniform(0, 0.12, 1, 1, 1)
+    image = wall + alpha * (paint - wall) + light + noise
+    return (image.clamp_(0, 1) * 255).round().to(torch.uint8)
