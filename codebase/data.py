@@ -317,6 +317,20 @@ def get_svhn_data(
     return loader, (images[:100].float() / 255, labels[:100]), (None, None)
 
 
+def examples(
+    subset: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor] | tuple[None, None]
+) -> tuple[Tensor, Tensor]:
+    """100 images to show, with one-hot labels: the test set's first ten of each digit, binarised.
+
+    Where there is no test set, the subset.
+    """
+    images, labels = test
+    if images is None:
+        return subset
+    index = subset_index(labels, (range(10),) * NUM_CLASSES)
+    return binarise(images[index]), one_hot(labels[index])
+
+
 def subset_index(labels: Tensor, positions: tuple[tuple[int, ...], ...]) -> Tensor:
     """The index of each position within its class: labels (n,), class by class → (100,)."""
     return torch.cat([(labels == c).nonzero()[list(p), 0] for c, p in enumerate(positions)])

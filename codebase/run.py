@@ -1,4 +1,4 @@
-"""One run from its flags to its report: find the data, train or load, evaluate, record."""
+"""One run from its flags to its report: find the data, train or load, draw, evaluate, record."""
 
 import argparse
 import platform
@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import filelock
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
-from codebase import UserError, checkpoints, records
+from codebase import UserError, checkpoints, figures, records
 from codebase import data as datasets
 from codebase.train import keep_freed_memory, train
 
@@ -35,51 +36,45 @@ class Experiment:
 
 
 def run(args: argparse.Namespace, experiment: Experiment) -> dict[str, float]:
-    """Train a model, or load a trained one, and report. Returns the figures.
+    """Train a model, or load a trained one; draw and report. Returns the figures.
 
     Raises UserError, with nothing changed, where the flags ask for what cannot be done.
     """
     device = pick_device(args.device)
-    seed = args.run if args.seed is None else args.seed
     source = datasets.find(experiment.dataset, args.data, args.data_dir)
     name = model_name(args, experiment, source)
     keep_freed_memory()
-    torch.manual_seed(seed)
+    torch.manual_seed(seed_of(args))
     model = experiment.build(args, name).to(device)
     if args.train:
         state = _state_to_start_from(args, name)
     else:
         _load_weights(args, experiment, source, model)
     if source == "synthetic":
-        print(_BANNER.format(dataset=experiment.dataset.upper()), file=sys.stderr)
+        print(_BANNER.format(experiment.dataset.upper()), file=sys.stderr)
     batches, subset, test = experiment.load(args, device, source)
-    seconds = _train(args, model, batches, state) if args.train else None
-
-    if source == "synthetic":
-        print(f"Data: synthetic digits, not comparable with {experiment.dataset.upper()}")
-    torch.manual_seed(seed)  # so that --train 0 repeats training's report to the last digit
-    figures = experiment.report(model, subset, test)
-    results = {
-        "name": name,
-        "data": source,
-        "seed": seed,
-        "iterations": args.iter_max,
-        "seconds": seconds,
-        "device": str(device),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "flags": vars(args),
-        "figures": figures,
-    }
-    records.write_results(name, results)
-    return figures
+    if not args.train:
+        return _report(args, experiment, source, model, subset, test)
+    with _lock(name):
+        _clear_for(args, name)
+        with records.Events(name, state["step"] + 1 if state else 0) as events:
+            events.add(lambda writer: writer.add_text("data", source))
+            seconds = _train(args, model, batches, state, events)
+            outcome = _report(args, experiment, source, model, subset, test, seconds)
+            _record_outcome(events, args, source, model, outcome, subset, test)
+    return outcome
 
 
 _BANNER = """\
-**************************************************************************
-*  SYNTHETIC DATA: digits drawn by this program, in the place of {dataset:<5}.   *
-*  The figures are not comparable with those of the real data set.       *
-**************************************************************************"""
+***********************************************************************
+*  SYNTHETIC DATA: digits drawn by this program in the place of {:<5}  *
+*  The figures are not comparable with those of the real data set.    *
+***********************************************************************"""
+
+
+def seed_of(args: argparse.Namespace) -> int:
+    """The seed of a run: by default its number."""
+    return args.run if args.seed is None else args.seed
 
 
 def model_name(args: argparse.Namespace, experiment: Experiment, source: str) -> str:
@@ -136,40 +131,41 @@ def _state_to_start_from(args: argparse.Namespace, name: str) -> dict | None:
     return state
 
 
-def _train(args, model, batches, state: dict | None) -> float:
-    """Train, saving weights and states as it goes. Returns the seconds that it took."""
-    with _lock(model.name):
-        checkpoints.remove_leftovers(model.name)
-        if not args.resume:  # every check of the new run is passed
-            checkpoints.remove_run(model.name)
-            shutil.rmtree(records.LOGS / model.name, ignore_errors=True)
-        saved = state["step"] if state else 0
+def _clear_for(args: argparse.Namespace, name: str) -> None:
+    """Make room for a run that has passed every check: the old run goes, unless it is resumed."""
+    checkpoints.remove_leftovers(name)
+    if not args.resume:
+        checkpoints.remove_run(name)
+        shutil.rmtree(records.LOGS / name, ignore_errors=True)
 
-        def save(step: int, state: dict) -> None:
-            nonlocal saved
-            try:
-                if step % args.iter_save == 0 or step == args.iter_max:
-                    checkpoints.save_model_by_name(model, step)
-                checkpoints.save_training_state(model.name, state)
-            except OSError as error:
-                raise OSError(
-                    error.errno,
-                    f"{error.strerror}; training had reached iteration {step}, and iteration "
-                    f"{saved} is saved",
-                    str(checkpoints.run_folder(model.name)),
-                ) from None
-            saved = step
 
-        with records.Events(model.name, from_step=saved + 1) as events:
-            state = train(
-                model,
-                batches,
-                args.iter_max,
-                args.iter_save,
-                save=save,
-                log=events.scalars,
-                state=state,
-            )
+def _train(args, model, batches, state: dict | None, events: records.Events) -> float:
+    """Train, saving weights, states and sheets as it goes. Returns the seconds that it took."""
+    saved = state["step"] if state else 0
+
+    def save(step: int, state: dict) -> None:
+        nonlocal saved
+        whole = step % args.iter_save == 0 or step == args.iter_max  # not where it was interrupted
+        try:
+            if whole:
+                checkpoints.save_model_by_name(model, step)
+            checkpoints.save_training_state(model.name, state)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"{error.strerror}; training had reached iteration {step}, of which {saved} are "
+                "saved",
+                str(checkpoints.run_folder(model.name)),
+            ) from None
+        saved = step
+        if whole:
+            sheet = _draw(model, f"samples-{step:05d}.png", figures.sample_sheet)
+            if sheet is not None:
+                events.add(lambda writer: writer.add_image("samples", sheet, step))
+
+    state = train(
+        model, batches, args.iter_max, args.iter_save, save=save, log=events.scalars, state=state
+    )
     return state["seconds"]
 
 
@@ -200,3 +196,87 @@ def _load_weights(args, experiment: Experiment, source: str, model) -> None:
                 f"{error}. There are weights trained on {other} data: --data {other} takes those"
             ) from None
         raise
+
+
+# Reporting
+
+
+def _report(args, experiment, source, model, subset, test, seconds=None) -> dict[str, float]:
+    """Draw, print the report, and write results.json. Returns the figures."""
+    _draw_all(model, subset, test)
+    if source == "synthetic":
+        print(f"Data: synthetic digits, not comparable with {experiment.dataset.upper()}")
+    torch.manual_seed(seed_of(args))  # so that --train 0 repeats training's report to the digit
+    outcome = experiment.report(model, subset, test)
+    if seconds is None:  # evaluated again: keep the time that training took
+        before = records.read_results(model.name)
+        if before is not None and before.get("iterations") == args.iter_max:
+            seconds = before.get("seconds")
+    records.write_results(
+        model.name,
+        {
+            "name": model.name,
+            "data": source,
+            "seed": seed_of(args),
+            "iterations": args.iter_max,
+            "seconds": seconds,
+            "device": str(subset[0].device),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "flags": vars(args),
+            "figures": outcome,
+        },
+    )
+    return outcome
+
+
+def _draw_all(model, subset, test) -> None:
+    """Draw every picture of a trained model."""
+    _draw(model, "samples.png", figures.sample_sheet)
+    _draw(
+        model,
+        "reconstructions.png",
+        lambda model: figures.reconstructions(model, *datasets.examples(subset, test)),
+    )
+    if model.z_dim == 2:
+        _draw(model, "latent.png", lambda model: figures.latent_plane(model, *test))
+        _draw(model, "manifold.png", lambda model: figures.manifold(model, *test))
+
+
+def _draw(model, file_name: str, picture_of: Callable):
+    """Draw, write logs/<name>/<file_name> and print its path. Returns the picture.
+
+    A picture that cannot be drawn is None, and a warning, never the loss of a trained model.
+    """
+    try:
+        with figures.own_draws(next(model.parameters()).device):
+            picture = picture_of(model)
+        path = records.LOGS / model.name / file_name
+        checkpoints.write_atomically(path, figures.png(picture))
+    except Exception as error:
+        print(f"warning: {file_name} not drawn: {error}", file=sys.stderr)
+        return None
+    tqdm.write(f"Picture: {path}")
+    return picture
+
+
+def _record_outcome(events, args, source, model, outcome: dict[str, float], subset, test) -> None:
+    """The figures for TensorBoard's hparams tab, posterior means for its embedding projector."""
+    flags = {key: value for key, value in vars(args).items() if isinstance(value, int | str)}
+    metrics = {f"final/{key}": value for key, value in outcome.items()}
+    events.add(lambda writer: writer.add_hparams(flags | {"data": source}, metrics, name="hparams"))
+    try:
+        with figures.own_draws(subset[0].device):
+            x, y = datasets.examples(subset, test)
+            means, *_ = model.infer_latents(x, y)
+            events.add(
+                lambda writer: writer.add_embedding(
+                    means.cpu(),
+                    metadata=y.argmax(-1).tolist(),
+                    label_img=figures.as_images(x),
+                    global_step=args.iter_max,
+                    tag="posterior_means",
+                )
+            )
+    except Exception as error:
+        print(f"warning: no embedding for TensorBoard: {error}", file=sys.stderr)

@@ -52,7 +52,8 @@ def train(
     step, seconds = 0, 0.0
     if state is not None:
         step, seconds = _restore(state, model, batches, optimiser)
-    started = time.perf_counter() - seconds
+    logged = time.perf_counter()
+    started = logged - seconds
     losses = []
     with tqdm(total=iter_max, initial=step, unit="it", smoothing=0.05) as bar, Signals() as signals:
         while step < iter_max:
@@ -72,7 +73,10 @@ def train(
                     scalars = dict(zip(summaries, _floats(summaries.values()), strict=True))
                     bar.set_postfix(_headline(scalars), refresh=False)
                     if step % LOG_EVERY == 0:
-                        log(step, scalars)
+                        now = time.perf_counter()
+                        rate = LOG_EVERY / (now - logged)
+                        logged = now
+                        log(step, scalars | {"train/iterations_per_second": rate})
                 if due:
                     seconds = time.perf_counter() - started
                     state = _state(step, seconds, model, batches, optimiser)

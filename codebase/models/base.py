@@ -46,6 +46,23 @@ class LatentVariableModel(torch.nn.Module):
         m, v = (parameter.expand(batch, self.z_dim) for parameter in self.z_prior)
         return ut.sample_gaussian(m, v)
 
+    def compute_mean_given(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """μ(y, z) = E[x|z, y]: z (..., z_dim), one-hot y (..., y_dim) → (..., x_dim)."""
+        return self.dec.decode(z, y)
+
+    def infer_latents(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        """What the decoder is given for x: the posterior mean of z, and y where there is one.
+
+        x, y: tensors: (batch, x_dim), (batch, y_dim): images and one-hot labels, which only a model
+            whose bounds are given labels looks at
+        """
+        given = (y,) if self.needs_labels else ()
+        return self.enc.encode(x, *given)[0], *given
+
+    def reconstruct(self, x: Tensor, y: Tensor) -> Tensor:
+        """E[x|z, y] at the posterior mean of z: see `infer_latents`."""
+        return self.compute_mean_given(*self.infer_latents(x, y))
+
 
 class BernoulliModel(LatentVariableModel):
     """A model of binary images: p(x|z) is a Bernoulli for each pixel."""
@@ -54,9 +71,13 @@ class BernoulliModel(LatentVariableModel):
         """One draw from the prior of everything that the decoder is given."""
         return (self.sample_z(batch),)
 
-    def compute_sigmoid_given(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Means of p(x|z): z (..., z_dim), one-hot y (..., y_dim) → (..., x_dim), in [0, 1]."""
+    def compute_mean_given(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """E[x|z, y], in [0, 1]: z (..., z_dim), one-hot y (..., y_dim) → (..., x_dim)."""
         return self.dec.decode(z, y).sigmoid()
+
+    def compute_sigmoid_given(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """`compute_mean_given`, by the name that it has in the homework."""
+        return self.compute_mean_given(z, y)
 
     def sample_x_given(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """x ~ p(x|z): (..., x_dim)."""

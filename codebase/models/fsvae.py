@@ -37,7 +37,3 @@ class FSVAE(LatentVariableModel):
         """The negative ELBO, and the scalars to record: → (loss, summaries)."""
         nelbo, kl_z, rec = self.negative_elbo_bound(x, y)
         return nelbo, {"train/loss": nelbo, "gen/elbo": -nelbo, "gen/kl_z": kl_z, "gen/rec": rec}
-
-    def compute_mean_given(self, z: Tensor, y: Tensor) -> Tensor:
-        """μ(y, z): z (..., z_dim), one-hot y (..., y_dim) → (..., x_dim)."""
-        return self.dec.decode(z, y)

@@ -78,6 +78,11 @@ class SSVAE(BernoulliModel):
             "gen/rec": rec,
         }
 
+    def infer_latents(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The posterior mean of z for the label that the classifier finds; that label, one-hot."""
+        y = F.one_hot(self.cls.classify(x).argmax(-1), self.y_dim).to(x.dtype)
+        return self.enc.encode(x, y)[0], y
+
     def sample_latents(self, batch: int) -> tuple[Tensor, Tensor]:
         """z ~ p(z) and one-hot y ~ p(y): (batch, z_dim), (batch, y_dim)."""
         z = self.sample_z(batch)
