@@ -7,7 +7,7 @@ from codebase.run import Experiment
 
 
 def main():
-    flags = cli.parser(__doc__, dataset="svhn", iter_max=1_000_000)
+    flags = cli.parser(__doc__, dataset="svhn", iter_max=1_000_000, batch_size=100)
     cli.main(flags, Experiment("svhn", name, build, load, report))
 
 
@@ -20,7 +20,8 @@ def build(args, name):
 
 
 def load(args, device, source):
-    return data.get_svhn_data(device, args.data_dir, source)
+    """Labelled images, and the first 100 of them."""
+    return data.get_svhn_data(device, args.data_dir, source, args.batch_size)
 
 
 def report(model, subset, test):

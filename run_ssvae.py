@@ -22,7 +22,14 @@ def build(args, name):
 
 
 def load(args, device, source):
-    loader, labelled, test = data.get_mnist_data(device, False, args.data_dir, source)
+    """Unlabelled images with the 100 labelled ones beside them, those 100, and the test set."""
+    loader, labelled, test = data.get_mnist_data(
+        device,
+        use_test_subset=False,
+        data_dir=args.data_dir,
+        source=source,
+        batch_size=args.batch_size,
+    )
     return loader.without_labels(labelled), labelled, test
 
 

@@ -1,14 +1,18 @@
-"""Train a VAE on MNIST and report its bounds, or report those of trained weights (--train 0)."""
+"""Train a VAE on MNIST and report its bounds (--train 0: report those of trained weights)."""
 
 from codebase import cli, data, evaluate
+from codebase.models.laplace_vae import LaplaceVAE
 from codebase.models.vae import VAE
 from codebase.run import Experiment
 
 
 def main():
     flags = cli.parser(__doc__, dataset="mnist", iter_max=20_000)
-    flags.add_argument("--z", type=cli.at_least(1), default=10, help="latent dimensions")
-    cli.main(flags, Experiment("mnist", name, build, load, report))
+    cli.add_vae_flags(flags)
+    priors = ("gaussian", "laplace")
+    flags.add_argument("--prior", choices=priors, default="gaussian", help="family of p(z), q(z|x)")
+    variants = cli.VAE_VARIANTS | {"prior": "gaussian"}
+    cli.main(flags, Experiment("mnist", name, build, load, report, variants))
 
 
 def name(args):
@@ -16,11 +20,20 @@ def name(args):
 
 
 def build(args, name):
-    return VAE(z_dim=args.z, name=name)
+    model = LaplaceVAE if args.prior == "laplace" else VAE
+    return model(name=name, **cli.vae_options(args))
 
 
 def load(args, device, source):
-    loader, subset, test = data.get_mnist_data(device, True, args.data_dir, source)
+    """Unlabelled images, and the likelihood test subset."""
+    loader, subset, test = data.get_mnist_data(
+        device,
+        use_test_subset=True,
+        data_dir=args.data_dir,
+        source=source,
+        batch_size=args.batch_size,
+        binarised=args.likelihood == "bernoulli",
+    )
     return loader.without_labels(), subset, test
 
 

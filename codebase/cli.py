@@ -1,23 +1,41 @@
 """The command line of the run scripts: flags, and one line and an exit status for trouble."""
 
 import argparse
+import math
 import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+from codebase import environment
+
+environment.check()  # before what it checks is imported
 
 from codebase import UserError, data
 from codebase.run import Experiment, run
 from codebase.train import Interrupted, NotFinite
 
 
-def parser(description: str, dataset: str, iter_max: int) -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """An argparse parser that says what is wrong in one line, without the usage."""
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: error: {message} (--help lists the flags)\n")
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    def _get_help_string(self, action):
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
+def parser(
+    description: str, dataset: str, iter_max: int, batch_size: int = 97
+) -> argparse.ArgumentParser:
     """The flags of all run scripts."""
-    flags = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    flags = Parser(description=description, formatter_class=_Help)
     add = flags.add_argument
     add("--iter_max", type=at_least(1), default=iter_max, help="training iterations")
+    add("--batch_size", type=at_least(1), default=batch_size, help="images in a minibatch")
     add("--iter_save", type=at_least(1), default=10_000, help="iterations between saved weights")
     add("--run", type=at_least(0), default=0, help="number of the run, part of the model's name")
     add(
@@ -38,7 +56,28 @@ def parser(description: str, dataset: str, iter_max: int) -> argparse.ArgumentPa
         help=f"auto: {dataset} if it is there or can be downloaded, else synthetic digits",
     )
     add("--data_dir", type=Path, default=data.DATA_DIR, help="folder of the data sets")
+    add("--sheet", type=sheet, default="10x20", help="rows x columns of the sheets of samples")
     return flags
+
+
+def add_vae_flags(flags: argparse.ArgumentParser) -> None:
+    """The flags of the models that differ only in their priors: see `VAE`."""
+    add = flags.add_argument
+    add("--z", type=at_least(1), default=10, help="dimensions of the latent variable")
+    add("--nn", choices=("v1", "v3"), default="v1", help="architecture, in codebase/models/nns")
+    likelihoods = ("bernoulli", "gaussian")
+    add("--likelihood", choices=likelihoods, default="bernoulli", help="p(x|z) of each pixel")
+    add("--sigma2", type=positive, default=0.392, help="variance of the Gaussian likelihood")
+    add("--beta", type=positive, default=1.0, help="weight of KL in the loss (not in the report)")
+
+
+# The homework's values of these flags: the model's name tells where a run has others.
+VAE_VARIANTS = {"nn": "v1", "likelihood": "bernoulli", "sigma2": 0.392, "beta": 1.0}
+
+
+def vae_options(args: argparse.Namespace) -> dict:
+    """The arguments of VAE's constructor that its flags give."""
+    return {"z_dim": args.z} | {name: getattr(args, name) for name in VAE_VARIANTS}
 
 
 def at_least(least: int) -> Callable[[str], int]:
@@ -52,6 +91,20 @@ def at_least(least: int) -> Callable[[str], int]:
 
     number.__name__ = "whole number"  # argparse names it where int() fails
     return number
+
+
+def positive(text: str) -> float:
+    """A type of flag: a finite number above 0."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0, or not finite")
+    return value
+
+
+def sheet(text: str) -> tuple[int, int]:
+    """A type of flag: rows and columns, as in 10x20."""
+    rows, _, columns = text.partition("x")
+    return at_least(1)(rows), at_least(1)(columns)
 
 
 def main(flags: argparse.ArgumentParser, experiment: Experiment) -> None:

@@ -123,7 +123,12 @@ class Minibatches:
 
     def without_labels(self, labelled: tuple[Tensor, Tensor] | None = None) -> "Minibatches":
         """Minibatches of the images alone: (x,), or (x, xl, yl) with a labelled subset."""
-        return Minibatches(self.images, batch_size=self.batch_size, labelled=labelled)
+        return Minibatches(
+            self.images,
+            batch_size=self.batch_size,
+            binarised=self.binarised,
+            labelled=labelled,
+        )
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"left": self._left.clone()}
@@ -270,6 +275,8 @@ def get_mnist_data(
     use_test_subset: bool = True,
     data_dir: Path | str = DATA_DIR,
     source: str = "mnist",
+    batch_size: int = 97,
+    binarised: bool = True,
 ) -> tuple[Minibatches, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Training minibatches, a fixed subset of 100 images, and the test set.
 
@@ -278,6 +285,8 @@ def get_mnist_data(
         images of the semi-supervised model, in grey levels
     data_dir: the folder that torchvision's MNIST uses
     source: "mnist" or "synthetic"
+    batch_size: images in a minibatch
+    binarised: False leaves the grey levels everywhere, for a model of them
 
     Returns (train_loader, (xl, yl), (X_test, y_test)): minibatches of (x, label), x (97, 784)
     binarised; the subset (100, 784) with one-hot labels (100, 10); X_test (10000, 784) grey levels
@@ -287,25 +296,32 @@ def get_mnist_data(
     test_x, test_y = _read_digits(Path(data_dir), source, train=False)
     if use_test_subset:
         index = subset_index(test_y, TEST_SUBSET)
-        grey = test_x[index].numpy() / 255
-        xl = torch.from_numpy(np.random.RandomState(0).binomial(1, grey)).float()
-        yl = test_y[index]
+        xl, yl = test_x[index].double() / 255, test_y[index]
+        if binarised:
+            xl = torch.from_numpy(np.random.RandomState(0).binomial(1, xl.numpy()))
     else:
         index = subset_index(train_y, LABELLED_SUBSET)
-        xl, yl = train_x[index].float() / 255, train_y[index]
-    loader = Minibatches(train_x.to(device), train_y.to(device))
+        xl, yl = train_x[index].double() / 255, train_y[index]
+    xl = xl.float()
+    loader = Minibatches(
+        train_x.to(device), train_y.to(device), batch_size=batch_size, binarised=binarised
+    )
     subset = xl.to(device), one_hot(yl).to(device)
     return loader, subset, (test_x.to(device).float() / 255, test_y.to(device))
 
 
 def get_svhn_data(
-    device: torch.device | str, data_dir: Path | str = DATA_DIR, source: str = "svhn"
+    device: torch.device | str,
+    data_dir: Path | str = DATA_DIR,
+    source: str = "svhn",
+    batch_size: int = 100,
 ) -> tuple[Minibatches, tuple[Tensor, Tensor], tuple[None, None]]:
     """Training minibatches of SVHN's `extra` split, and its first 100 images.
 
     device: where the tensors are put
     data_dir: the folder that torchvision's SVHN uses
     source: "svhn" or "synthetic"
+    batch_size: images in a minibatch
 
     Returns (train_loader, (x, y), (None, None)): minibatches of (x, y), x (100, 3072) in [0, 1],
     y (100, 10) one-hot; the first 100 images likewise. The homework holds no SVHN images back for a
@@ -313,14 +329,14 @@ def get_svhn_data(
     """
     images, labels = _read_house_numbers(Path(data_dir), source)
     images, labels = images.to(device), one_hot(labels).to(device)
-    loader = Minibatches(images, labels, batch_size=100, binarised=False)
+    loader = Minibatches(images, labels, batch_size=batch_size, binarised=False)
     return loader, (images[:100].float() / 255, labels[:100]), (None, None)
 
 
 def examples(
-    subset: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor] | tuple[None, None]
+    subset: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor] | tuple[None, None], binary: bool
 ) -> tuple[Tensor, Tensor]:
-    """100 images to show, with one-hot labels: the test set's first ten of each digit, binarised.
+    """100 images to show, with one-hot labels: the test set's first ten of each digit.
 
     Where there is no test set, the subset.
     """
@@ -328,7 +344,7 @@ def examples(
     if images is None:
         return subset
     index = subset_index(labels, (range(10),) * NUM_CLASSES)
-    return binarise(images[index]), one_hot(labels[index])
+    return binarise(images[index]) if binary else images[index], one_hot(labels[index])
 
 
 def subset_index(labels: Tensor, positions: tuple[tuple[int, ...], ...]) -> Tensor:

@@ -14,7 +14,7 @@ from torchvision.utils import make_grid, save_image
 from codebase.data import binarise, one_hot
 
 IMAGE_SHAPES = {784: (1, 28, 28), 3072: (3, 32, 32)}
-ROWS, COLUMNS = 10, 20
+COLUMNS = 20
 SEED = 0  # of the draws for pictures: the same z in each sheet, whatever the run's seed
 
 
@@ -27,7 +27,7 @@ def own_draws(device: torch.device) -> Iterator[None]:
         yield
 
 
-def sample_sheet(model: torch.nn.Module, rows: int = ROWS, columns: int = COLUMNS) -> Tensor:
+def sample_sheet(model: torch.nn.Module, rows: int = 10, columns: int = COLUMNS) -> Tensor:
     """A sheet of samples from p(x), as their means: (3, height, width) in [0, 1].
 
     A model with labels has class i in row i, and in column j one style z_j for all classes.
@@ -124,5 +124,6 @@ def _grid(x: Tensor, columns: int) -> Tensor:
 
 
 def _posterior_means(model: torch.nn.Module, x: Tensor, labels: Tensor) -> Tensor:
-    means, *_ = model.infer_latents(binarise(x), one_hot(labels))
+    x = binarise(x) if model.binary else x
+    means, *_ = model.infer_latents(x, one_hot(labels))
     return means

@@ -5,7 +5,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import filelock
 import torch
@@ -26,6 +26,7 @@ class Experiment:
     build: (flags, name) → the model
     load: (flags, device, source) → (minibatches, subset, test set), as `get_mnist_data` returns
     report: (model, subset, test set) → the figures, after printing them
+    variants: flags that the name tells where they differ from the homework's value, given here
     """
 
     dataset: str
@@ -33,6 +34,7 @@ class Experiment:
     build: Callable[[argparse.Namespace, str], torch.nn.Module]
     load: Callable[[argparse.Namespace, torch.device, str], tuple]
     report: Callable[[torch.nn.Module, tuple[Tensor, Tensor], tuple], dict[str, float]]
+    variants: dict[str, int | float | str] = field(default_factory=dict)
 
 
 def run(args: argparse.Namespace, experiment: Experiment) -> dict[str, float]:
@@ -46,6 +48,8 @@ def run(args: argparse.Namespace, experiment: Experiment) -> dict[str, float]:
     keep_freed_memory()
     torch.manual_seed(seed_of(args))
     model = experiment.build(args, name).to(device)
+    if model.y_dim and args.sheet[0] != model.y_dim:
+        raise UserError(f"--sheet: a row is a class here, and there are {model.y_dim} classes")
     if args.train:
         state = _state_to_start_from(args, name)
     else:
@@ -78,9 +82,18 @@ def seed_of(args: argparse.Namespace) -> int:
 
 
 def model_name(args: argparse.Namespace, experiment: Experiment, source: str) -> str:
-    """The folder of the run in checkpoints/ and logs/: synthetic data have their own."""
+    """The folder of the run in checkpoints/ and logs/.
+
+    The homework's name, and what a run has that the homework has not: other data, another model.
+    """
     name = f"{experiment.name(args)}_run={args.run:04d}"
-    return f"{name}_data=synthetic" if source == "synthetic" else name
+    if source == "synthetic":
+        name += "_data=synthetic"
+    for flag, homework in experiment.variants.items():
+        value = getattr(args, flag)
+        if value != homework:
+            name += f"_{flag}={value:g}" if isinstance(value, float) else f"_{flag}={value}"
+    return name
 
 
 def pick_device(name: str) -> torch.device:
@@ -159,7 +172,7 @@ def _train(args, model, batches, state: dict | None, events: records.Events) -> 
             ) from None
         saved = step
         if whole:
-            sheet = _draw(model, f"samples-{step:05d}.png", figures.sample_sheet)
+            sheet = _draw_sheet(args, model, f"samples-{step:05d}.png")
             if sheet is not None:
                 events.add(lambda writer: writer.add_image("samples", sheet, step))
 
@@ -203,7 +216,7 @@ def _load_weights(args, experiment: Experiment, source: str, model) -> None:
 
 def _report(args, experiment, source, model, subset, test, seconds=None) -> dict[str, float]:
     """Draw, print the report, and write results.json. Returns the figures."""
-    _draw_all(model, subset, test)
+    _draw_all(args, model, subset, test)
     if source == "synthetic":
         print(f"Data: synthetic digits, not comparable with {experiment.dataset.upper()}")
     torch.manual_seed(seed_of(args))  # so that --train 0 repeats training's report to the digit
@@ -230,17 +243,23 @@ def _report(args, experiment, source, model, subset, test, seconds=None) -> dict
     return outcome
 
 
-def _draw_all(model, subset, test) -> None:
+def _draw_all(args, model, subset, test) -> None:
     """Draw every picture of a trained model."""
-    _draw(model, "samples.png", figures.sample_sheet)
+    _draw_sheet(args, model, "samples.png")
     _draw(
         model,
         "reconstructions.png",
-        lambda model: figures.reconstructions(model, *datasets.examples(subset, test)),
+        lambda model: figures.reconstructions(
+            model, *datasets.examples(subset, test, model.binary)
+        ),
     )
     if model.z_dim == 2:
         _draw(model, "latent.png", lambda model: figures.latent_plane(model, *test))
         _draw(model, "manifold.png", lambda model: figures.manifold(model, *test))
+
+
+def _draw_sheet(args, model, file_name: str):
+    return _draw(model, file_name, lambda model: figures.sample_sheet(model, *args.sheet))
 
 
 def _draw(model, file_name: str, picture_of: Callable):
@@ -267,7 +286,7 @@ def _record_outcome(events, args, source, model, outcome: dict[str, float], subs
     events.add(lambda writer: writer.add_hparams(flags | {"data": source}, metrics, name="hparams"))
     try:
         with figures.own_draws(subset[0].device):
-            x, y = datasets.examples(subset, test)
+            x, y = datasets.examples(subset, test, model.binary)
             means, *_ = model.infer_latents(x, y)
             events.add(
                 lambda writer: writer.add_embedding(

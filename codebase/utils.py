@@ -64,6 +64,31 @@ def _log_normal_all_pairs(z: Tensor, m: Tensor, v: Tensor) -> Tensor:
     return -0.5 * (squares + (LOG_2PI + v.log() + m.square() / v).sum(-1))
 
 
+def sample_laplace(m: Tensor, b: Tensor) -> Tensor:
+    """Draw z ~ Laplace(m, b) as m − b·sign(u)·log(1 − 2|u|), u uniform on (−½, ½): the inverse CDF.
+
+    m: tensor: (..., dim): location
+    b: tensor: (..., dim): scale
+
+    Returns z: (..., dim), differentiable in m and b. u is one ``rand_like`` draw.
+    """
+    m, b = torch.broadcast_tensors(m, b)
+    u = torch.rand_like(m, memory_format=torch.contiguous_format) - 0.5
+    # rand gives 0 once in 2²⁴ draws, whose logarithm is −∞; the least u is half a step inside.
+    u = u.clamp(min=-0.5 + torch.finfo(u.dtype).eps / 4)
+    return m - b * u.sign() * torch.log1p(-2 * u.abs())
+
+
+def log_laplace(x: Tensor, m: Tensor, b: Tensor) -> Tensor:
+    """log Laplace(x; m, b) = −Σ_d [log 2b + |x − m|/b], in nats.
+
+    x, m, b: tensors: (..., dim): point, location, scale
+
+    Returns (...): the sum is over the last dimension.
+    """
+    return -((2 * b).log() + (x - m).abs() / b).sum(-1)
+
+
 def gaussian_parameters(h: Tensor, dim: int = -1) -> tuple[Tensor, Tensor]:
     """Split h in two halves along dim: m is the first, v = softplus(second) + 1e-8 > 0.
 
@@ -101,6 +126,17 @@ def kl_normal(qm: Tensor, qv: Tensor, pm: Tensor, pv: Tensor) -> Tensor:
     Returns (...). Kingma & Welling 2014, appendix B, for p = N(0, I).
     """
     return 0.5 * (pv.log() - qv.log() + (qv + (qm - pm).square()) / pv - 1).sum(-1)
+
+
+def kl_laplace(qm: Tensor, qb: Tensor, pm: Tensor, pb: Tensor) -> Tensor:
+    """KL(q ‖ p) = Σ_d [log(pb/qb) + |qm − pm|/pb + (qb/pb)·exp(−|qm − pm|/qb) − 1], in nats.
+
+    qm, qb, pm, pb: tensors: (..., dim): locations and scales of the Laplace distributions q and p
+
+    Returns (...).
+    """
+    apart = (qm - pm).abs()
+    return (pb.log() - qb.log() + apart / pb + qb / pb * (-apart / qb).exp() - 1).sum(-1)
 
 
 def kl_cat(q: Tensor, log_q: Tensor, log_p: Tensor | float) -> Tensor:

@@ -22,6 +22,7 @@ class LatentVariableModel(torch.nn.Module):
     """
 
     needs_labels = False  # whether the bounds are given y beside x
+    binary = False  # whether its images are binarised
 
     def __init__(self, nn: str, name: str, z_dim: int, y_dim: int = 0):
         super().__init__()
@@ -66,6 +67,8 @@ class LatentVariableModel(torch.nn.Module):
 
 class BernoulliModel(LatentVariableModel):
     """A model of binary images: p(x|z) is a Bernoulli for each pixel."""
+
+    binary = True
 
     def sample_latents(self, batch: int) -> tuple[Tensor, ...]:
         """One draw from the prior of everything that the decoder is given."""

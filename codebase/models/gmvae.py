@@ -12,13 +12,15 @@ from codebase.models.vae import VAE
 class GMVAE(VAE):
     """p(z) = (1/k) Σ_i N(μ_i, diag σ²_i) with trained μ and σ²; otherwise the VAE.
 
-    nn, z_dim, name: see `LatentVariableModel`
+    nn, z_dim, name: see `VAE`, which takes other arguments too
     k: int: number of mixture components
     """
 
-    def __init__(self, nn: str = "v1", z_dim: int = 2, k: int = 500, name: str = "gmvae"):
+    def __init__(
+        self, nn: str = "v1", z_dim: int = 2, k: int = 500, name: str = "gmvae", **options
+    ):
         self.k = k  # first, because the prior is made with the rest
-        super().__init__(nn, name, z_dim)
+        super().__init__(nn, name, z_dim, **options)
 
     def init_prior(self) -> None:
         """z_pre: the components' means, then their variances before softplus; pi: the weights."""
@@ -33,7 +35,7 @@ class GMVAE(VAE):
 
     def kl_to_prior(self, z: Tensor, q_m: Tensor, q_v: Tensor) -> Tensor:
         """log q(z|x) − log p(z) at the draw z: KL to a mixture has no closed form."""
-        return ut.log_normal(z, q_m, q_v) - self.log_p_z(z)
+        return self.log_q(z, q_m, q_v) - self.log_p_z(z)
 
     def log_p_z(self, z: Tensor) -> Tensor:
         return ut.log_normal_mixture(z, *self.z_prior)

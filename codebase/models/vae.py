@@ -12,13 +12,28 @@ MAX_ROWS = 5000
 
 
 class VAE(BernoulliModel):
-    """p(z) = N(0, I), p(x|z) Bernoulli, q(z|x) = N(m(x), diag v(x)).
+    """p(z) = N(0, I), p(x|z) Bernoulli or Gaussian, q(z|x) = N(m(x), diag v(x)).
 
     nn, name, z_dim: see `LatentVariableModel`
+    likelihood: str: "bernoulli", or "gaussian": N(sigmoid(decoder), sigma2·I) of grey levels
+    sigma2: float: variance of the Gaussian likelihood
+    beta: float: weight of KL in the loss (Higgins et al. 2017); the bounds do without it
     """
 
-    def __init__(self, nn: str = "v1", name: str = "vae", z_dim: int = 2):
+    def __init__(
+        self,
+        nn: str = "v1",
+        name: str = "vae",
+        z_dim: int = 2,
+        likelihood: str = "bernoulli",
+        sigma2: float = 0.392,
+        beta: float = 1,
+    ):
         super().__init__(nn, name, z_dim)
+        if likelihood not in ("bernoulli", "gaussian"):
+            raise ValueError(f"no likelihood {likelihood!r}; there is 'bernoulli' and 'gaussian'")
+        self.binary = likelihood == "bernoulli"
+        self.sigma2, self.beta = sigma2, beta
 
     def negative_elbo_bound(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """−ELBO(x) = KL(q(z|x) ‖ p(z)) − E_q[log p(x|z)] (Kingma & Welling 2014, eq. 3).
@@ -28,7 +43,7 @@ class VAE(BernoulliModel):
         Returns (nelbo, kl, rec), nats, means over the batch, with one draw of z for each image.
         """
         q_m, q_v = self.enc.encode(x)
-        z = ut.sample_gaussian(q_m, q_v)
+        z = self.sample_q(q_m, q_v)
         kl = self.kl_to_prior(z, q_m, q_v).mean()
         rec = -self.log_p_x_given(x, z).mean()
         return kl + rec, kl, rec
@@ -44,10 +59,10 @@ class VAE(BernoulliModel):
         """
         q_m, q_v = self.enc.encode(x)
         rows = ut.duplicate(torch.arange(len(x), device=x.device), iw)
-        z = ut.sample_gaussian(q_m[rows], q_v[rows])
+        z = self.sample_q(q_m[rows], q_v[rows])
         kl, rec = [], []
         for z_i, i in zip(z.split(MAX_ROWS), rows.split(MAX_ROWS), strict=True):
-            kl.append(ut.log_normal(z_i, q_m[i], q_v[i]) - self.log_p_z(z_i))
+            kl.append(self.log_q(z_i, q_m[i], q_v[i]) - self.log_p_z(z_i))
             rec.append(-self.log_p_x_given(x[i], z_i))
         kl, rec = torch.cat(kl), torch.cat(rec)
         log_weights = -(kl + rec).view(iw, len(x))
@@ -55,9 +70,23 @@ class VAE(BernoulliModel):
         return niwae, kl.mean(), rec.mean()
 
     def loss(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The negative ELBO, and the scalars to record: x (batch, x_dim) → (loss, summaries)."""
+        """beta·KL + Rec, with beta 1 the negative ELBO, and the scalars to record.
+
+        x: tensor: (batch, x_dim): images
+
+        Returns (loss, summaries); the summaries' ELBO is unweighted.
+        """
         nelbo, kl, rec = self.negative_elbo_bound(x)
-        return nelbo, {"train/loss": nelbo, "gen/elbo": -nelbo, "gen/kl_z": kl, "gen/rec": rec}
+        loss = nelbo if self.beta == 1 else self.beta * kl + rec
+        return loss, {"train/loss": loss, "gen/elbo": -nelbo, "gen/kl_z": kl, "gen/rec": rec}
+
+    def sample_q(self, q_m: Tensor, q_v: Tensor) -> Tensor:
+        """z ~ q(z|x): (batch, z_dim)."""
+        return ut.sample_gaussian(q_m, q_v)
+
+    def log_q(self, z: Tensor, q_m: Tensor, q_v: Tensor) -> Tensor:
+        """log q(z|x): (batch,)."""
+        return ut.log_normal(z, q_m, q_v)
 
     def kl_to_prior(self, z: Tensor, q_m: Tensor, q_v: Tensor) -> Tensor:
         """KL(q(z|x) ‖ p(z)), in closed form: (batch,)."""
@@ -69,4 +98,13 @@ class VAE(BernoulliModel):
 
     def log_p_x_given(self, x: Tensor, z: Tensor) -> Tensor:
         """log p(x|z): (batch, x_dim), (batch, z_dim) → (batch,)."""
-        return ut.log_bernoulli_with_logits(x, self.dec.decode(z))
+        if self.binary:
+            return ut.log_bernoulli_with_logits(x, self.dec.decode(z))
+        return ut.log_normal(x, self.compute_mean_given(z), x.new_full((1,), self.sigma2))
+
+    def sample_x_given(self, z: Tensor) -> Tensor:
+        """x ~ p(x|z): (..., x_dim)."""
+        if self.binary:
+            return super().sample_x_given(z)
+        mean = self.compute_mean_given(z)
+        return ut.sample_gaussian(mean, torch.full_like(mean, self.sigma2))

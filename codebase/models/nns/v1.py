@@ -15,13 +15,16 @@ class Encoder(nn.Module):
 
     def __init__(self, z_dim: int, y_dim: int = 0):
         super().__init__()
-        self.net = nn.Sequential(
+        self.net = nn.Sequential(*self.layers(z_dim, y_dim))
+
+    def layers(self, z_dim: int, y_dim: int) -> list[nn.Module]:
+        return [
             nn.Linear(self.x_dim + y_dim, self.hidden_dim),
             nn.ELU(),
             nn.Linear(self.hidden_dim, self.hidden_dim),
             nn.ELU(),
             nn.Linear(self.hidden_dim, 2 * z_dim),
-        )
+        ]
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean and variance of q(z|x, y).
@@ -44,13 +47,16 @@ class Decoder(nn.Module):
 
     def __init__(self, z_dim: int, y_dim: int = 0):
         super().__init__()
-        self.net = nn.Sequential(
+        self.net = nn.Sequential(*self.layers(z_dim, y_dim))
+
+    def layers(self, z_dim: int, y_dim: int) -> list[nn.Module]:
+        return [
             nn.Linear(z_dim + y_dim, self.hidden_dim),
             nn.ELU(),
             nn.Linear(self.hidden_dim, self.hidden_dim),
             nn.ELU(),
             nn.Linear(self.hidden_dim, self.x_dim),
-        )
+        ]
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """The decoder's output at z.

@@ -1,0 +1,47 @@
+"""One line, with the command that mends it, where the installed packages cannot run the project."""
+
+import importlib
+import sys
+
+OLDEST_TORCH = (2, 6)
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "tqdm", "tensorboardX", "filelock")
+INSTALL = "python -m pip install --upgrade -r requirements.txt"
+
+
+def check() -> None:
+    """Import what the run scripts need; where that fails, print a line and exit with status 1."""
+    trouble = find_trouble()
+    if trouble is not None:
+        sys.exit(f"error: {trouble}")
+
+
+def find_trouble() -> "str | None":
+    """What keeps the project from running here, and what mends it; None where nothing does."""
+    if sys.version_info < (3, 10):
+        return f"Python {sys.version.split()[0]} is too old: take Python 3.10 or newer"
+    for name in PACKAGES:
+        try:
+            package = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            return f"the package {error.name} is missing: {INSTALL}"
+        except Exception as error:  # torchvision's operators register at import, with any error
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            return f"{name} does not load ({reason}): {_mend(name)}"
+        version = getattr(package, "__version__", "")
+        if name == "torch" and _numbers(version) < OLDEST_TORCH:
+            oldest = ".".join(map(str, OLDEST_TORCH))
+            return f"torch {version} is too old, {oldest} the oldest that works: {INSTALL}"
+    return None
+
+
+def _mend(name: str) -> str:
+    if name != "torchvision":
+        return INSTALL
+    return (
+        "it was built for another torch; python -m pip install --upgrade --force-reinstall torch "
+        "torchvision"
+    )
+
+
+def _numbers(version: str) -> "tuple[int, ...]":
+    return tuple(int(part) for part in version.split("+")[0].split(".")[:2] if part.isdigit())
