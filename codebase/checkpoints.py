@@ -103,6 +103,11 @@ def load_training_state(name: str) -> dict | None:
     return state
 
 
+def remove_training_state(name: str) -> None:
+    """Delete the training state of a run that is complete."""
+    (run_folder(name) / STATE_FILE).unlink(missing_ok=True)
+
+
 # Reading and writing
 
 

@@ -12,6 +12,7 @@ from codebase import environment
 environment.check()  # before what it checks is imported
 
 from codebase import UserError, data
+from codebase.replicates import replicate
 from codebase.run import Experiment, run
 from codebase.train import Interrupted, NotFinite
 
@@ -47,6 +48,8 @@ def parser(
     )
     add("--overwrite", type=int, choices=(0, 1), default=0, help="1: replace an existing run")
     add("--resume", type=int, choices=(0, 1), default=0, help="1: go on with an interrupted run")
+    add("--replicates", type=at_least(1), help="train so many runs, from --run on; print a table")
+    add("--ensemble", type=at_least(1), default=1, help="replicates to train at once, as one model")
     add("--seed", type=at_least(0), help="seed of all random draws (default: the run number)")
     add("--device", default="auto", help="cpu, cuda, cuda:1, mps; auto: the fastest there is")
     add(
@@ -116,15 +119,23 @@ def main(flags: argparse.ArgumentParser, experiment: Experiment) -> None:
     args = flags.parse_args()
     if args.overwrite and args.resume:
         flags.error("--overwrite 1 and --resume 1 exclude each other")
+    if args.replicates is not None and (args.overwrite or not args.train):
+        flags.error("--replicates trains what is missing: it takes no --overwrite 1 or --train 0")
+    if args.replicates is None and args.ensemble > 1:
+        flags.error("--ensemble needs --replicates")
     status, message = 0, None
     try:
-        run(args, experiment)
+        if args.replicates is None:
+            run(args, experiment)
+        else:
+            replicate(args, experiment)
     except UserError as error:
         status, message = 2, f"error: {error}"
     except Interrupted as interrupt:
-        command = shlex.join(["python", *_without(sys.argv, "--overwrite", "--resume")])
+        words = ["python", *_without(sys.argv, "--overwrite", "--resume")]
+        command = shlex.join(words if args.replicates else [*words, "--resume", "1"])
         status = 128 + interrupt.number
-        message = f"{interrupt}, which is saved; to go on: {command} --resume 1"
+        message = f"{interrupt}, which is saved; to go on: {command}"
     except KeyboardInterrupt:
         status, message = 130, "interrupted"
     except NotFinite as error:

@@ -82,6 +82,8 @@ class Minibatches:
     batch_size: int: the last minibatch of an epoch has what is left
     binarised: bool: draw each pixel afresh from a Bernoulli at every use
     labelled: (xl, yl): a labelled subset to add, whole, to every minibatch
+    replicates: int: where not None, every tensor gains a first dimension of this size, along which
+        the order of the images and the draws are independent
 
     All draws come from torch's global generators. `state_dict` and `load_state_dict` keep the
     position in the epoch, so that a resumed run sees the images that an uninterrupted one would.
@@ -94,9 +96,11 @@ class Minibatches:
         batch_size: int = 97,
         binarised: bool = True,
         labelled: tuple[Tensor, Tensor] | None = None,
+        replicates: int | None = None,
     ):
         self.images, self.targets = images, targets
         self.batch_size, self.binarised, self.labelled = batch_size, binarised, labelled
+        self.replicates = replicates
         self._left = torch.empty(0, dtype=torch.int64)  # of the order of the epoch under way
         self._resumed = None
 
@@ -106,20 +110,37 @@ class Minibatches:
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         left, self._resumed = self._resumed, None
         if left is None:
-            left = torch.randperm(len(self.images))
-        for index in left.to(self.images.device).split(self.batch_size):
-            left = left[len(index) :]
+            left = self._new_order()
+        for index in left.to(self.images.device).split(self.batch_size, dim=-1):
+            left = left[..., index.shape[-1] :]
             self._left = left
             yield self.minibatch(index)
 
+    def _new_order(self) -> Tensor:
+        n = len(self.images)
+        if self.replicates is None:
+            return torch.randperm(n)
+        return torch.stack([torch.randperm(n) for _ in range(self.replicates)])
+
     def minibatch(self, index: Tensor) -> tuple[Tensor, ...]:
-        """The minibatch of the images at these positions."""
+        """The minibatch of the images at these positions: (batch,), or (replicates, batch)."""
         x = self.images[index].float() / 255
         batch = (binarise(x) if self.binarised else x, *(t[index] for t in self.targets))
         if self.labelled is None:
             return batch
-        xl, yl = self.labelled
+        xl, yl = (t.expand(*index.shape[:-1], *t.shape) for t in self.labelled)
         return *batch, binarise(xl) if self.binarised else xl, yl
+
+    def replicated(self, replicates: int) -> "Minibatches":
+        """The same minibatches for several models at once: see `replicates`."""
+        return Minibatches(
+            self.images,
+            *self.targets,
+            batch_size=self.batch_size,
+            binarised=self.binarised,
+            labelled=self.labelled,
+            replicates=replicates,
+        )
 
     def without_labels(self, labelled: tuple[Tensor, Tensor] | None = None) -> "Minibatches":
         """Minibatches of the images alone: (x,), or (x, xl, yl) with a labelled subset."""
@@ -134,7 +155,7 @@ class Minibatches:
         return {"left": self._left.clone()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self._resumed = state["left"] if len(state["left"]) else None
+        self._resumed = state["left"] if state["left"].numel() else None
 
 
 def binarise(p: Tensor) -> Tensor:

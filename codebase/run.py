@@ -1,6 +1,7 @@
 """One run from its flags to its report: find the data, train or load, draw, evaluate, record."""
 
 import argparse
+import os
 import platform
 import shutil
 import sys
@@ -37,8 +38,12 @@ class Experiment:
     variants: dict[str, int | float | str] = field(default_factory=dict)
 
 
-def run(args: argparse.Namespace, experiment: Experiment) -> dict[str, float]:
+def run(
+    args: argparse.Namespace, experiment: Experiment, bar_options: dict | None = None
+) -> dict[str, float]:
     """Train a model, or load a trained one; draw and report. Returns the figures.
+
+    bar_options: tqdm's, for another bar than the usual one while training
 
     Raises UserError, with nothing changed, where the flags ask for what cannot be done.
     """
@@ -51,7 +56,7 @@ def run(args: argparse.Namespace, experiment: Experiment) -> dict[str, float]:
     if model.y_dim and args.sheet[0] != model.y_dim:
         raise UserError(f"--sheet: a row is a class here, and there are {model.y_dim} classes")
     if args.train:
-        state = _state_to_start_from(args, name)
+        state = state_to_start_from(args, name)
     else:
         _load_weights(args, experiment, source, model)
     if source == "synthetic":
@@ -59,11 +64,11 @@ def run(args: argparse.Namespace, experiment: Experiment) -> dict[str, float]:
     batches, subset, test = experiment.load(args, device, source)
     if not args.train:
         return _report(args, experiment, source, model, subset, test)
-    with _lock(name):
+    with lock(name):
         _clear_for(args, name)
         with records.Events(name, state["step"] + 1 if state else 0) as events:
             events.add(lambda writer: writer.add_text("data", source))
-            seconds = _train(args, model, batches, state, events)
+            seconds = _train(args, model, batches, state, events, bar_options)
             outcome = _report(args, experiment, source, model, subset, test, seconds)
             _record_outcome(events, args, source, model, outcome, subset, test)
     return outcome
@@ -105,6 +110,8 @@ def pick_device(name: str) -> torch.device:
     }
     if name == "auto":
         name = next(kind for kind, available in there.items() if available)
+    if name == "cuda":  # torchrun's processes share the machine's GPUs out
+        name = f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % max(torch.cuda.device_count(), 1)}"
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -120,7 +127,7 @@ def pick_device(name: str) -> torch.device:
 # Training
 
 
-def _state_to_start_from(args: argparse.Namespace, name: str) -> dict | None:
+def state_to_start_from(args: argparse.Namespace, name: str) -> dict | None:
     """The training state to resume from, None to start. Raises UserError rather than lose a run."""
     folder = checkpoints.run_folder(name)
     state, steps = checkpoints.load_training_state(name), checkpoints.saved_steps(name)
@@ -152,7 +159,7 @@ def _clear_for(args: argparse.Namespace, name: str) -> None:
         shutil.rmtree(records.LOGS / name, ignore_errors=True)
 
 
-def _train(args, model, batches, state: dict | None, events: records.Events) -> float:
+def _train(args, model, batches, state, events, bar_options) -> float:
     """Train, saving weights, states and sheets as it goes. Returns the seconds that it took."""
     saved = state["step"] if state else 0
 
@@ -177,12 +184,19 @@ def _train(args, model, batches, state: dict | None, events: records.Events) -> 
                 events.add(lambda writer: writer.add_image("samples", sheet, step))
 
     state = train(
-        model, batches, args.iter_max, args.iter_save, save=save, log=events.scalars, state=state
+        model,
+        batches,
+        args.iter_max,
+        args.iter_save,
+        save=save,
+        log=events.scalars,
+        state=state,
+        bar_options=bar_options,
     )
     return state["seconds"]
 
 
-def _lock(name: str) -> filelock.FileLock:
+def lock(name: str) -> filelock.FileLock:
     """The run's lock, held. The system releases it however the process ends."""
     folder = checkpoints.run_folder(name)
     folder.mkdir(parents=True, exist_ok=True)

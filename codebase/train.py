@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from codebase import UserError
+
 LOG_EVERY = 50  # iterations between two looks at the scalars
 
 
@@ -35,6 +37,7 @@ def train(
     save: Callable[[int, dict], None],
     log: Callable[[int, dict[str, float]], None] = lambda step, scalars: None,
     state: dict | None = None,
+    bar_options: dict | None = None,
 ) -> dict:
     """Minimise model.loss with Adam, learning rate 1e-3, up to iteration iter_max.
 
@@ -44,6 +47,7 @@ def train(
     save: takes the iteration and the training state, from which `state` resumes
     log: takes the iteration and its scalars, every 50 iterations
     state: a training state to go on from
+    bar_options: tqdm's, for another bar than the usual
 
     Returns the last training state. Raises Interrupted, with the state saved, on SIGINT and
     SIGTERM, and NotFinite within 50 iterations of a loss that is not finite.
@@ -55,7 +59,8 @@ def train(
     logged = time.perf_counter()
     started = logged - seconds
     losses = []
-    with tqdm(total=iter_max, initial=step, unit="it", smoothing=0.05) as bar, Signals() as signals:
+    bar_options = {"total": iter_max, "initial": step, "smoothing": 0.05} | (bar_options or {})
+    with tqdm(**bar_options) as bar, Signals() as signals:
         while step < iter_max:
             for batch in batches:
                 optimiser.zero_grad()
@@ -139,15 +144,23 @@ def _state(step, seconds, model, batches, optimiser) -> dict:
 
 
 def _restore(state, model, batches, optimiser) -> tuple[int, float]:
-    model.load_state_dict(state["model"])
-    optimiser.load_state_dict(state["optimiser"])
-    if state["batches"] is not None:
-        batches.load_state_dict(state["batches"])
-    torch.set_rng_state(state["generators"]["cpu"])
-    for kind in ("cuda", "mps"):
-        if kind in state["generators"] and next(model.parameters()).device.type == kind:
+    """Raises UserError where the state is of another run."""
+    kind = next(model.parameters()).device.type
+    try:
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        if state["batches"] is not None:
+            batches.load_state_dict(state["batches"])
+        torch.set_rng_state(state["generators"]["cpu"])
+        if kind in state["generators"] and kind != "cpu":
             getattr(torch, kind).set_rng_state(state["generators"][kind])
-    return state["step"], state["seconds"]
+        return state["step"], state["seconds"]
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"the training state is damaged or of another run ({reason}): train anew, with "
+            "--overwrite 1"
+        ) from None
 
 
 def _generators(device: torch.device) -> dict[str, Tensor]:
