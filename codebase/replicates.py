@@ -140,7 +140,10 @@ class Workers:
     def __init__(self):
         self.rank, self.size, self._store = 0, 1, torch.distributed.HashStore()
         if torch.distributed.is_torchelastic_launched():
-            self._store, self.rank, self.size = next(torch.distributed.rendezvous("env://"))
+            store, self.rank, self.size = next(torch.distributed.rendezvous("env://"))
+            # The store outlives workers that died, and with it the claims on what they left undone.
+            attempt = os.environ["TORCHELASTIC_RESTART_COUNT"]
+            self._store = torch.distributed.PrefixStore(f"attempt {attempt}", store)
         self._store.set_timeout(datetime.timedelta(days=365))  # a run may take days
 
     def share_cores(self) -> None:
