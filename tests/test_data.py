@@ -1,0 +1,409 @@
+import functools
+import gzip
+import hashlib
+import http.server
+import multiprocessing
+import os
+import shutil
+import socket
+import threading
+import time
+
+import numpy as np
+import pytest
+import scipy.io
+import torch
+from conftest import contents
+from torchvision import datasets
+from torchvision.datasets.mnist import read_image_file
+
+from codebase import data, synthetic
+
+MNIST_FILES = sorted(data.MNIST_MD5)
+
+
+# Minibatches
+
+
+def test_an_epoch_is_every_image_once_in_a_new_order():
+    torch.manual_seed(0)
+    images = torch.arange(250, dtype=torch.uint8)[:, None]
+    loader = data.Minibatches(images, torch.arange(250), batch_size=97, binarised=False)
+    epochs = [list(loader) for _ in range(2)]
+    assert len(loader) == 3 and [len(x) for x, _ in epochs[0]] == [97, 97, 56]
+    orders = [torch.cat([label for _, label in epoch]) for epoch in epochs]
+    assert not torch.equal(*orders)
+    for epoch, order in zip(epochs, orders, strict=True):
+        assert torch.equal(order.sort().values, torch.arange(250))
+        assert torch.equal(torch.cat([x for x, _ in epoch])[:, 0], order.float() / 255)
+
+
+def test_images_are_binarised_afresh_at_every_use():
+    torch.manual_seed(0)
+    grey = torch.tensor([[0, 51, 128, 255]], dtype=torch.uint8)
+    loader = data.Minibatches(grey.expand(20_000, -1), batch_size=20_000)
+    (first,), (second,) = next(iter(loader)), next(iter(loader))
+    assert first.unique().tolist() == [0, 1] and not torch.equal(first, second)
+    for x in (first, second):
+        error = (x.mean(0) - grey[0] / 255).abs()
+        assert error.max() < 4 * 0.5 / 20_000**0.5
+        assert error[0] == 0 and error[3] == 0  # what is certain is so
+
+
+def test_labelled_images_go_with_every_minibatch():
+    torch.manual_seed(0)
+    xl, yl = torch.rand(10, 4), torch.eye(10)
+    loader = data.Minibatches(torch.zeros(30, 4, dtype=torch.uint8), torch.arange(30))
+    for x, xl_drawn, yl_drawn in loader.without_labels((xl, yl)):
+        assert x.shape == (30, 4) and torch.equal(yl_drawn, yl)
+        assert xl_drawn.unique().tolist() == [0, 1]
+    assert [len(batch) for batch in loader.without_labels()] == [1]
+
+
+@pytest.mark.parametrize("replicates", [None, 3])
+def test_minibatches_go_on_where_they_were(replicates):
+    def loader():
+        images = torch.randint(256, (50, 4), dtype=torch.uint8, generator=generator)
+        return data.Minibatches(images, torch.arange(50), batch_size=8, replicates=replicates)
+
+    generator = torch.Generator().manual_seed(0)
+    whole = loader()
+    torch.manual_seed(1)
+    iterator = iter(whole)
+    for _ in range(3):
+        next(iterator)
+    state, generator_state = whole.state_dict(), torch.get_rng_state()
+    rest = list(iterator) + list(whole)
+    generator.manual_seed(0)
+    resumed = loader()
+    resumed.load_state_dict(state)
+    torch.set_rng_state(generator_state)
+    again = list(resumed) + list(resumed)
+    assert len(rest) == len(again) == 4 + 7
+    for one, other in zip(rest, again, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_replicates_have_orders_of_their_own():
+    images = torch.arange(50, dtype=torch.uint8)[:, None]
+    loader = data.Minibatches(images, batch_size=20, binarised=False).replicated(3)
+    batches = [x for (x,) in loader]
+    assert [tuple(x.shape) for x in batches] == [(3, 20, 1), (3, 20, 1), (3, 10, 1)]
+    orders = torch.cat(batches, dim=1)[..., 0] * 255
+    assert not torch.equal(orders[0], orders[1])
+    assert all(torch.equal(o.sort().values.round(), torch.arange(50.0)) for o in orders)
+
+
+# The fixed subsets
+
+
+def test_the_fixed_subsets(mnist_dir):
+    state = np.random.get_state()[1].copy()
+    loader, (x, y), (test_x, test_y) = data.get_mnist_data("cpu", data_dir=mnist_dir)
+    assert (np.random.get_state()[1] == state).all()
+    assert x.shape == (100, 784) and x.sum() == 10_257 and set(x.unique().tolist()) == {0, 1}
+    assert torch.equal(y, torch.eye(10).repeat_interleave(10, 0))
+    assert test_x.shape == (10_000, 784) and 0 <= test_x.min() and test_x.max() == 1
+    assert test_y[:5].tolist() == [7, 2, 1, 0, 4]
+    fours = test_x[test_y == 4]
+    grey = fours[[265, 697, 639]]
+    assert ((x[40:43] > 0) <= (grey > 0)).all()  # no pixel drawn where there is no ink
+    assert len(loader) == 619
+    batch, labels = next(iter(loader))
+    assert batch.shape == (97, 784) and labels.shape == (97,)
+
+    _, (xl, yl), _ = data.get_mnist_data("cpu", use_test_subset=False, data_dir=mnist_dir)
+    assert xl.shape == (100, 784) and len(xl.unique()) > 100  # grey levels
+    assert torch.equal(yl, y)
+    train = datasets.MNIST(mnist_dir, train=True)
+    eights = train.data[train.targets == 8]
+    assert torch.equal(xl[80:83], eights[[3918, 1167, 1684]].flatten(1) / 255)
+
+
+def test_grey_levels_for_a_gaussian_likelihood(data_dir):
+    loader, (x, _), _ = data.get_mnist_data(
+        "cpu", data_dir=data_dir, source="synthetic", batch_size=500, binarised=False
+    )
+    assert len(x.unique()) > 50
+    batch, _ = next(iter(loader))
+    assert batch.shape == (500, 784) and len(batch.unique()) > 50
+
+
+# SVHN, by torchvision's own reader on a small file in its format
+
+
+def test_svhn(tmp_path, monkeypatch):
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (32, 32, 3, 250), dtype=np.uint8)
+    labels = generator.integers(1, 11, (250, 1)).astype(np.uint8)  # 10 stands for the digit 0
+    path = tmp_path / "extra_32x32.mat"
+    scipy.io.savemat(path, {"X": pixels, "y": labels})
+    md5 = hashlib.md5(path.read_bytes()).hexdigest()
+    url, name, _ = datasets.SVHN.split_list["extra"]
+    monkeypatch.setitem(datasets.SVHN.split_list, "extra", [url, name, md5])
+    assert data.find("svhn", "auto", tmp_path) == "svhn"
+    loader, (x, y), _ = data.get_svhn_data("cpu", tmp_path)
+    torch.testing.assert_close(
+        x[7].view(3, 32, 32), torch.from_numpy(pixels[..., 7]).permute(2, 0, 1) / 255
+    )
+    assert torch.equal(y[:100].argmax(1), torch.from_numpy(labels[:100, 0] % 10).long())
+    batch_x, batch_y = next(iter(loader))
+    assert batch_x.shape == (100, 3072) and batch_y.shape == (100, 10) and len(loader) == 3
+    assert len(batch_x.unique()) > 100  # not binarised
+
+    with open(path, "r+b") as file:
+        file.seek(1000)
+        file.write(b"\x00\x01")
+    with pytest.raises(data.DataError, match="damaged"):
+        data.get_svhn_data("cpu", tmp_path)
+
+
+# The synthetic digits
+
+
+def test_synthetic_digits_are_the_same_everywhere(data_dir, tmp_path, monkeypatch):
+    """Not only on one thread or two: `DIGITS_MD5` holds for every machine."""
+    folder = data_dir / "synthetic" / "MNIST" / "raw"
+    for name, md5 in synthetic.DIGITS_MD5.items():
+        assert hashlib.md5((folder / name).read_bytes()).hexdigest() == md5
+    for name, md5 in synthetic.HOUSE_NUMBERS_MD5.items():
+        path = data_dir / "synthetic" / "SVHN" / name
+        assert hashlib.md5(path.read_bytes()).hexdigest() == md5
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if threads > 1 else 2)
+    try:
+        monkeypatch.setattr(synthetic, "BLOCK", 100)
+        synthetic.make_digits(tmp_path)
+    finally:
+        torch.set_num_threads(threads)
+    assert contents(tmp_path / "synthetic" / "MNIST") == contents(data_dir / "synthetic" / "MNIST")
+
+
+def test_synthetic_digits_have_mnists_form(data_dir):
+    for train, counts in ((True, synthetic.TRAIN_COUNTS), (False, synthetic.TEST_COUNTS)):
+        mnist = datasets.MNIST(data_dir / "synthetic", train=train)
+        assert mnist.data.shape == (sum(counts), 28, 28)
+        assert tuple(mnist.targets.bincount().tolist()) == counts
+        assert mnist.data.max() == 255 and len(mnist.data.unique()) == 256
+        assert 0.1 < mnist.data.float().mean() / 255 < 0.25
+    (x, y), (labelled, _) = (
+        data.get_mnist_data("cpu", subset, data_dir, "synthetic")[1] for subset in (True, False)
+    )
+    assert x.shape == labelled.shape == (100, 784) and torch.equal(y.argmax(1), digits_in_order())
+
+
+def digits_in_order():
+    return torch.arange(10).repeat_interleave(10)
+
+
+def test_a_simple_classifier_reads_the_synthetic_digits(data_dir):
+    """They are digits: the nearest class mean is right three times in four, on test images."""
+    train = datasets.MNIST(data_dir / "synthetic", train=True)
+    test = datasets.MNIST(data_dir / "synthetic", train=False)
+    x, y = train.data.flatten(1).float(), train.targets
+    means = torch.stack([x[y == digit].mean(0) for digit in range(10)])
+    nearest = torch.cdist(test.data.flatten(1).float(), means).argmin(1)
+    assert (nearest == test.targets).float().mean() > 0.7
+
+
+def test_synthetic_house_numbers(data_dir):
+    loader, (x, y), _ = data.get_svhn_data("cpu", data_dir, "synthetic")
+    assert loader.images.shape == (synthetic.NUM_HOUSE_NUMBERS, 3072)
+    assert x.shape == (100, 3072) and y.shape == (100, 10)
+    colours = loader.images[:500].view(500, 3, -1).float()
+    assert colours.mean((0, 2)).sub(colours.mean()).abs().max() < 25  # no colour is preferred
+    assert (colours.amax(2) - colours.amin(2)).min() > 20  # each has something to see
+    raw = data_dir / "synthetic" / "SVHN" / "train-images-idx3-ubyte"
+    assert torch.equal(read_image_file(raw).view(-1, 3072), loader.images)
+
+
+def draw_few(folder):
+    synthetic.TRAIN_COUNTS, synthetic.TEST_COUNTS = (150,) * 10, (50,) * 10
+    synthetic.make_digits(folder)
+
+
+def test_two_processes_draw_at_once(tmp_path):
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["codebase.synthetic"])
+    processes = [context.Process(target=draw_few, args=(tmp_path,)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 4
+    folder = tmp_path / "synthetic" / "MNIST" / "raw"
+    assert sorted(os.listdir(folder)) == MNIST_FILES  # and no temporary file
+    assert (folder / "train-images-idx3-ubyte").stat().st_size == 16 + 1500 * 784
+    assert (
+        datasets.MNIST(tmp_path / "synthetic", train=False).targets.bincount().tolist() == [50] * 10
+    )
+
+
+# Finding data, and damage to it
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    monkeypatch.setattr(data, "_unreachable", lambda urls: "the network is down")
+
+
+def test_auto_prefers_the_real_data(mnist_dir, no_network):
+    assert data.find("mnist", "auto", mnist_dir) == "mnist"
+    assert data.find("mnist", "mnist", mnist_dir) == "mnist"
+    assert data.find("mnist", "synthetic", mnist_dir) == "synthetic"
+
+
+def test_without_a_network(tmp_path, no_network, capsys):
+    for dataset, name in (("mnist", "train-images-idx3-ubyte"), ("svhn", "extra_32x32.mat")):
+        assert data.find(dataset, "auto", tmp_path) == "synthetic"
+        with pytest.raises(data.DataError) as caught:
+            data.find(dataset, dataset, tmp_path)
+        for message in (str(caught.value), capsys.readouterr().err):
+            assert name in message and str(tmp_path) in message
+            assert "the network is down" in message and len(message.strip().splitlines()) == 1
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.fixture
+def some_mnist(tmp_path, monkeypatch):
+    """A folder with ten images in MNIST's format, which count as the real ones."""
+    raw = tmp_path / "data" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    md5 = {}
+    for prefix in ("train", "t10k"):
+        images, labels = np.arange(10 * 784, dtype=np.uint8), np.arange(10, dtype=np.uint8)
+        for name, shape, values in (
+            (f"{prefix}-images-idx3-ubyte", (10, 28, 28), images),
+            (f"{prefix}-labels-idx1-ubyte", (10,), labels),
+        ):
+            header = np.array([0x0800 + len(shape), *shape], dtype=">u4")
+            content = header.tobytes() + values.tobytes()
+            (raw / name).write_bytes(content)
+            md5[name] = hashlib.md5(content).hexdigest()
+    monkeypatch.setattr(data, "MNIST_MD5", md5)
+    return raw
+
+
+@pytest.mark.parametrize("name", MNIST_FILES)
+@pytest.mark.parametrize("damage", ["truncated", "count", "pixel", "empty", "longer"])
+def test_damaged_files_are_found(some_mnist, name, damage, no_network):
+    path = some_mnist / name
+    content = bytearray(path.read_bytes())
+    if damage == "truncated":
+        content = content[:-3]
+    elif damage == "count":
+        content[7] -= 1
+    elif damage == "pixel":
+        content[-1] ^= 1
+    elif damage == "empty":
+        content = b""
+    else:
+        content += b"\x00"
+    path.write_bytes(content)
+    train = name.startswith("train")
+    with pytest.raises(data.DataError, match=f"{name} is damaged.*delete it"):
+        data._read_digits(some_mnist.parents[1], "mnist", train)
+    assert path.read_bytes() == content
+    data._read_digits(some_mnist.parents[1], "mnist", not train)  # the others are good
+
+
+def test_damaged_synthetic_digits_are_found(data_dir, tmp_path):
+    shutil.copytree(data_dir / "synthetic" / "MNIST", tmp_path / "synthetic" / "MNIST")
+    path = tmp_path / "synthetic" / "MNIST" / "raw" / "t10k-labels-idx1-ubyte"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(data.DataError, match="t10k-labels-idx1-ubyte is damaged"):
+        data.get_mnist_data("cpu", data_dir=tmp_path, source="synthetic")
+
+
+# Downloading, from a server of the tests' own
+
+
+class Mirror(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *message):
+        pass
+
+
+@pytest.fixture
+def mirror(some_mnist, tmp_path, monkeypatch):
+    """A server with MNIST's archives, which torchvision takes for its mirror; yields its folder."""
+    for scheme in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.delenv(scheme, raising=False)
+    served = tmp_path / "served"
+    served.mkdir()
+    resources = []
+    for name in data.MNIST_MD5:
+        archive = gzip.compress((some_mnist / name).read_bytes())
+        (served / f"{name}.gz").write_bytes(archive)
+        resources.append((f"{name}.gz", hashlib.md5(archive).hexdigest()))
+    handler = functools.partial(Mirror, directory=str(served))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    dead = socket.socket()
+    dead.bind(("127.0.0.1", 0))  # a mirror that does not listen
+    mirrors = [f"http://127.0.0.1:{port}/" for port in (dead.getsockname()[1], server.server_port)]
+    monkeypatch.setattr(datasets.MNIST, "mirrors", mirrors)
+    monkeypatch.setattr(datasets.MNIST, "resources", resources)
+    yield served
+    server.shutdown()
+    dead.close()
+
+
+def test_download(mirror, some_mnist, tmp_path):
+    empty = tmp_path / "empty"
+    assert data.find("mnist", "auto", empty) == "mnist"
+    assert contents(empty) == {f"MNIST/raw/{n}": (some_mnist / n).read_bytes() for n in MNIST_FILES}
+
+
+def test_two_downloads_at_once(mirror, tmp_path):
+    empty, found = tmp_path / "empty", []
+    threads = [
+        threading.Thread(target=lambda: found.append(data.find("mnist", "auto", empty)))
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == ["mnist"] * 2
+    assert sorted(contents(empty)) == [f"MNIST/raw/{name}" for name in MNIST_FILES]
+
+
+def test_a_download_that_breaks_off_leaves_nothing(mirror, tmp_path, capsys):
+    archive = mirror / "t10k-images-idx3-ubyte.gz"
+    archive.write_bytes(archive.read_bytes()[:-10])
+    empty = tmp_path / "empty"
+    assert data.find("mnist", "auto", empty) == "synthetic"
+    assert contents(empty) == {} and "t10k-images-idx3-ubyte" in capsys.readouterr().err
+    with pytest.raises(data.DataError):
+        data.find("mnist", "mnist", empty)
+
+
+def test_archives_brought_by_hand_need_no_network(mirror, some_mnist, tmp_path, no_network):
+    by_hand = tmp_path / "by hand"
+    shutil.copytree(mirror, by_hand / "MNIST" / "raw")
+    assert data.find("mnist", "mnist", by_hand) == "mnist"
+    for name in MNIST_FILES:
+        assert (by_hand / "MNIST" / "raw" / name).read_bytes() == (some_mnist / name).read_bytes()
+
+
+def test_a_dead_network_costs_little(tmp_path, monkeypatch, mirror):
+    """A server that takes the connection and never answers."""
+    silent = socket.create_server(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+    monkeypatch.setattr(datasets.MNIST, "mirrors", [url, url])
+    monkeypatch.setattr(data, "NETWORK_TIMEOUT", 1)
+    started = time.monotonic()
+    assert data.find("mnist", "auto", tmp_path / "empty") == "synthetic"
+    assert time.monotonic() - started < 4
+    silent.close()
+
+
+def test_names_that_never_resolve_cost_little(tmp_path, monkeypatch, capsys):
+    """Looking up a name has no timeout of its own."""
+    monkeypatch.setattr(data, "NETWORK_TIMEOUT", 1)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(60))
+    for scheme in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.delenv(scheme, raising=False)
+    started = time.monotonic()
+    assert data.find("mnist", "auto", tmp_path) == "synthetic"
+    assert time.monotonic() - started < 5 and "no answer" in capsys.readouterr().err
