@@ -110,8 +110,6 @@ def pick_device(name: str) -> torch.device:
     }
     if name == "auto":
         name = next(kind for kind, available in there.items() if available)
-    if name == "cuda":  # torchrun's processes share the machine's GPUs out
-        name = f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % max(torch.cuda.device_count(), 1)}"
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -119,8 +117,12 @@ def pick_device(name: str) -> torch.device:
     if device is None or not there.get(device.type, False):
         usable = ", ".join(kind for kind, available in there.items() if available)
         raise UserError(f"--device {name}: not on this machine, which has {usable}")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"--device {name}: this machine has {torch.cuda.device_count()} such")
+    if device.type == "cuda":
+        if device.index is None:  # torchrun's processes share the machine's GPUs out
+            local_rank = int(os.environ.get("LOCAL_RANK", 0))
+            device = torch.device("cuda", local_rank % torch.cuda.device_count())
+        if device.index >= torch.cuda.device_count():
+            raise UserError(f"--device {name}: this machine has {torch.cuda.device_count()} such")
     return device
 
 

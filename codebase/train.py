@@ -25,7 +25,7 @@ class Interrupted(Exception):
 
 
 class NotFinite(Exception):
-    """The loss is infinite or not a number; nothing was saved since it was finite."""
+    """The loss is infinite or not a number; nothing has been saved since it was finite."""
 
 
 def train(
@@ -83,6 +83,8 @@ def train(
                         logged = now
                         log(step, scalars | {"train/iterations_per_second": rate})
                 if due:
+                    if not all(weight.isfinite().all() for weight in model.parameters()):
+                        raise NotFinite(f"the weights of iteration {step} are not finite")
                     seconds = time.perf_counter() - started
                     state = _state(step, seconds, model, batches, optimiser)
                     save(step, state)
@@ -124,7 +126,8 @@ def _headline(scalars: dict[str, float]) -> dict[str, str]:
 def _check_finite(losses: list[Tensor], step: int) -> None:
     finite = torch.isfinite(torch.stack(losses)).tolist()
     if not all(finite):
-        raise NotFinite(f"the loss of iteration {step - len(losses) + 1 + finite.index(False)}")
+        first = step - len(losses) + 1 + finite.index(False)
+        raise NotFinite(f"the loss of iteration {first} is not finite; what was saved is kept")
 
 
 # The training state: all that the rest of a run depends on

@@ -1,9 +1,14 @@
 """What the tests share: folders of their own, data drawn once, and run scripts as processes."""
 
+import importlib
+import multiprocessing
 import os
+import resource
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -17,12 +22,14 @@ NO_NETWORK = {f"{scheme}_proxy": "http://127.0.0.1:9" for scheme in ("http", "ht
 
 
 @pytest.fixture(scope="session")
-def data_dir(tmp_path_factory) -> Path:
-    """A data folder with the synthetic digits and house numbers, and nothing else."""
-    folder = tmp_path_factory.mktemp("data")
-    synthetic.make_digits(folder)
-    synthetic.make_house_numbers(folder)
-    return folder
+def data_dir():
+    """A data folder with the synthetic digits and house numbers, which every user can read."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        synthetic.make_digits(folder)
+        synthetic.make_house_numbers(folder)
+        yield folder
 
 
 @pytest.fixture(scope="session")
@@ -69,6 +76,63 @@ def run_script(
         timeout=300,
         **options,
     )
+
+
+# Child processes that start at once, because the server that forks them has imported everything.
+FORKSERVER = multiprocessing.get_context("forkserver")
+FORKSERVER.set_forkserver_preload(["conftest", "run_vae", "matplotlib.figure"])
+
+
+def draw_few(folder: Path) -> None:
+    """In a child: draw 2,000 synthetic digits in the place of 70,000."""
+    synthetic.TRAIN_COUNTS, synthetic.TEST_COUNTS = (150,) * 10, (50,) * 10
+    synthetic.make_digits(folder)
+
+
+class Child:
+    """`python <script> <flags>` in a process that has imported everything already.
+
+    folder: where its checkpoints/, logs/ and output are; --data_dir and the like are flags
+    user: the user id it runs as
+    file_size: the most bytes that a file of its may have
+    """
+
+    def __init__(self, folder: Path, script: str, *flags, user=None, file_size=None):
+        self.folder = folder
+        folder.mkdir(exist_ok=True)
+        for name in ("stdout", "stderr"):
+            (folder / name).write_text("")
+        arguments = (folder, script, [str(flag) for flag in flags], user, file_size)
+        self.process = FORKSERVER.Process(target=_main, args=arguments)
+        self.process.start()
+
+    def finish(self) -> tuple[int, str, str]:
+        """Wait for its end: exit status, standard output, standard error."""
+        self.process.join(240)
+        return self.process.exitcode, *(
+            (self.folder / name).read_text() for name in ("stdout", "stderr")
+        )
+
+    def wait_until(self, condition) -> None:
+        """Wait until it has got so far, or has ended."""
+        while self.process.is_alive() and not condition():
+            time.sleep(0.005)
+
+
+def _main(folder: Path, script: str, flags: list[str], user, file_size) -> None:
+    os.environ |= NO_NETWORK
+    checkpoints.CHECKPOINTS, records.LOGS = folder / "checkpoints", folder / "logs"
+    sys.stdout = open(folder / "stdout", "w", buffering=1)
+    sys.stderr = open(folder / "stderr", "w", buffering=1)
+    sys.argv = [script, *flags]
+    torch.set_num_threads(1)
+    if file_size is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
+    main = importlib.import_module(script.removesuffix(".py")).main
+    if user is not None:
+        os.setgid(user)
+        os.setuid(user)
+    main()
 
 
 def contents(folder: Path) -> dict[str, bytes]:

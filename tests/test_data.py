@@ -2,7 +2,6 @@ import functools
 import gzip
 import hashlib
 import http.server
-import multiprocessing
 import os
 import shutil
 import socket
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
-from conftest import contents
+from conftest import FORKSERVER, contents, draw_few
 from torchvision import datasets
 from torchvision.datasets.mnist import read_image_file
 
@@ -217,15 +216,8 @@ def test_synthetic_house_numbers(data_dir):
     assert torch.equal(read_image_file(raw).view(-1, 3072), loader.images)
 
 
-def draw_few(folder):
-    synthetic.TRAIN_COUNTS, synthetic.TEST_COUNTS = (150,) * 10, (50,) * 10
-    synthetic.make_digits(folder)
-
-
 def test_two_processes_draw_at_once(tmp_path):
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["codebase.synthetic"])
-    processes = [context.Process(target=draw_few, args=(tmp_path,)) for _ in range(4)]
+    processes = [FORKSERVER.Process(target=draw_few, args=(tmp_path,)) for _ in range(4)]
     for process in processes:
         process.start()
     for process in processes:

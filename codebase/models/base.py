@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+import types
 
 import torch
 from torch import Tensor
@@ -27,9 +28,8 @@ class LatentVariableModel(torch.nn.Module):
     def __init__(self, nn: str, name: str, z_dim: int, y_dim: int = 0):
         super().__init__()
         self.name, self.z_dim, self.y_dim = name, z_dim, y_dim
-        self.nets = _architecture(nn)
-        self.enc = self.nets.Encoder(z_dim, y_dim)
-        self.dec = self.nets.Decoder(z_dim, y_dim)
+        self.enc = architecture(nn).Encoder(z_dim, y_dim)
+        self.dec = architecture(nn).Decoder(z_dim, y_dim)
         self.init_prior()
 
     def init_prior(self) -> None:
@@ -95,7 +95,8 @@ class BernoulliModel(LatentVariableModel):
         return self.sample_x_given(*self.sample_latents(batch))
 
 
-def _architecture(nn: str):
+def architecture(nn: str) -> types.ModuleType:
+    """The module of an architecture. Raises ValueError where there is none of the name."""
     names = [module.name for module in pkgutil.iter_modules(nns.__path__)]
     if nn not in names:
         raise ValueError(f"no architecture {nn!r} in codebase.models.nns; there is {names}")

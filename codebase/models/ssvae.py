@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from codebase import utils as ut
-from codebase.models.base import BernoulliModel
+from codebase.models.base import BernoulliModel, architecture
 
 
 class SSVAE(BernoulliModel):
@@ -26,7 +26,7 @@ class SSVAE(BernoulliModel):
         class_weight: float = 100,
     ):
         super().__init__(nn, name, z_dim=64, y_dim=10)
-        self.cls = self.nets.Classifier(self.y_dim)
+        self.cls = architecture(nn).Classifier(self.y_dim)
         self.gen_weight, self.class_weight = gen_weight, class_weight
 
     def negative_elbo_bound(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
