@@ -21,7 +21,7 @@ from codebase import checkpoints, records, table
 from codebase import data as datasets
 from codebase.ensemble import Ensemble
 from codebase.run import Experiment, lock, model_name, pick_device, run, seed_of
-from codebase.train import keep_freed_memory, train
+from codebase.train import train, tune_process
 
 
 def replicate(args: argparse.Namespace, experiment: Experiment) -> None:
@@ -94,8 +94,8 @@ def _run_or_resume(job: argparse.Namespace, experiment: Experiment, workers) -> 
 def _train_together(jobs: list[argparse.Namespace], experiment: Experiment, workers) -> None:
     """Train runs as one ensemble, to weights like those of single runs."""
     args = jobs[0]
+    tune_process()
     device = pick_device(args.device)
-    keep_freed_memory()
     models = []
     for job in jobs:
         torch.manual_seed(seed_of(job))  # the weights that the run alone would start from

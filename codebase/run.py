@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from codebase import UserError, checkpoints, figures, records
 from codebase import data as datasets
-from codebase.train import keep_freed_memory, train
+from codebase.train import train, tune_process
 
 
 @dataclass
@@ -47,10 +47,10 @@ def run(
 
     Raises UserError, with nothing changed, where the flags ask for what cannot be done.
     """
+    tune_process()
     device = pick_device(args.device)
     source = datasets.find(experiment.dataset, args.data, args.data_dir)
     name = model_name(args, experiment, source)
-    keep_freed_memory()
     torch.manual_seed(seed_of(args))
     model = experiment.build(args, name).to(device)
     if model.y_dim and args.sheet[0] != model.y_dim:

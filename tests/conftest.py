@@ -1,5 +1,6 @@
 """What the tests share: folders of their own, data drawn once, and run scripts as processes."""
 
+import codecs
 import importlib
 import multiprocessing
 import os
@@ -98,20 +99,18 @@ class Child:
     """
 
     def __init__(self, folder: Path, script: str, *flags, user=None, file_size=None):
-        self.folder = folder
         folder.mkdir(exist_ok=True)
-        for name in ("stdout", "stderr"):
-            (folder / name).write_text("")
-        arguments = (folder, script, [str(flag) for flag in flags], user, file_size)
+        self.folder, self._outputs = folder, tempfile.TemporaryDirectory()
+        os.chmod(self._outputs.name, 0o777)
+        arguments = (folder, self._outputs.name, script, [str(f) for f in flags], user, file_size)
         self.process = FORKSERVER.Process(target=_main, args=arguments)
         self.process.start()
 
     def finish(self) -> tuple[int, str, str]:
         """Wait for its end: exit status, standard output, standard error."""
         self.process.join(240)
-        return self.process.exitcode, *(
-            (self.folder / name).read_text() for name in ("stdout", "stderr")
-        )
+        stdout, stderr = (Path(self._outputs.name, name) for name in ("stdout", "stderr"))
+        return self.process.exitcode, stdout.read_text(), stderr.read_text()
 
     def wait_until(self, condition) -> None:
         """Wait until it has got so far, or has ended."""
@@ -119,17 +118,18 @@ class Child:
             time.sleep(0.005)
 
 
-def _main(folder: Path, script: str, flags: list[str], user, file_size) -> None:
+def _main(folder, outputs, script, flags, user, file_size) -> None:
     os.environ |= NO_NETWORK
     checkpoints.CHECKPOINTS, records.LOGS = folder / "checkpoints", folder / "logs"
-    sys.stdout = open(folder / "stdout", "w", buffering=1)
-    sys.stderr = open(folder / "stderr", "w", buffering=1)
+    sys.stdout = open(f"{outputs}/stdout", "w", buffering=1)
+    sys.stderr = open(f"{outputs}/stderr", "w", buffering=1)
     sys.argv = [script, *flags]
     torch.set_num_threads(1)
     if file_size is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
     main = importlib.import_module(script.removesuffix(".py")).main
     if user is not None:
+        codecs.lookup("hex")  # the user may have no access to the modules imported late
         os.setgid(user)
         os.setuid(user)
     main()
