@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from codebase import UserError
+from codebase.cuda_graph import GraphedStep
 
 LOG_EVERY = 50  # iterations between two looks at the scalars
 
@@ -52,7 +53,18 @@ def train(
     Returns the last training state. Raises Interrupted, with the state saved, on SIGINT and
     SIGTERM, and NotFinite within 50 iterations of a loss that is not finite.
     """
-    optimiser = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)  # 3 times the plain speed
+    on_cuda = next(model.parameters()).device.type == "cuda"
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True, capturable=on_cuda)
+
+    def take_step(*batch):
+        optimiser.zero_grad()
+        loss, summaries = model.loss(*batch)
+        loss.backward()
+        optimiser.step()
+        return loss, summaries
+
+    if on_cuda:
+        take_step = GraphedStep(take_step)
     step, seconds = 0, 0.0
     if state is not None:
         step, seconds = _restore(state, model, batches, optimiser)
@@ -63,13 +75,10 @@ def train(
     with tqdm(**bar_options) as bar, Signals() as signals:
         while step < iter_max:
             for batch in batches:
-                optimiser.zero_grad()
-                loss, summaries = model.loss(*batch)
-                loss.backward()
-                optimiser.step()
+                loss, summaries = take_step(*batch)
                 step += 1
                 bar.update()
-                losses.append(loss.detach())  # looked at later: looking makes the host wait
+                losses.append(loss.detach().clone())  # looked at later: that makes the host wait
                 last = step == iter_max or signals.number is not None
                 due = last or step % iter_save == 0
                 if due or step % LOG_EVERY == 0:
@@ -90,7 +99,7 @@ def train(
                     save(step, state)
                 if last:
                     break
-            if signals.number is not None:
+            if last and signals.number is not None:
                 raise Interrupted(step, signals.number)
     return state
 

@@ -6,6 +6,8 @@ import random
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -469,6 +471,14 @@ def test_models_work_without_torchvision(project):
     )
     done = run_script(project, "use_models.py", env={"PYTHONPATH": str(stubs)})
     assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
+
+
+def test_matplotlib_is_imported_only_to_draw():
+    code = "import sys, run_vae; print('matplotlib' in sys.modules, 'scipy.io' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False False\n"
 
 
 def test_scripts_are_thin():

@@ -10,7 +10,7 @@ from conftest import same_weights
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
 
-from codebase import ROOT, UserError
+from codebase import ROOT, UserError, cuda_graph
 from codebase.data import Minibatches
 from codebase.ensemble import Ensemble
 from codebase.models.fsvae import FSVAE
@@ -213,6 +213,53 @@ def test_signals(number):
         )
     assert caught.value.number == number and caught.value.step == saves[-1] and saves[-1] <= 52
     assert signal.getsignal(number) == before
+
+
+def test_a_signal_at_the_end_of_an_epoch_is_saved_too(monkeypatch):
+    """Sent where the last minibatch of an epoch has been dealt with."""
+    model, batches = setting("vae")
+    saves = []
+
+    class Epochs:
+        def __iter__(self):
+            yield from batches
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted) as caught:
+        train(model, Epochs(), 100, save=lambda n, s: saves.append(n), bar_options=QUIET)
+    assert saves == [4] and caught.value.step == 4
+
+
+def test_a_recorded_step_gets_every_minibatch(monkeypatch):
+    """CUDA graphs without CUDA: recording keeps tensors of its own, and a replay reads those."""
+    steps = []
+
+    def step(x, y):
+        steps.append((x, y))
+        return x.sum() + y.sum(), {"sum": x.sum()}
+
+    def record(self, batch):
+        recorded = tuple(tensor.clone() for tensor in batch)
+        outputs = self._step(*recorded)
+
+        def replay():
+            for output, new in zip(
+                (outputs[0], outputs[1]["sum"]), self._step(*recorded), strict=True
+            ):
+                output.copy_(new["sum"] if isinstance(new, dict) else new)
+
+        return recorded, replay, outputs
+
+    monkeypatch.setattr(cuda_graph.GraphedStep, "_warm_up", lambda self, batch: self._step(*batch))
+    monkeypatch.setattr(cuda_graph.GraphedStep, "_record", record)
+    graphed = cuda_graph.GraphedStep(step)
+    for i in range(40):
+        n = 3 if i % 4 == 3 else 5  # an epoch's last minibatch is smaller
+        x, y = torch.full((n, 2), float(i)), torch.full((n,), 1.0)
+        loss, summaries = graphed(x, y)
+        assert loss == 2 * n * i + n and summaries["sum"] == 2 * n * i
+    large = [x.data_ptr() for x, _ in steps if len(x) == 5]
+    assert len(set(large[cuda_graph.WARM_UP :])) == 1  # the recording's own, once warmed up
 
 
 def test_a_state_of_another_run_is_refused():

@@ -1,0 +1,368 @@
+"""How fast the project is, beside the obvious way to write it; not a test.
+
+    python tests/benchmark.py
+
+Each model is trained by two processes in turn, the project's and a baseline, and each script's
+`--train 0` is run beside a baseline's evaluation: what is compared was measured within the same
+minutes, and the table gives medians and their ratios. The baseline is the way of many a homework: a
+DataLoader over torchvision's data set with ToTensor, torch.bernoulli, Adam without fusion, the loss
+in the progress bar at every step, ten copies of each image for SSVAE's ten labels, the mixture
+density elementwise, and all importance weights decoded at once.
+"""
+
+import argparse
+import json
+import math
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+MODELS = ("vae", "gmvae", "ssvae", "fsvae")
+SECONDS = 3  # of each measurement
+TARGETS = {"vae": 3, "gmvae": 3, "ssvae": 1.5, "fsvae": 2}
+EVALUATION_TARGETS = {"vae": 1.6, "gmvae": 3}
+
+
+# Two ways to train
+
+
+def build(name):
+    from codebase.models.fsvae import FSVAE
+    from codebase.models.gmvae import GMVAE
+    from codebase.models.ssvae import SSVAE
+    from codebase.models.vae import VAE
+
+    kinds = {"vae": VAE, "gmvae": GMVAE, "ssvae": SSVAE, "fsvae": FSVAE}
+    return kinds[name](**({"z_dim": 10} if name in ("vae", "gmvae") else {}))
+
+
+def project_training(name, data_dir, source):
+    """A function that trains for so many iterations, as the run scripts do."""
+    import torch
+
+    from codebase import data
+    from codebase.train import train, tune_process
+
+    tune_process()
+    torch.manual_seed(0)
+    model = build(name)
+    if name == "fsvae":
+        batches, _, _ = data.get_svhn_data("cpu", data_dir, "synthetic")
+    else:
+        loader, labelled, _ = data.get_mnist_data("cpu", name != "ssvae", data_dir, source)
+        batches = loader.without_labels(labelled if name == "ssvae" else None)
+    state = None
+
+    def run(iterations):
+        nonlocal state
+        total = iterations + (state["step"] if state else 0)
+        kept = {}
+        train(
+            model,
+            batches,
+            total,
+            10**9,
+            save=lambda step, state: kept.update(state),
+            state=state,
+            bar_options={"file": open(os.devnull, "w"), "mininterval": 0.1},
+        )
+        state = kept
+
+    return run, model, batches
+
+
+def baseline_training(name, data_dir, source):
+    """The same model in the obvious way."""
+    import numpy as np
+    import torch
+    from torch.nn import functional as F
+    from torch.utils.data import DataLoader
+    from torchvision import datasets, transforms
+    from tqdm import tqdm
+
+    from codebase import data
+
+    torch.manual_seed(0)
+    model = build(name)
+    plain_methods(model, name)
+    to_tensor = transforms.ToTensor()
+    if name == "fsvae":
+        batches, _, _ = data.get_svhn_data("cpu", data_dir, "synthetic")
+        images = datasets.SVHN.__new__(datasets.SVHN)  # its file cannot be had: other images
+        images.data = batches.images.view(-1, 3, 32, 32).numpy()
+        images.labels = batches.targets[0].argmax(1).numpy()
+        images.transform, images.target_transform = to_tensor, None
+        assert isinstance(images.data, np.ndarray)
+    else:
+        root = data_dir if source == "mnist" else data_dir / "synthetic"
+        images = datasets.MNIST(root, train=True, transform=to_tensor)
+        _, (xl, yl), _ = data.get_mnist_data("cpu", False, data_dir, source)
+    loader = DataLoader(images, batch_size=100 if name == "fsvae" else 97, shuffle=True)
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
+
+    def run(iterations):
+        done = 0
+        with tqdm(total=iterations, file=open(os.devnull, "w")) as bar:
+            while done < iterations:
+                for x, y in loader:
+                    x = x.reshape(len(x), -1)
+                    if name == "fsvae":
+                        batch = x, F.one_hot(y, 10).float()
+                    elif name == "ssvae":
+                        batch = torch.bernoulli(x), torch.bernoulli(xl), yl
+                    else:
+                        batch = (torch.bernoulli(x),)
+                    optimiser.zero_grad()
+                    loss, _ = model.loss(*batch)
+                    loss.backward()
+                    optimiser.step()
+                    bar.set_postfix(loss=f"{loss.item():.2e}")
+                    bar.update(1)
+                    done += 1
+                    if done == iterations:
+                        break
+
+    return run
+
+
+def plain_methods(model, name):
+    """Write the mixture, the bound over labels and the importance weights the obvious way."""
+    import torch
+    from torch.nn import functional as F
+
+    from codebase import utils as ut
+
+    def log_normal_mixture(z, m, v):
+        return ut.log_mean_exp(ut.log_normal(z.unsqueeze(1), m, v), dim=1)
+
+    def negative_iwae_bound(x, iw):
+        m, v = model.enc.encode(x)
+        m, v, x = (ut.duplicate(t, iw) for t in (m, v, x))
+        z = ut.sample_gaussian(m, v)
+        kl = ut.log_normal(z, m, v) - model.log_p_z(z)
+        rec = -ut.log_bernoulli_with_logits(x, model.dec.decode(z))
+        niwae = -ut.log_mean_exp(-(kl + rec).view(iw, -1), 0).mean()
+        return niwae, kl.mean(), rec.mean()
+
+    def negative_elbo_bound(x):
+        log_q = F.log_softmax(model.cls.classify(x), 1)
+        copies = ut.duplicate(x, 10)
+        y = torch.eye(10).repeat_interleave(len(x), 0)
+        m, v = model.enc.encode(copies, y)
+        z = ut.sample_gaussian(m, v)
+        logits = model.dec.decode(z, y)
+        kl_y = ut.kl_cat(log_q.exp(), log_q, -math.log(10)).mean()
+        kl_z = ut.kl_normal(m, v, *model.z_prior).view(10, -1)
+        rec = -ut.log_bernoulli_with_logits(copies, logits).view(10, -1)
+        q = log_q.exp().T
+        kl_z, rec = (q * kl_z).sum(0).mean(), (q * rec).sum(0).mean()
+        return kl_y + kl_z + rec, kl_z, kl_y, rec
+
+    ut.log_normal_mixture = log_normal_mixture
+    if name in ("vae", "gmvae"):
+        model.negative_iwae_bound = negative_iwae_bound
+    if name == "ssvae":
+        model.negative_elbo_bound = negative_elbo_bound
+
+
+def operations_of_a_step(model, batches):
+    """Floating-point operations of the matrix products of one step, forward and backward."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    batch = next(iter(batches))
+    with FlopCounterMode(display=False) as counter:
+        model.loss(*batch)[0].backward()
+    return counter.get_total_flops()
+
+
+# Workers: processes that measure when they are told to
+
+
+def work(way, name, data_dir, source):
+    import resource
+
+    import torch
+
+    if way == "project":
+        run, model, batches = project_training(name, Path(data_dir), source)
+    else:
+        run = baseline_training(name, Path(data_dir), source)
+    run(20)
+    started = time.perf_counter()
+    run(10)
+    iterations = max(int(10 * SECONDS / (time.perf_counter() - started)), 10)
+    report({"ready": True})
+    a = torch.randn(2000, 2000)
+    for line in sys.stdin:
+        started = time.perf_counter()
+        if line.strip() == "train":
+            run(iterations)
+            report({"rate": iterations / (time.perf_counter() - started)})
+        elif line.strip() == "matrix":
+            for _ in range(10):
+                a @ a
+            report({"rate": 10 * 2 * 2000**3 / (time.perf_counter() - started)})
+        elif line.strip() == "operations":
+            report({"operations": operations_of_a_step(model, batches)})
+        else:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            report({"peak": peak})
+
+
+def report(values):
+    print(json.dumps(values), flush=True)
+
+
+class Worker:
+    def __init__(self, *arguments):
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, "--work", *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._answer()
+
+    def ask(self, question):
+        self.process.stdin.write(question + "\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def _answer(self):
+        [value] = json.loads(self.process.stdout.readline()).values()
+        return value
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def evaluate_plainly(name, folder, data_dir, source):
+    """What the baseline does for --train 0."""
+    import torch
+    from torch.utils.data import DataLoader
+    from torchvision import datasets, transforms
+
+    from codebase import checkpoints, data
+    from codebase.evaluate import evaluate_lower_bound
+
+    data_dir = Path(data_dir)
+    root = data_dir if source == "mnist" else data_dir / "synthetic"
+    DataLoader(datasets.MNIST(root, train=True, transform=transforms.ToTensor()), batch_size=97)
+    _, subset, _ = data.get_mnist_data("cpu", True, data_dir, source)
+    model = build(name)
+    plain_methods(model, name)
+    [path] = (Path(folder) / "checkpoints").glob(f"model={name}_*/model-00001.pt")
+    checkpoints.load_weights(model, path)
+    torch.manual_seed(0)
+    evaluate_lower_bound(model, subset)
+
+
+# The tables
+
+
+def time_process(command, cwd):
+    """Seconds and peak memory in MB of a whole process."""
+    started = time.perf_counter()
+    with open(os.devnull, "w") as null:
+        process = subprocess.Popen(command, cwd=cwd, stdout=null, stderr=null)
+        _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"failed: {command}")
+    return time.perf_counter() - started, usage.ru_maxrss / 1024
+
+
+def training_table(models, rounds, data_dir, source):
+    print("| training | it/s | baseline | ratio | target | of the GEMM peak | peak MB | baseline |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name in models:
+        project = Worker("project", name, data_dir, source)
+        baseline = Worker("baseline", name, data_dir, source)
+        rates, plain_rates, matrix = [], [], []
+        for _ in range(rounds):
+            rates.append(project.ask("train"))
+            plain_rates.append(baseline.ask("train"))
+            matrix.append(project.ask("matrix"))
+        rate, plain = statistics.median(rates), statistics.median(plain_rates)
+        share = project.ask("operations") * rate / statistics.median(matrix)
+        ratio = statistics.median(a / b for a, b in zip(rates, plain_rates, strict=True))
+        peaks = [worker.ask("peak") for worker in (project, baseline)]
+        print(
+            f"| {name} | {rate:.0f} | {plain:.0f} | {ratio:.2f} | {TARGETS[name]} | {share:.0%} "
+            f"| {peaks[0]:.0f} | {peaks[1]:.0f} |",
+            flush=True,
+        )
+        project.close()
+        baseline.close()
+
+
+def evaluation_table(models, rounds, data_dir, source):
+    print("| --train 0, whole process | s | baseline | ratio | target | peak MB | baseline |")
+    print("|---|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        shutil.copytree(ROOT / "codebase", folder / "codebase")
+        for script in ROOT.glob("run_*.py"):
+            shutil.copy(script, folder)
+        flags = ["--iter_max", "1", "--data", source, "--data_dir", str(data_dir)]
+        for model in [name for name in models if name in EVALUATION_TARGETS]:
+            script = [sys.executable, f"run_{model}.py", *flags]
+            time_process(script, folder)  # one iteration of training: weights to evaluate
+            plain = [sys.executable, __file__, "--evaluate", model, name, data_dir, source]
+            pairs = []
+            for _ in range(rounds):
+                pairs.append(
+                    (
+                        time_process([*script, "--train", "0"], folder),
+                        time_process([str(word) for word in plain], folder),
+                    )
+                )
+            seconds, peaks = zip(*(zip(*pair, strict=True) for pair in pairs), strict=True)
+            ratio = statistics.median(b / a for a, b in seconds)
+            (a, b), (peak, plain_peak) = (
+                [statistics.median(column) for column in zip(*values, strict=True)]
+                for values in (seconds, peaks)
+            )
+            print(
+                f"| {model} | {a:.1f} | {b:.1f} | {ratio:.2f} | {EVALUATION_TARGETS[model]} "
+                f"| {peak:.0f} | {plain_peak:.0f} |",
+                flush=True,
+            )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", nargs="*", default=MODELS, help="which models")
+    parser.add_argument("--rounds", type=int, default=5, help="measurements of each")
+    parser.add_argument("--data_dir", type=Path, default=ROOT / "data", help="data sets' folder")
+    args = parser.parse_args()
+    from codebase import data, synthetic
+
+    source = data.find("mnist", "auto", args.data_dir)
+    with tempfile.TemporaryDirectory() as name:
+        data_dir = Path(name)
+        synthetic.make_house_numbers(data_dir)
+        if source == "mnist":
+            (data_dir / "MNIST").symlink_to((args.data_dir / "MNIST").resolve())
+        else:
+            synthetic.make_digits(data_dir)
+        training_table(args.models, args.rounds, data_dir, source)
+        print()
+        evaluation_table(args.models, min(args.rounds, 3), data_dir, source)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--work"]:
+        work(*sys.argv[2:])
+    elif sys.argv[1:2] == ["--evaluate"]:
+        evaluate_plainly(*sys.argv[2:])
+    else:
+        main()
