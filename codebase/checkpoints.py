@@ -118,18 +118,17 @@ def write_atomically(path: Path, content: bytes) -> None:
     OSError, the old contents untouched, where the folder or the disk refuses.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False
-    ) as file:
-        try:
+    descriptor, temporary = tempfile.mkstemp(".tmp", f".{path.name}.", path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-            os.chmod(file.fileno(), 0o644)  # not the 0600 of temporary files
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+        os.chmod(temporary, 0o644)  # a temporary file's 0600 would shut others out
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
 
 
 def load_weights(model: torch.nn.Module, path: Path) -> None:

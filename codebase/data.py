@@ -1,10 +1,11 @@
 """MNIST and SVHN as tensors in memory, minibatches drawn from them, and the two fixed subsets.
 
 Reading is torchvision's; this module finds or downloads the files, checks them, and keeps the
-images as bytes. `source` is "mnist" or "svhn" for the real data set, "synthetic" for the digits
-that `codebase.synthetic` draws, and, for `find` alone, "auto".
+images as bytes. A `source` is "mnist" or "svhn" for the real data set, "synthetic" for the digits
+that `codebase.synthetic` draws, or "auto" for the real one if it can be had at all.
 """
 
+import errno
 import hashlib
 import http.client
 import os
@@ -31,7 +32,16 @@ from codebase import ROOT, UserError, synthetic
 
 DATA_DIR = ROOT / "data"
 NUM_CLASSES = 10
-NETWORK_TIMEOUT = 10  # seconds without an answer before a mirror counts as dead
+NETWORK_TIMEOUT = 7  # seconds without an answer; a dead network meets it four times at most
+DISK_TROUBLE = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+}
 
 # MD5 of the uncompressed files: torchvision checks the archives alone, and those only at download.
 MNIST_MD5 = {
@@ -249,12 +259,10 @@ def _download(
             for name in md5:
                 check_file(Path(temporary) / folder / name, md5[name])
                 os.replace(Path(temporary) / folder / name, data_dir / folder / name)
-    except (urllib.error.URLError, RuntimeError, EOFError) as error:
-        return str(error).splitlines()[-1]
-    except OSError as error:
-        if isinstance(error, TimeoutError | ConnectionError):
-            return str(error)
-        raise DataError(f"cannot download to {data_dir}: {error.strerror or error}") from None
+    except (OSError, RuntimeError, EOFError, http.client.HTTPException) as error:
+        if isinstance(error, OSError) and error.errno in DISK_TROUBLE:
+            raise  # not the network's
+        return (str(error) or type(error).__name__).splitlines()[-1]
     finally:
         socket.setdefaulttimeout(timeout)
     return None
@@ -305,7 +313,7 @@ def get_mnist_data(
     use_test_subset: True for the likelihood test subset, binarised once; False for the labelled
         images of the semi-supervised model, in grey levels
     data_dir: the folder that torchvision's MNIST uses
-    source: "mnist" or "synthetic"
+    source: "mnist", which is downloaded if it is not there, "synthetic", or "auto": see `find`
     batch_size: images in a minibatch
     binarised: False leaves the grey levels everywhere, for a model of them
 
@@ -313,6 +321,7 @@ def get_mnist_data(
     binarised; the subset (100, 784) with one-hot labels (100, 10); X_test (10000, 784) grey levels
     in [0, 1], y_test (10000,) labels. Raises DataError where a file is missing or damaged.
     """
+    source = find("mnist", source, data_dir)
     train_x, train_y = _read_digits(Path(data_dir), source, train=True)
     test_x, test_y = _read_digits(Path(data_dir), source, train=False)
     if use_test_subset:
@@ -341,13 +350,14 @@ def get_svhn_data(
 
     device: where the tensors are put
     data_dir: the folder that torchvision's SVHN uses
-    source: "svhn" or "synthetic"
+    source: "svhn", which is downloaded if it is not there, "synthetic", or "auto": see `find`
     batch_size: images in a minibatch
 
     Returns (train_loader, (x, y), (None, None)): minibatches of (x, y), x (100, 3072) in [0, 1],
     y (100, 10) one-hot; the first 100 images likewise. The homework holds no SVHN images back for a
     test. Raises DataError where the file is missing or damaged.
     """
+    source = find("svhn", source, data_dir)
     images, labels = _read_house_numbers(Path(data_dir), source)
     images, labels = images.to(device), one_hot(labels).to(device)
     loader = Minibatches(images, labels, batch_size=batch_size, binarised=False)

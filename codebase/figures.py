@@ -22,9 +22,14 @@ SEED = 0  # of the draws for pictures: the same z in each sheet, whatever the ru
 def own_draws(device: torch.device) -> Iterator[None]:
     """Draw from generators of the pictures' own: those of the run go on as if nothing was drawn."""
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices), torch.no_grad():
-        torch.manual_seed(SEED)
-        yield
+    on_mps = torch.mps.get_rng_state() if device.type == "mps" else None  # fork_rng leaves it out
+    try:
+        with torch.random.fork_rng(devices), torch.no_grad():
+            torch.manual_seed(SEED)
+            yield
+    finally:
+        if on_mps is not None:
+            torch.mps.set_rng_state(on_mps)
 
 
 def sample_sheet(model: torch.nn.Module, rows: int = 10, columns: int = COLUMNS) -> Tensor:
