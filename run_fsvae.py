@@ -2,8 +2,8 @@
 report that of trained weights)."""
 
 from codebase import cli, data, evaluate
+from codebase.experiment import Experiment
 from codebase.models.fsvae import FSVAE
-from codebase.run import Experiment
 
 
 def main():

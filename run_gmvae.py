@@ -2,8 +2,8 @@
 report those of trained weights)."""
 
 from codebase import cli
+from codebase.experiment import Experiment
 from codebase.models.gmvae import GMVAE
-from codebase.run import Experiment
 from run_vae import load, report
 
 

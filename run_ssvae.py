@@ -2,8 +2,8 @@
 (--train 0: report that of trained weights)."""
 
 from codebase import cli, data, evaluate
+from codebase.experiment import Experiment
 from codebase.models.ssvae import SSVAE
-from codebase.run import Experiment
 
 
 def main():

@@ -1,9 +1,9 @@
 """Train a VAE on MNIST and report its bounds (--train 0: report those of trained weights)."""
 
 from codebase import cli, data, evaluate
+from codebase.experiment import Experiment
 from codebase.models.laplace_vae import LaplaceVAE
 from codebase.models.vae import VAE
-from codebase.run import Experiment
 
 
 def main():

@@ -12,8 +12,9 @@ from codebase import environment
 environment.check()  # before what it checks is imported
 
 from codebase import UserError, data
+from codebase.experiment import Experiment
 from codebase.replicates import replicate
-from codebase.run import Experiment, run
+from codebase.run import run
 from codebase.train import Interrupted, NotFinite
 
 

@@ -20,7 +20,8 @@ from tqdm import tqdm
 from codebase import checkpoints, records, table
 from codebase import data as datasets
 from codebase.ensemble import Ensemble
-from codebase.run import Experiment, lock, model_name, pick_device, run, seed_of
+from codebase.experiment import Experiment, model_name, seed_of
+from codebase.run import lock, pick_device, run
 from codebase.train import train, tune_process
 
 

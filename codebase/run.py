@@ -1,41 +1,18 @@
-"""One run from its flags to its report: find the data, train or load, draw, evaluate, record."""
+"""One run, from its flags to its figures: find the data, train or load, report."""
 
 import argparse
 import os
-import platform
 import shutil
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import filelock
 import torch
-from torch import Tensor
-from tqdm import tqdm
 
-from codebase import UserError, checkpoints, figures, records
+from codebase import UserError, checkpoints, records
 from codebase import data as datasets
+from codebase.experiment import Experiment, model_name, seed_of
+from codebase.report import draw_sheet, record_outcome, report
 from codebase.train import train, tune_process
-
-
-@dataclass
-class Experiment:
-    """What one run script brings to its runs.
-
-    dataset: "mnist" or "svhn"
-    name: (flags) → the model's name, without the run's number
-    build: (flags, name) → the model
-    load: (flags, device, source) → (minibatches, subset, test set), as `get_mnist_data` returns
-    report: (model, subset, test set) → the figures, after printing them
-    variants: flags that the name tells where they differ from the homework's value, given here
-    """
-
-    dataset: str
-    name: Callable[[argparse.Namespace], str]
-    build: Callable[[argparse.Namespace, str], torch.nn.Module]
-    load: Callable[[argparse.Namespace, torch.device, str], tuple]
-    report: Callable[[torch.nn.Module, tuple[Tensor, Tensor], tuple], dict[str, float]]
-    variants: dict[str, int | float | str] = field(default_factory=dict)
 
 
 def run(
@@ -63,14 +40,14 @@ def run(
         print(_BANNER.format(experiment.dataset.upper()), file=sys.stderr)
     batches, subset, test = experiment.load(args, device, source)
     if not args.train:
-        return _report(args, experiment, source, model, subset, test)
+        return report(args, experiment, source, model, subset, test)
     with lock(name):
         _clear_for(args, name)
         with records.Events(name, state["step"] + 1 if state else 0) as events:
             events.add(lambda writer: writer.add_text("data", source))
             seconds = _train(args, model, batches, state, events, bar_options)
-            outcome = _report(args, experiment, source, model, subset, test, seconds)
-            _record_outcome(events, args, source, model, outcome, subset, test)
+            outcome = report(args, experiment, source, model, subset, test, seconds)
+            record_outcome(events, args, source, model, outcome, subset, test)
     return outcome
 
 
@@ -79,26 +56,6 @@ _BANNER = """\
 *  SYNTHETIC DATA: digits drawn by this program in the place of {:<5}  *
 *  The figures are not comparable with those of the real data set.    *
 ***********************************************************************"""
-
-
-def seed_of(args: argparse.Namespace) -> int:
-    """The seed of a run: by default its number."""
-    return args.run if args.seed is None else args.seed
-
-
-def model_name(args: argparse.Namespace, experiment: Experiment, source: str) -> str:
-    """The folder of the run in checkpoints/ and logs/.
-
-    The homework's name, and what a run has that the homework has not: other data, another model.
-    """
-    name = f"{experiment.name(args)}_run={args.run:04d}"
-    if source == "synthetic":
-        name += "_data=synthetic"
-    for flag, homework in experiment.variants.items():
-        value = getattr(args, flag)
-        if value != homework:
-            name += f"_{flag}={value:g}" if isinstance(value, float) else f"_{flag}={value}"
-    return name
 
 
 def pick_device(name: str) -> torch.device:
@@ -181,7 +138,7 @@ def _train(args, model, batches, state, events, bar_options) -> float:
             ) from None
         saved = step
         if whole:
-            sheet = _draw_sheet(args, model, f"samples-{step:05d}.png")
+            sheet = draw_sheet(args, model, f"samples-{step:05d}.png")
             if sheet is not None:
                 events.add(lambda writer: writer.add_image("samples", sheet, step))
 
@@ -225,95 +182,3 @@ def _load_weights(args, experiment: Experiment, source: str, model) -> None:
                 f"{error}. There are weights trained on {other} data: --data {other} takes those"
             ) from None
         raise
-
-
-# Reporting
-
-
-def _report(args, experiment, source, model, subset, test, seconds=None) -> dict[str, float]:
-    """Draw, print the report, and write results.json. Returns the figures."""
-    _draw_all(args, model, subset, test)
-    if source == "synthetic":
-        print(f"Data: synthetic digits, not comparable with {experiment.dataset.upper()}")
-    torch.manual_seed(seed_of(args))  # so that --train 0 repeats training's report to the digit
-    outcome = experiment.report(model, subset, test)
-    if seconds is None:  # evaluated again: keep the time that training took
-        before = records.read_results(model.name)
-        if before is not None and before.get("iterations") == args.iter_max:
-            seconds = before.get("seconds")
-    records.write_results(
-        model.name,
-        {
-            "name": model.name,
-            "data": source,
-            "seed": seed_of(args),
-            "iterations": args.iter_max,
-            "seconds": seconds,
-            "device": str(subset[0].device),
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-            "flags": vars(args),
-            "figures": outcome,
-        },
-    )
-    return outcome
-
-
-def _draw_all(args, model, subset, test) -> None:
-    """Draw every picture of a trained model."""
-    _draw_sheet(args, model, "samples.png")
-    _draw(
-        model,
-        "reconstructions.png",
-        lambda model: figures.reconstructions(
-            model, *datasets.examples(subset, test, model.binary)
-        ),
-    )
-    if model.z_dim == 2:
-        _draw(model, "latent.png", lambda model: figures.latent_plane(model, *test))
-        _draw(model, "manifold.png", lambda model: figures.manifold(model, *test))
-
-
-def _draw_sheet(args, model, file_name: str):
-    return _draw(model, file_name, lambda model: figures.sample_sheet(model, *args.sheet))
-
-
-def _draw(model, file_name: str, picture_of: Callable):
-    """Draw, write logs/<name>/<file_name> and print its path. Returns the picture.
-
-    A picture that cannot be drawn is None, and a warning, never the loss of a trained model.
-    """
-    try:
-        with figures.own_draws(next(model.parameters()).device):
-            picture = picture_of(model)
-        path = records.LOGS / model.name / file_name
-        checkpoints.write_atomically(path, figures.png(picture))
-    except Exception as error:
-        print(f"warning: {file_name} not drawn: {error}", file=sys.stderr)
-        return None
-    tqdm.write(f"Picture: {path}")
-    return picture
-
-
-def _record_outcome(events, args, source, model, outcome: dict[str, float], subset, test) -> None:
-    """The figures for TensorBoard's hparams tab, posterior means for its embedding projector."""
-    flags = {
-        key: value for key, value in vars(args).items() if isinstance(value, int | float | str)
-    }
-    metrics = {f"final/{key}": value for key, value in outcome.items()}
-    events.add(lambda writer: writer.add_hparams(flags | {"data": source}, metrics, name="hparams"))
-    try:
-        with figures.own_draws(subset[0].device):
-            x, y = datasets.examples(subset, test, model.binary)
-            means, *_ = model.infer_latents(x, y)
-            events.add(
-                lambda writer: writer.add_embedding(
-                    means.cpu(),
-                    metadata=y.argmax(-1).tolist(),
-                    label_img=figures.as_images(x),
-                    global_step=args.iter_max,
-                    tag="posterior_means",
-                )
-            )
-    except Exception as error:
-        print(f"warning: no embedding for TensorBoard: {error}", file=sys.stderr)

@@ -129,7 +129,7 @@ def make_house_numbers(data_dir: Path) -> Path:
         n = NUM_HOUSE_NUMBERS
         with tqdm(total=3 * n, desc="Drawing house numbers", unit="digit") as bar:
             random = RandomState(3)
-            labels = random.randint(10, size=n)
+            labels = random.randint(10, size=n, dtype=np.int64)
             height = _uniform(random, 17, 27, n)
             pen = _uniform(random, 1.1, 2.4, n), _uniform(random, 0.8, 3.5, n)
             centre = _uniform(random, 14.5, 17.5, n, 2)
@@ -138,7 +138,7 @@ def make_house_numbers(data_dir: Path) -> Path:
                 beside = centre + side * np.stack(
                     [height * _uniform(random, 0.65, 1.2, n), _uniform(random, -2, 2, n)], axis=1
                 )
-                digits = random.randint(10, size=n)
+                digits = random.randint(10, size=n, dtype=np.int64)
                 ink = torch.maximum(ink, draw_ink(random, digits, 32, height, beside, pen, bar))
             images = torch.empty(n, 3, 32, 32, dtype=torch.uint8)
             for start in range(0, n, BLOCK):
@@ -271,7 +271,8 @@ def _coloured(random: RandomState, ink: Tensor) -> Tensor:
 
     wall = uniform(0.1, 0.9, 1, 1, 1) + uniform(-0.12, 0.12, 3, 1, 1)
     contrast = uniform(0.25, 0.6, 1, 1, 1)
-    darker = uniform(0.15, 0.85, 1, 1, 1) < wall.mean(1, keepdim=True)
+    brightness = (wall[:, :1] + wall[:, 1:2] + wall[:, 2:]) / 3
+    darker = uniform(0.15, 0.85, 1, 1, 1) < brightness
     paint = wall + torch.where(darker, -contrast, contrast) + uniform(-0.12, 0.12, 3, 1, 1)
     across = (torch.arange(size, dtype=torch.float32) + 0.5) / size - 0.5
     light = uniform(-0.25, 0.25, 1, 1, 1) * across
