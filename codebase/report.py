@@ -23,21 +23,24 @@ def report(args, experiment, source, model, subset, test, seconds=None) -> dict[
         before = records.read_results(model.name)
         if before is not None and before.get("iterations") == args.iter_max:
             seconds = before.get("seconds")
-    records.write_results(
-        model.name,
-        {
-            "name": model.name,
-            "data": source,
-            "seed": seed_of(args),
-            "iterations": args.iter_max,
-            "seconds": seconds,
-            "device": str(subset[0].device),
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-            "flags": vars(args),
-            "figures": outcome,
-        },
-    )
+    results = {
+        "name": model.name,
+        "data": source,
+        "seed": seed_of(args),
+        "iterations": args.iter_max,
+        "seconds": seconds,
+        "device": str(subset[0].device),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "flags": vars(args),
+        "figures": outcome,
+    }
+    try:
+        records.write_results(model.name, results)
+    except OSError as error:
+        if args.train:
+            raise
+        print(f"warning: results.json not written: {error}", file=sys.stderr)
     return outcome
 
 

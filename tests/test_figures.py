@@ -82,7 +82,7 @@ def test_a_sheet_has_a_class_in_each_row(ssvae_run):
     found = model.cls.classify(x).argmax(-1)
     assert (found == torch.arange(10)[:, None]).float().mean() > 0.3
     styles = x.std(0).mean()  # the ten classes in one style differ, and so do the styles in a class
-    assert styles > 0.05 and x.std(1).mean() > 0.005
+    assert styles > 0.02 and x.std(1).mean() > 0.005
 
 
 def test_a_sheet_for_every_save(ssvae_run):

@@ -398,6 +398,22 @@ def test_folders_that_cannot_be_written(locked, public_run, data_dir):
     assert "Permission denied" in stderr.splitlines()[-1] and locked in stderr.splitlines()[-1]
 
 
+def test_evaluating_needs_no_writing(public, public_run, data_dir):
+    """Weights that somebody else keeps, in folders that only they may write to."""
+    flags = ("--data", "synthetic", "--data_dir", data_dir, "--iter_max", 3)
+    assert Child(public_run, "run_vae.py", *flags).finish()[0] == 0
+    before = contents(public_run)
+    folders = [path for path in public_run.rglob("*") if path.is_dir()]
+    for folder in folders:
+        folder.chmod(0o555)
+    evaluation = Child(public_run, "run_vae.py", *flags, "--train", 0, user=NOBODY)
+    status, stdout, stderr = evaluation.finish()
+    for folder in folders:
+        folder.chmod(0o755)
+    assert status == 0 and "warning: results.json not written" in stderr, stderr
+    assert len(report(stdout)) == 6 and contents(public_run) == before
+
+
 def test_data_that_cannot_be_read(public, public_run):
     raw = public / "MNIST" / "raw"
     raw.mkdir(parents=True)
