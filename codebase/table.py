@@ -111,7 +111,7 @@ def report(results: dict[str, list[dict]], path: Path) -> None:
     """Print the table, and write it beside as path.csv and path.md."""
     table = rows(results)
     text = markdown(table)
-    if any(row["published"] is not None for row in table):
+    if any(row["published"] is not None and row["figure"] != "accuracy" for row in table):
         text += "\n" + NOTE
     print(text, end="")
     buffer = io.StringIO(newline="")

@@ -208,7 +208,7 @@ def test_ensembles_and_single_runs_agree_in_distribution(tmp_path, data_dir):
 def test_torchrun_with_a_worker_killed(project, data_dir):
     """Two workers share four runs; one is killed in the middle, and the table is complete."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
-    command += ["--max-restarts=3", "--master-port=0", str(project / "run_vae.py")]
+    command += ["--standalone", "--max-restarts=3", str(project / "run_vae.py")]
     command += ["--replicates", "4", "--iter_max", "400", "--iter_save", "50"]
     command += ["--data", "synthetic", "--data_dir", str(data_dir), "--sheet", "2x2"]
     process = subprocess.Popen(
