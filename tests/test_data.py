@@ -393,7 +393,12 @@ def test_a_dead_network_costs_little(tmp_path, monkeypatch, mirror):
 def test_names_that_never_resolve_cost_little(tmp_path, monkeypatch, capsys):
     """Looking up a name has no timeout of its own."""
     monkeypatch.setattr(data, "NETWORK_TIMEOUT", 1)
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(60))
+
+    def never(*arguments, **options):
+        time.sleep(60)
+        raise socket.gaierror("no such name")
+
+    monkeypatch.setattr(socket, "getaddrinfo", never)
     for scheme in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.delenv(scheme, raising=False)
     started = time.monotonic()

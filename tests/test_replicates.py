@@ -167,7 +167,7 @@ def test_an_ensemble_leaves_ordinary_runs(script, tmp_path, flags):
 
 def test_an_interrupted_ensemble_goes_on(tmp_path, flags):
     """To the weights of one that was not interrupted."""
-    flags = (*flags[:4], "--iter_max", 400, "--iter_save", 50, "--replicates", 2, "--ensemble", 2)
+    flags = (*flags[:4], "--iter_max", 150, "--iter_save", 20, "--replicates", 2, "--ensemble", 2)
     state = tmp_path / "run" / "checkpoints" / name_of(0) / "training-state.pt"
     child = Child(tmp_path / "run", "run_vae.py", *flags)
     child.wait_until(state.exists)
@@ -178,7 +178,7 @@ def test_an_interrupted_ensemble_goes_on(tmp_path, flags):
     assert status == 0 and not state.exists(), stderr
     assert Child(tmp_path / "whole", "run_vae.py", *flags).finish()[1] == stdout
     for run in range(2):
-        path = f"checkpoints/{name_of(run)}/model-00400.pt"
+        path = f"checkpoints/{name_of(run)}/model-00150.pt"
         assert same_weights(
             torch.load(tmp_path / "run" / path), torch.load(tmp_path / "whole" / path)
         )
@@ -186,7 +186,7 @@ def test_an_interrupted_ensemble_goes_on(tmp_path, flags):
 
 def test_ensembles_and_single_runs_agree_in_distribution(tmp_path, data_dir):
     """Six of each: the difference of the means is within four standard errors."""
-    common = ("--data", "synthetic", "--data_dir", data_dir, "--iter_max", 150, "--replicates", 6)
+    common = ("--data", "synthetic", "--data_dir", data_dir, "--iter_max", 100, "--replicates", 6)
     children = [
         Child(tmp_path / "single", "run_vae.py", *common),
         Child(tmp_path / "ensemble", "run_vae.py", *common, "--ensemble", 6),

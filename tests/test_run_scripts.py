@@ -79,8 +79,9 @@ def test_a_script_from_end_to_end(script, project, data_dir):
         assert Path(path).read_bytes().startswith(b"\x89PNG")
     assert "samples.png" in done.stdout and "reconstructions.png" in done.stdout
 
-    again = run_script(project, script, "--iter_max", 4, "--train", 0, data_dir=data_dir)
-    assert again.returncode == 0 and report(again.stdout) == report(done.stdout)
+    flags = ("--iter_max", 4, "--train", 0, "--data_dir", data_dir)
+    status, stdout, stderr = Child(project, script, *flags).finish()
+    assert status == 0 and report(stdout) == report(done.stdout), stderr
     kept = json.loads((logs / "results.json").read_text())
     assert kept["figures"] == results["figures"] and kept["seconds"] == results["seconds"]
 
@@ -242,26 +243,30 @@ def assert_whole(folder):
 def test_killed_at_any_moment_a_run_resumes(tmp_path, uninterrupted):
     """30 kills at random moments; then the run's end is that of one that was never killed."""
     flags, final, lines = uninterrupted
-    path = tmp_path / "run" / "checkpoints" / VAE_NAME / "model-00200.pt"
     moments = random.Random(0)
+    folders = [tmp_path / "one", tmp_path / "two"]  # two runs at a time, to wait half as long
     kills = resumed = 0
     while kills < 30:
-        if path.exists():  # it came to its end between two kills: begin anew
-            shutil.rmtree(tmp_path / "run")
-        child = Child(tmp_path / "run", "run_vae.py", *flags, "--resume", 1)
-        time.sleep(moments.uniform(0.1, 2.5))
-        if child.process.is_alive():
-            os.kill(child.process.pid, signal.SIGKILL)
-            kills += 1
-        child.process.join()
-        assert child.process.exitcode in (0, -signal.SIGKILL), child.finish()
-        assert_whole(tmp_path / "run")
-        resumed += (path.parent / "training-state.pt").exists()
+        children = [Child(folder, "run_vae.py", *flags, "--resume", 1) for folder in folders]
+        time.sleep(moments.uniform(0.1, 2.2))
+        for child in children:
+            if child.process.is_alive():
+                os.kill(child.process.pid, signal.SIGKILL)
+                kills += 1
+            status, _, stderr = child.finish()
+            assert status in (0, -signal.SIGKILL), stderr
+            assert_whole(child.folder)
+            path = child.folder / "checkpoints" / VAE_NAME
+            resumed += (path / "training-state.pt").exists()
+            if status == 0:  # it came to its end between two kills: begin anew
+                shutil.rmtree(child.folder)
     assert resumed > 5
-    status, stdout, stderr = Child(tmp_path / "run", "run_vae.py", *flags, "--resume", 1).finish()
-    assert status == 0, stderr
-    assert same_weights(weights(path), final) and report(stdout) == lines
-    assert not list(path.parent.glob(".*.tmp"))
+    for folder in folders:
+        status, stdout, stderr = Child(folder, "run_vae.py", *flags, "--resume", 1).finish()
+        assert status == 0, stderr
+        path = folder / "checkpoints" / VAE_NAME
+        assert same_weights(weights(path / "model-00200.pt"), final) and report(stdout) == lines
+        assert not list(path.glob(".*.tmp"))
 
 
 def test_interrupted_by_signals_a_run_resumes(tmp_path, uninterrupted):
