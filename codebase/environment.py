@@ -1,15 +1,17 @@
 """One line, with the command that mends it, where the installed packages cannot run the project."""
 
 import importlib
+import importlib.util
 import sys
 
 OLDEST_TORCH = (2, 6)
-PACKAGES = ("torch", "torchvision", "numpy", "scipy", "tqdm", "tensorboardX", "filelock")
+LOADED = ("torch", "torchvision")  # these are found to fit each other by loading them
+PRESENT = ("numpy", "scipy", "tqdm", "tensorboardX", "filelock")
 INSTALL = "python -m pip install --upgrade -r requirements.txt"
 
 
 def check() -> None:
-    """Import what the run scripts need; where that fails, print a line and exit with status 1."""
+    """Look for what the run scripts need; where it is not there, print a line and exit with 1."""
     trouble = find_trouble()
     if trouble is not None:
         sys.exit(f"error: {trouble}")
@@ -19,7 +21,10 @@ def find_trouble() -> "str | None":
     """What keeps the project from running here, and what mends it; None where nothing does."""
     if sys.version_info < (3, 10):
         return f"Python {sys.version.split()[0]} is too old: take Python 3.10 or newer"
-    for name in PACKAGES:
+    for name in PRESENT:
+        if importlib.util.find_spec(name) is None:
+            return f"the package {name} is missing: {INSTALL}"
+    for name in LOADED:
         try:
             package = importlib.import_module(name)
         except ModuleNotFoundError as error:

@@ -338,30 +338,40 @@ def evaluation_table(models, rounds, data_dir, source):
             )
 
 
+def prepare(folder, data_dir):
+    """Lay out the data of all models in one folder, and say which digits they are."""
+    from codebase import data, synthetic
+
+    folder, data_dir = Path(folder), Path(data_dir)
+    synthetic.make_house_numbers(folder)
+    source = data.find("mnist", "auto", data_dir)
+    if source == "mnist":
+        (folder / "MNIST").symlink_to((data_dir / "MNIST").resolve())
+    else:
+        synthetic.make_digits(folder)
+    print(source)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", default=MODELS, help="which models")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each")
     parser.add_argument("--data_dir", type=Path, default=ROOT / "data", help="data sets' folder")
     args = parser.parse_args()
-    from codebase import data, synthetic
-
-    source = data.find("mnist", "auto", args.data_dir)
     with tempfile.TemporaryDirectory() as name:
-        data_dir = Path(name)
-        synthetic.make_house_numbers(data_dir)
-        if source == "mnist":
-            (data_dir / "MNIST").symlink_to((args.data_dir / "MNIST").resolve())
-        else:
-            synthetic.make_digits(data_dir)
-        training_table(args.models, args.rounds, data_dir, source)
+        # In a process of its own: a child's peak memory is never below what its parent holds.
+        command = [sys.executable, __file__, "--prepare", name, str(args.data_dir)]
+        [*_, source] = subprocess.run(command, stdout=subprocess.PIPE, text=True).stdout.split()
+        training_table(args.models, args.rounds, Path(name), source)
         print()
-        evaluation_table(args.models, min(args.rounds, 3), data_dir, source)
+        evaluation_table(args.models, args.rounds, Path(name), source)
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--work"]:
         work(*sys.argv[2:])
+    elif sys.argv[1:2] == ["--prepare"]:
+        prepare(*sys.argv[2:])
     elif sys.argv[1:2] == ["--evaluate"]:
         evaluate_plainly(*sys.argv[2:])
     else:

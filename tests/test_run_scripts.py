@@ -16,7 +16,7 @@ import pytest
 import torch
 from conftest import SCRIPTS, Child, contents, run_script, same_weights
 
-from codebase import ROOT, checkpoints
+from codebase import ROOT, checkpoints, environment
 from codebase.models.vae import VAE
 
 NUMBER = r"-?\d+\.\d+"
@@ -456,12 +456,6 @@ STUBS = {
         "--force-reinstall torch torchvision",
     ),
     "torch": ("__version__ = '1.13.1+cu117'", "torch 1.13.1+cu117 is too old", "requirements.txt"),
-    "tqdm": ("raise ModuleNotFoundError(name='tqdm')", "tqdm is missing", "requirements.txt"),
-    "filelock": (
-        "raise ModuleNotFoundError(name='filelock')",
-        "filelock is missing",
-        "requirements.txt",
-    ),
 }
 
 
@@ -474,6 +468,16 @@ def test_an_environment_that_does_not_work(package, project):
     done = run_script(project, "run_vae.py", env={"PYTHONPATH": str(stubs)})
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
     assert reason in done.stderr and remedy in done.stderr and "python -m pip" in done.stderr
+
+
+@pytest.mark.parametrize("package", ["tqdm", "filelock", "tensorboardX", "scipy"])
+def test_a_package_that_is_missing(package, monkeypatch):
+    find_spec = environment.importlib.util.find_spec
+    monkeypatch.setattr(
+        environment.importlib.util, "find_spec", lambda n: None if n == package else find_spec(n)
+    )
+    with pytest.raises(SystemExit, match=f"{package} is missing: python -m pip .*requirements"):
+        environment.check()
 
 
 def test_models_work_without_torchvision(project):
