@@ -58,12 +58,14 @@ def reconstructions(model: torch.nn.Module, x: Tensor, y: Tensor) -> Tensor:
 def manifold(model: torch.nn.Module, x: Tensor, labels: Tensor, size: int = 20) -> Tensor:
     """Means of p(x|z) over the range of the posterior means, z_1 to the right and z_2 upwards.
 
+    The grid's lines are at quantiles of the means, so that they are close where the images are: on
+    an even grid, a few outlying images would leave most digits to its middle.
+
     x, labels: tensors: (n, x_dim), (n,): images, of a model whose z has two dimensions
     """
     means = _posterior_means(model, x, labels)
-    low, high = means.amin(0), means.amax(0)
     steps = torch.linspace(0, 1, size, device=means.device)
-    z_1, z_2 = (low + (high - low) * steps[:, None]).unbind(1)
+    z_1, z_2 = means.quantile(steps, dim=0).unbind(1)
     z = torch.stack([z_1.expand(size, size), z_2.flip(0)[:, None].expand(size, size)], dim=-1)
     return _grid(model.compute_mean_given(z), size)
 
