@@ -2,6 +2,7 @@
 
 import codecs
 import importlib
+import io
 import multiprocessing
 import os
 import resource
@@ -15,7 +16,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from codebase import ROOT, checkpoints, records, synthetic
+from codebase import ROOT, checkpoints, figures, records, synthetic
+from codebase.models.vae import VAE
 
 SCRIPTS = ("run_vae.py", "run_gmvae.py", "run_ssvae.py", "run_fsvae.py")
 # No test may depend on a network: where there is one, a proxy that is not there hides it.
@@ -129,10 +131,20 @@ def _main(folder, outputs, script, flags, user, file_size) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
     main = importlib.import_module(script.removesuffix(".py")).main
     if user is not None:
-        codecs.lookup("hex")  # the user may have no access to the modules imported late
+        _import_what_is_imported_late()  # the user may have no access to those modules
         os.setgid(user)
         os.setuid(user)
     main()
+
+
+def _import_what_is_imported_late() -> None:
+    codecs.lookup("hex")
+    importlib.import_module("tensorboardX")
+    figures.png(torch.zeros(3, 8, 8))
+    file = io.BytesIO()
+    torch.save(VAE().state_dict(), file)
+    file.seek(0)
+    torch.load(file, map_location="cpu", weights_only=True)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
