@@ -52,10 +52,10 @@ def run(
 
 
 _BANNER = """\
-***********************************************************************
+************************************************************************
 *  SYNTHETIC DATA: digits drawn by this program in the place of {:<5}  *
-*  The figures are not comparable with those of the real data set.    *
-***********************************************************************"""
+*  The figures are not comparable with those of the real data set.     *
+************************************************************************"""
 
 
 def pick_device(name: str) -> torch.device:
