@@ -97,7 +97,8 @@ class BernoulliModel(LatentVariableModel):
 
 def architecture(nn: str) -> types.ModuleType:
     """The module of an architecture. Raises ValueError where there is none of the name."""
-    names = [module.name for module in pkgutil.iter_modules(nns.__path__)]
-    if nn not in names:
-        raise ValueError(f"no architecture {nn!r} in codebase.models.nns; there is {names}")
-    return importlib.import_module(f"{nns.__name__}.{nn}")
+    try:
+        return importlib.import_module(f"{nns.__name__}.{nn}")
+    except ModuleNotFoundError:
+        names = [module.name for module in pkgutil.iter_modules(nns.__path__)]
+        raise ValueError(f"no architecture {nn!r} in {nns.__name__}; there is {names}") from None
