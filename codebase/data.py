@@ -134,7 +134,9 @@ class Minibatches:
 
     def minibatch(self, index: Tensor) -> tuple[Tensor, ...]:
         """The minibatch of the images at these positions: (batch,), or (replicates, batch)."""
-        x = self.images[index].float() / 255
+        # index_select copies whole rows: 9 μs, where images[index] takes 56 byte by byte.
+        x = self.images.index_select(0, index.flatten()).unflatten(0, index.shape)
+        x = x.float() / 255
         batch = (binarise(x) if self.binarised else x, *(t[index] for t in self.targets))
         if self.labelled is None:
             return batch
@@ -171,10 +173,10 @@ class Minibatches:
 def binarise(p: Tensor) -> Tensor:
     """x ~ Bernoulli(p) for each pixel, as floats. p: tensor of any shape: values in [0, 1]
 
-    A uniform draw compared with p takes 0.27 ms for a minibatch on two cores; `torch.bernoulli`,
-    which draws the same way one element at a time, 0.96 ms.
+    A uniform draw compared with p takes 0.19 ms for a minibatch on two cores; `torch.bernoulli`,
+    which draws the same way one element at a time, 0.71 ms.
     """
-    return (torch.rand_like(p) < p).to(p.dtype)
+    return torch.rand_like(p).lt_(p)
 
 
 def one_hot(labels: Tensor) -> Tensor:

@@ -20,9 +20,9 @@ class Encoder(nn.Module):
     def layers(self, z_dim: int, y_dim: int) -> list[nn.Module]:
         return [
             nn.Linear(self.x_dim + y_dim, self.hidden_dim),
-            nn.ELU(),
+            nn.ELU(inplace=True),
             nn.Linear(self.hidden_dim, self.hidden_dim),
-            nn.ELU(),
+            nn.ELU(inplace=True),
             nn.Linear(self.hidden_dim, 2 * z_dim),
         ]
 
@@ -52,9 +52,9 @@ class Decoder(nn.Module):
     def layers(self, z_dim: int, y_dim: int) -> list[nn.Module]:
         return [
             nn.Linear(z_dim + y_dim, self.hidden_dim),
-            nn.ELU(),
+            nn.ELU(inplace=True),
             nn.Linear(self.hidden_dim, self.hidden_dim),
-            nn.ELU(),
+            nn.ELU(inplace=True),
             nn.Linear(self.hidden_dim, self.x_dim),
         ]
 
@@ -81,9 +81,9 @@ class Classifier(nn.Module):
         super().__init__()
         self.net = nn.Sequential(
             nn.Linear(self.x_dim, self.hidden_dim),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Linear(self.hidden_dim, self.hidden_dim),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Linear(self.hidden_dim, y_dim),
         )
 
