@@ -33,6 +33,7 @@ def load(args, device, source):
         source=source,
         batch_size=args.batch_size,
         binarised=args.likelihood == "bernoulli",
+        train_set=args.train > 0,
     )
     return loader.without_labels(), subset, test
 

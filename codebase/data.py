@@ -308,6 +308,7 @@ def get_mnist_data(
     source: str = "mnist",
     batch_size: int = 97,
     binarised: bool = True,
+    train_set: bool = True,
 ) -> tuple[Minibatches, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Training minibatches, a fixed subset of 100 images, and the test set.
 
@@ -318,14 +319,18 @@ def get_mnist_data(
     source: "mnist", which is downloaded if it is not there, "synthetic", or "auto": see `find`
     batch_size: images in a minibatch
     binarised: False leaves the grey levels everywhere, for a model of them
+    train_set: False leaves the training images unread, for an evaluation on the test subset: there
+        are no minibatches then
 
     Returns (train_loader, (xl, yl), (X_test, y_test)): minibatches of (x, label), x (97, 784)
     binarised; the subset (100, 784) with one-hot labels (100, 10); X_test (10000, 784) grey levels
     in [0, 1], y_test (10000,) labels. Raises DataError where a file is missing or damaged.
     """
     source = find("mnist", source, data_dir)
-    train_x, train_y = _read_digits(Path(data_dir), source, train=True)
     test_x, test_y = _read_digits(Path(data_dir), source, train=False)
+    train_x, train_y = test_x[:0], test_y[:0]
+    if train_set or not use_test_subset:
+        train_x, train_y = _read_digits(Path(data_dir), source, train=True)
     if use_test_subset:
         index = subset_index(test_y, TEST_SUBSET)
         xl, yl = test_x[index].double() / 255, test_y[index]

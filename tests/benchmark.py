@@ -134,11 +134,15 @@ def baseline_training(name, data_dir, source):
 
 
 def plain_methods(model, name):
-    """Write the mixture, the bound over labels and the importance weights the obvious way."""
+    """Write what the project computes in another way than the obvious one in the obvious one."""
     import torch
     from torch.nn import functional as F
 
     from codebase import utils as ut
+
+    for module in model.modules():
+        if hasattr(module, "inplace"):
+            module.inplace = False
 
     def log_normal_mixture(z, m, v):
         return ut.log_mean_exp(ut.log_normal(z.unsqueeze(1), m, v), dim=1)
@@ -257,7 +261,7 @@ def evaluate_plainly(name, folder, data_dir, source):
     data_dir = Path(data_dir)
     root = data_dir if source == "mnist" else data_dir / "synthetic"
     DataLoader(datasets.MNIST(root, train=True, transform=transforms.ToTensor()), batch_size=97)
-    _, subset, _ = data.get_mnist_data("cpu", True, data_dir, source)
+    _, subset, _ = data.get_mnist_data("cpu", True, data_dir, source, train_set=False)
     model = build(name)
     plain_methods(model, name)
     [path] = (Path(folder) / "checkpoints").glob(f"model={name}_*/model-00001.pt")
