@@ -130,7 +130,7 @@ def baseline_training(name, data_dir, source):
                     if done == iterations:
                         break
 
-    return run
+    return run, model
 
 
 def plain_methods(model, name):
@@ -198,7 +198,7 @@ def work(way, name, data_dir, source):
     if way == "project":
         run, model, batches = project_training(name, Path(data_dir), source)
     else:
-        run = baseline_training(name, Path(data_dir), source)
+        run, model = baseline_training(name, Path(data_dir), source)
     run(20)
     started = time.perf_counter()
     run(10)
@@ -207,15 +207,23 @@ def work(way, name, data_dir, source):
     a = torch.randn(2000, 2000)
     for line in sys.stdin:
         started = time.perf_counter()
-        if line.strip() == "train":
+        question, *arguments = line.split()
+        if question == "train":
             run(iterations)
             report({"rate": iterations / (time.perf_counter() - started)})
-        elif line.strip() == "matrix":
+        elif question == "matrix":
             for _ in range(10):
                 a @ a
             report({"rate": 10 * 2 * 2000**3 / (time.perf_counter() - started)})
-        elif line.strip() == "operations":
+        elif question == "operations":
             report({"operations": operations_of_a_step(model, batches)})
+        elif question == "advance":
+            run(int(arguments[0]))
+            torch.save(model.state_dict(), arguments[1])
+            report({"done": True})
+        elif question == "load":
+            model.load_state_dict(torch.load(arguments[0]))
+            report({"done": True})
         else:
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             report({"peak": peak})
@@ -284,12 +292,16 @@ def time_process(command, cwd):
     return time.perf_counter() - started, usage.ru_maxrss / 1024
 
 
-def training_table(models, rounds, data_dir, source):
+def training_table(models, rounds, after, data_dir, source):
     print("| training | it/s | baseline | ratio | target | of the GEMM peak | peak MB | baseline |")
     print("|---|---|---|---|---|---|---|---|")
     for name in models:
         project = Worker("project", name, data_dir, source)
         baseline = Worker("baseline", name, data_dir, source)
+        if after:
+            weights = data_dir / f"{name}.pt"
+            project.ask(f"advance {after} {weights}")
+            baseline.ask(f"load {weights}")
         rates, plain_rates, matrix = [], [], []
         for _ in range(rounds):
             rates.append(project.ask("train"))
@@ -360,13 +372,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", default=MODELS, help="which models")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each")
+    parser.add_argument("--after", type=int, default=0, help="iterations of training before")
     parser.add_argument("--data_dir", type=Path, default=ROOT / "data", help="data sets' folder")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         # In a process of its own: a child's peak memory is never below what its parent holds.
         command = [sys.executable, __file__, "--prepare", name, str(args.data_dir)]
         [*_, source] = subprocess.run(command, stdout=subprocess.PIPE, text=True).stdout.split()
-        training_table(args.models, args.rounds, Path(name), source)
+        training_table(args.models, args.rounds, args.after, Path(name), source)
         print()
         evaluation_table(args.models, args.rounds, Path(name), source)
 
