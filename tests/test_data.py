@@ -119,6 +119,16 @@ def test_the_fixed_subsets(mnist_dir):
     assert torch.equal(xl[80:83], eights[[3918, 1167, 1684]].flatten(1) / 255)
 
 
+def test_without_the_training_set(data_dir):
+    whole, without = (
+        data.get_mnist_data("cpu", data_dir=data_dir, source="synthetic", train_set=train_set)
+        for train_set in (True, False)
+    )
+    assert len(whole[0]) == 619 and list(without[0]) == []
+    for one, other in zip((*whole[1], *whole[2]), (*without[1], *without[2]), strict=True):
+        assert torch.equal(one, other)
+
+
 def test_grey_levels_for_a_gaussian_likelihood(data_dir):
     loader, (x, _), _ = data.get_mnist_data(
         "cpu", data_dir=data_dir, source="synthetic", batch_size=500, binarised=False

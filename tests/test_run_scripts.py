@@ -421,6 +421,17 @@ def test_evaluating_needs_no_writing(public, public_run, data_dir):
     assert len(report(stdout)) == 6 and contents(public_run) == before
 
 
+def test_evaluating_leaves_the_training_images_unread(trained, data_dir, tmp_path):
+    folder, _ = trained
+    shutil.copytree(data_dir / "synthetic", tmp_path / "synthetic")
+    (tmp_path / "synthetic" / "MNIST" / "raw" / "train-images-idx3-ubyte").write_bytes(b"")
+    flags = ("--data", "synthetic", "--data_dir", tmp_path, "--iter_max", 6)
+    status, stdout, stderr = Child(folder, "run_vae.py", *flags, "--train", 0).finish()
+    assert status == 0 and len(report(stdout)) == 6, stderr
+    status, _, stderr = Child(folder, "run_vae.py", *flags, "--overwrite", 1).finish()
+    assert status == 2 and "train-images-idx3-ubyte is damaged" in stderr
+
+
 def test_data_that_cannot_be_read(public, public_run):
     raw = public / "MNIST" / "raw"
     raw.mkdir(parents=True)
@@ -428,7 +439,7 @@ def test_data_that_cannot_be_read(public, public_run):
         for kind in ("idx3-ubyte", "idx1-ubyte"):
             (raw / f"{name}-{kind}").touch()
     flags = ("--data_dir", public, "--data", "mnist")
-    for path, mode in ((raw, 0o000), (raw / "train-images-idx3-ubyte", 0o200)):
+    for path, mode in ((raw, 0o000), (raw / "t10k-images-idx3-ubyte", 0o200)):
         path.chmod(mode)
         status, _, stderr = Child(public_run, "run_vae.py", *flags, user=NOBODY).finish()
         path.chmod(0o755)
@@ -500,12 +511,17 @@ def test_models_work_without_torchvision(project):
     assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
 
 
-def test_matplotlib_is_imported_only_to_draw():
-    code = "import sys, run_vae; print('matplotlib' in sys.modules, 'scipy.io' in sys.modules)"
+def test_what_starting_a_script_costs():
+    """What is not needed is not imported; the garbage collector leaves torch's modules alone."""
+    code = (
+        "import gc, sys, run_vae\n"
+        "print('matplotlib' in sys.modules, 'scipy.io' in sys.modules)\n"
+        "print(gc.isenabled(), gc.get_freeze_count() > 50_000)\n"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert done.stdout == "False False\n"
+    assert (done.stdout, done.stderr) == ("False False\nTrue True\n", "")
 
 
 def test_scripts_are_thin():
