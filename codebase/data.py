@@ -121,10 +121,11 @@ class Minibatches:
         left, self._resumed = self._resumed, None
         if left is None:
             left = self._new_order()
-        for index in left.to(self.images.device).split(self.batch_size, dim=-1):
-            left = left[..., index.shape[-1] :]
-            self._left = left
-            yield self.minibatch(index)
+        order = left.to(self.images.device)  # once an epoch: a copy makes the host wait
+        for start in range(0, order.shape[-1], self.batch_size):
+            stop = start + self.batch_size
+            self._left = left[..., stop:]
+            yield self.minibatch(order[..., start:stop])
 
     def _new_order(self) -> Tensor:
         n = len(self.images)

@@ -14,7 +14,7 @@ INSTALL = "python -m pip install --upgrade -r requirements.txt"
 def check() -> None:
     """Look for what the run scripts need; where it is not there, print a line and exit with 1.
 
-    torch is loaded here, with the garbage collector off, and its modules stay out of the collector's
+    torch is loaded here with the garbage collector off, and its modules stay out of the collector's
     sight: to look through them, while they load and again at exit, takes 0.8 of 3 seconds.
     """
     gc.disable()
