@@ -373,7 +373,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", default=MODELS, help="which models")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each")
-    parser.add_argument("--after", type=int, default=0, help="iterations to train for before measuring")
+    parser.add_argument("--after", type=int, default=0, help="iterations of training beforehand")
     parser.add_argument("--data_dir", type=Path, default=ROOT / "data", help="data sets' folder")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
