@@ -6,9 +6,6 @@ from torch.nn import functional as F
 
 from codebase import utils as ut
 
-# Activations are in place: their derivative is then computed from their output, without another
-# exponential. Forward and backward, SSVAE's 970 rows of 300 units take 0.45 ms in place of 0.55.
-
 
 class Encoder(nn.Module):
     """q(z|x) or q(z|x, y): a Gaussian whose mean and variance are functions of x, and of y."""
@@ -21,13 +18,7 @@ class Encoder(nn.Module):
         self.net = nn.Sequential(*self.layers(z_dim, y_dim))
 
     def layers(self, z_dim: int, y_dim: int) -> list[nn.Module]:
-        return [
-            nn.Linear(self.x_dim + y_dim, self.hidden_dim),
-            nn.ELU(inplace=True),
-            nn.Linear(self.hidden_dim, self.hidden_dim),
-            nn.ELU(inplace=True),
-            nn.Linear(self.hidden_dim, 2 * z_dim),
-        ]
+        return perceptron(self.x_dim + y_dim, self.hidden_dim, 2 * z_dim, nn.ELU)
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean and variance of q(z|x, y).
@@ -53,13 +44,7 @@ class Decoder(nn.Module):
         self.net = nn.Sequential(*self.layers(z_dim, y_dim))
 
     def layers(self, z_dim: int, y_dim: int) -> list[nn.Module]:
-        return [
-            nn.Linear(z_dim + y_dim, self.hidden_dim),
-            nn.ELU(inplace=True),
-            nn.Linear(self.hidden_dim, self.hidden_dim),
-            nn.ELU(inplace=True),
-            nn.Linear(self.hidden_dim, self.x_dim),
-        ]
+        return perceptron(z_dim + y_dim, self.hidden_dim, self.x_dim, nn.ELU)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """The decoder's output at z.
@@ -82,19 +67,28 @@ class Classifier(nn.Module):
 
     def __init__(self, y_dim: int):
         super().__init__()
-        self.net = nn.Sequential(
-            nn.Linear(self.x_dim, self.hidden_dim),
-            nn.ReLU(inplace=True),
-            nn.Linear(self.hidden_dim, self.hidden_dim),
-            nn.ReLU(inplace=True),
-            nn.Linear(self.hidden_dim, y_dim),
-        )
+        self.net = nn.Sequential(*perceptron(self.x_dim, self.hidden_dim, y_dim, nn.ReLU))
 
     def classify(self, x: Tensor) -> Tensor:
         """The logits of q(y|x): (..., x_dim) → (..., y_dim)."""
         return self.net(x)
 
     forward = classify
+
+
+def perceptron(inputs: int, hidden: int, outputs: int, activation: type) -> list[nn.Module]:
+    """The layers of a perceptron with two hidden layers.
+
+    Activations are in place: their derivative is then computed from their output, without another
+    exponential. Forward and backward, ELU of SSVAE's 970 rows takes 0.45 ms in place of 0.55.
+    """
+    return [
+        nn.Linear(inputs, hidden),
+        activation(inplace=True),
+        nn.Linear(hidden, hidden),
+        activation(inplace=True),
+        nn.Linear(hidden, outputs),
+    ]
 
 
 def apply_to_joined(net: nn.Sequential, x: Tensor, y: Tensor | None) -> Tensor:
