@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from codebase import utils as ut
 from codebase.ensemble import Ensemble
+from codebase.models import nns
 from codebase.models import vae as vae_module
 from codebase.models.fsvae import FSVAE
 from codebase.models.gmvae import GMVAE
@@ -81,6 +82,14 @@ def test_defaults():
     assert torch.equal(GMVAE(k=4).pi, torch.full((4,), 0.25))
     with pytest.raises(ValueError, match="v9"):
         VAE(nn="v9")
+
+
+def test_an_architecture_that_lacks_a_package(tmp_path, monkeypatch):
+    """It says which package, not that there is no such architecture."""
+    (tmp_path / "mine.py").write_text("import a_package_that_nobody_has")
+    monkeypatch.setattr(nns, "__path__", [*nns.__path__, str(tmp_path)])
+    with pytest.raises(ModuleNotFoundError, match="a_package_that_nobody_has"):
+        VAE(nn="mine")
 
 
 def test_weights_are_drawn_in_order():

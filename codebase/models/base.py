@@ -97,8 +97,11 @@ class BernoulliModel(LatentVariableModel):
 
 def architecture(nn: str) -> types.ModuleType:
     """The module of an architecture. Raises ValueError where there is none of the name."""
+    path = f"{nns.__name__}.{nn}"
     try:
-        return importlib.import_module(f"{nns.__name__}.{nn}")
-    except ModuleNotFoundError:
+        return importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        if error.name != path:  # it is there, and imports what is not
+            raise
         names = [module.name for module in pkgutil.iter_modules(nns.__path__)]
         raise ValueError(f"no architecture {nn!r} in {nns.__name__}; there is {names}") from None
