@@ -108,8 +108,8 @@ def tune_process() -> None:
     """Two settings of the whole process that training on a CPU needs; call it before all else.
 
     Numbers below 1e-38 become 0. The labels that SSVAE has excluded weigh its gradients with such
-    numbers, and processors take a hundred cycles for each: after 10,000 iterations a second has 7
-    steps with them and 47 without (two cores), at the same losses.
+    numbers, and a product that is one takes forty times as long: after 10,000 iterations a second
+    has 7 steps with them and 47 without (two cores), at the same losses.
 
     The C library keeps what a step frees for the next step. glibc gives large blocks back to the
     system as they are freed, and every step pays page faults for its gradients and activations
