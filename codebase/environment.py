@@ -32,7 +32,7 @@ def find_trouble() -> "str | None":
         if importlib.util.find_spec(name) is None:
             return f"the package {name} is missing: {INSTALL}"
     for name in LOADED:
-        if "triton" not in sys.modules:  # torchvision imports it; it complains if it never goes
+        if "triton" not in sys.modules:  # which comes with torchvision; frozen, it warns at exit
             gc.freeze()
         try:
             package = importlib.import_module(name)

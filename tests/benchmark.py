@@ -135,7 +135,7 @@ def baseline_training(name, data_dir, source):
 
 
 def plain_methods(model, name):
-    """Write what the project computes in another way than the obvious one in the obvious one."""
+    """Undo the faster ways: activations in place, the mixture, labels and weights in the bounds."""
     import torch
     from torch.nn import functional as F
 
@@ -379,7 +379,7 @@ def main():
     with tempfile.TemporaryDirectory() as name:
         # In a process of its own: a child's peak memory is never below what its parent holds.
         command = [sys.executable, __file__, "--prepare", name, str(args.data_dir)]
-        [*_, source] = subprocess.run(command, stdout=subprocess.PIPE, text=True).stdout.split()
+        [*_, source] = subprocess.check_output(command, text=True).split()
         training_table(args.models, args.rounds, args.after, Path(name), source)
         print()
         evaluation_table(args.models, args.rounds, Path(name), source)
