@@ -49,6 +49,12 @@ def test_images_are_binarised_afresh_at_every_use():
         assert error[0] == 0 and error[3] == 0  # what is certain is so
 
 
+def test_a_pixel_without_ink_is_never_drawn(monkeypatch):
+    """Not even where the uniform draw is 0, which happens once in 2²⁴ times."""
+    monkeypatch.setattr(torch, "rand_like", torch.zeros_like)
+    assert data.binarise(torch.tensor([0.0, 0.5, 1.0])).tolist() == [0, 1, 1]
+
+
 def test_labelled_images_go_with_every_minibatch():
     torch.manual_seed(0)
     xl, yl = torch.rand(10, 4), torch.eye(10)
