@@ -8,3 +8,26 @@ ROOT = Path(__file__).resolve().parents[1]
 
 class UserError(Exception):
     """What was asked for cannot be done; the message is one line, the cause and a way out."""
+
+
+def load_run(run: "str | Path", step: "int | None" = None):
+    """A trained model of any kind that the run scripts make, ready to evaluate, on the CPU.
+
+        model = codebase.load_run("model=vae_z=10_run=0000")
+        images = model.sample_sigmoid(16)
+
+    Args:
+        run: name of a run in checkpoints/ or, where there is none, in checkpoints/reference/; or
+            path to its folder or to a file model-<step>.pt. What kind of model it is says its
+            record, or its name where other people trained it
+        step: iteration; None is the last one whose weights were saved
+
+    Returns:
+        the model, with its weights, which require no gradient
+
+    Raises:
+        UserError: there is no such run, or its weights are not what they should be
+    """
+    from codebase.runs import load
+
+    return load.load_run(run, step)

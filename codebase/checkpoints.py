@@ -1,18 +1,25 @@
 """Weights and training states on disk: written whole or not at all, trusted only once checked."""
 
 import io
-import os
-import tempfile
 import warnings
+import zipfile
+import zlib
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from codebase import ROOT, UserError
+from codebase.machine.files import child_folder, read_file, write_atomically
 
 CHECKPOINTS = ROOT / "checkpoints"
+REFERENCE = "reference"  # folder of the weights that come with the project
 STATE_FILE = "training-state.pt"
+LARGEST_FILE = 1 << 30  # bytes, packed or unpacked; the homework's largest has 25 million
+DTYPES = (
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+    *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+)
 
 
 class CheckpointError(UserError):
@@ -26,8 +33,7 @@ class CheckpointMissing(CheckpointError):
 def save_model_by_name(model: torch.nn.Module, global_step: int) -> Path:
     """Write checkpoints/<model.name>/model-<global_step>.pt, a state_dict; return its path."""
     path = model_path(model.name, global_step)
-    state = {key: tensor.detach().cpu() for key, tensor in model.state_dict().items()}
-    _save(path, state)
+    write_weights(model, path)
     return path
 
 
@@ -36,10 +42,14 @@ def load_model_by_name(
 ) -> None:
     """Load checkpoints/<model.name>/model-<global_step>.pt into the model.
 
-    device: where to put the model; None leaves it where it is
+    Args:
+        model: whose name and weights
+        global_step: int: iteration
+        device: where to put the model; None leaves it where it is
 
-    Raises CheckpointError, the model unchanged, where the file is missing, damaged, or not the
-    weights of such a model.
+    Raises:
+        CheckpointError: the file is missing, damaged, or holds not the weights of such a model; the
+            model is unchanged
     """
     path = model_path(model.name, global_step)
     if not path.exists():
@@ -53,18 +63,27 @@ def load_model_by_name(
         model.to(device)
 
 
-def saved_steps(name: str) -> list[int]:
-    """The steps whose weights lie in checkpoints/<name>/."""
-    stems = [path.stem.removeprefix("model-") for path in run_folder(name).glob("model-*.pt")]
-    return sorted(int(stem) for stem in stems if stem.isdecimal())
+# Folders and files
 
 
 def run_folder(name: str) -> Path:
-    """checkpoints/<name>. Raises CheckpointError for a name that leads out of checkpoints/."""
-    folder = CHECKPOINTS / name
-    if not name or folder.resolve().parent != CHECKPOINTS.resolve():
-        raise CheckpointError(f"model name {name!r} leads out of {CHECKPOINTS}: take a plain name")
-    return folder
+    """checkpoints/<name>.
+
+    Raises:
+        UserError: the name leads out of checkpoints/, or to the reference weights
+    """
+    if name == REFERENCE:
+        raise UserError(f"{CHECKPOINTS / name} is for the reference weights: take another name")
+    return child_folder(CHECKPOINTS, name)
+
+
+def reference_folder(name: str) -> Path:
+    """checkpoints/reference/<name>: weights that come with the project, which nothing overwrites.
+
+    Raises:
+        UserError: the name leads out of that folder
+    """
+    return child_folder(CHECKPOINTS / REFERENCE, name)
 
 
 def model_path(name: str, global_step: int) -> Path:
@@ -72,16 +91,15 @@ def model_path(name: str, global_step: int) -> Path:
     return run_folder(name) / f"model-{global_step:05d}.pt"
 
 
-def remove_run(name: str) -> None:
-    """Delete all weights and the training state of a run."""
-    for path in run_folder(name).glob("*.pt"):
-        path.unlink()
+def saved_steps(name: str) -> list[int]:
+    """The iterations whose weights lie in checkpoints/<name>/."""
+    return steps_in(run_folder(name))
 
 
-def remove_leftovers(name: str) -> None:
-    """Delete the temporary files that a killed process left behind."""
-    for path in run_folder(name).glob(".*.tmp"):
-        path.unlink(missing_ok=True)
+def steps_in(folder: Path) -> list[int]:
+    """The iterations whose weights lie in a folder."""
+    stems = [path.stem.removeprefix("model-") for path in folder.glob("model-*.pt")]
+    return sorted(int(stem) for stem in stems if stem.isascii() and stem.isdecimal())
 
 
 # Training states: what a resumed run needs beside the weights
@@ -93,80 +111,91 @@ def save_training_state(name: str, state: dict) -> None:
 
 
 def load_training_state(name: str) -> dict | None:
-    """The run's training state, its tensors on the CPU; None where there is none."""
+    """The run's training state, its tensors on the CPU; None where there is none.
+
+    What is in it is checked where it is used.
+
+    Raises:
+        CheckpointError: the file is damaged, or holds something else
+    """
     path = run_folder(name) / STATE_FILE
     if not path.exists():
         return None
     state = _load(path)
-    if not isinstance(state, dict) or not isinstance(state.get("step"), int):
-        raise CheckpointError(f"{path} holds no training state but {_describe(state)}")
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path} holds no training state but a {type(state).__name__}")
     return state
-
-
-def remove_training_state(name: str) -> None:
-    """Delete the training state of a run that is complete."""
-    (run_folder(name) / STATE_FILE).unlink(missing_ok=True)
 
 
 # Reading and writing
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name beside it, flush it to disk, and rename it.
-
-    Whenever the process is killed, the path holds its old contents or its new, never a part. Raises
-    OSError, the old contents untouched, where the folder or the disk refuses.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(".tmp", f".{path.name}.", path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # a temporary file's 0600 would shut others out
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+def write_weights(model: torch.nn.Module, path: Path) -> None:
+    """Write a model's state_dict to a file."""
+    _save(path, {key: tensor.detach().cpu() for key, tensor in model.state_dict().items()})
 
 
 def load_weights(model: torch.nn.Module, path: Path) -> None:
-    """Load a file's weights into the model. Raises CheckpointError, the model unchanged."""
+    """Load a file's weights into the model.
+
+    Raises:
+        CheckpointError: the file is damaged, or holds not the weights of such a model; the model is
+            unchanged
+    """
     state = _load(path)
     for wrapper in ("model", "state_dict"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
+    model.load_state_dict(check_weights(state, model, str(path)))
+
+
+def check_weights(state, model: torch.nn.Module, where: str) -> dict[str, Tensor]:
+    """A state_dict for the model, of the model's own dtypes.
+
+    Args:
+        state: what a file holds
+        model: what it should fit
+        where: str: the file, for messages
+
+    Raises:
+        CheckpointError: it is not the state_dict of such a model
+    """
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
-        raise CheckpointError(f"{path} holds no state_dict but {_describe(state)}")
+        raise CheckpointError(f"{where} holds no state_dict but a {type(state).__name__}")
     expected = model.state_dict()
     for what, keys in (
         ("lacks", expected.keys() - state.keys()),
         ("has no place for", state.keys() - expected.keys()),
     ):
         if keys:
-            subject = path if what == "lacks" else f"{type(model).__name__}, for {path},"
+            subject = where if what == "lacks" else f"{type(model).__name__}, for {where},"
             raise CheckpointError(f"{subject} {what} {', '.join(map(repr, sorted(keys)[:3]))}")
-    converted = {}
-    for key, own in expected.items():
-        converted[key] = _converted(state[key], own, f"{path}: {key}")
-    model.load_state_dict(converted)
+    return {key: check_tensor(state[key], own, f"{where}: {key}") for key, own in expected.items()}
 
 
-def _converted(tensor: Tensor, own: Tensor, where: str) -> Tensor:
-    """The tensor in the model's dtype. Raises CheckpointError if its values would not survive."""
-    if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.is_quantized:
-        raise CheckpointError(f"{where} is no dense tensor but {_describe(tensor)}")
+def check_tensor(tensor: Tensor, own: Tensor, where: str) -> Tensor:
+    """A tensor in the shape and dtype of the model's own, on the CPU, in memory of its own.
+
+    Args:
+        tensor: what a file holds
+        own: tensor: what it will replace
+        where: str: the file and the key, for messages
+
+    Raises:
+        CheckpointError: it is no such tensor, not finite, or its values would not survive
+    """
+    if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.is_nested:
+        raise CheckpointError(f"{where} is no dense tensor but a {type(tensor).__name__}")
+    if tensor.dtype not in DTYPES or tensor.device.type != "cpu":
+        found = f"dtype {tensor.dtype} on {tensor.device}"
+        raise CheckpointError(f"{where} has {found}, which are not those of weights in a file")
     if tensor.shape != own.shape:
         found, needed = tuple(tensor.shape), tuple(own.shape)
         raise CheckpointError(
             f"{where} has shape {found}, the model needs {needed}: the weights of another model, "
             "or of other flags"
         )
-    if tensor.is_complex() or tensor.dtype == torch.bool:
-        raise CheckpointError(f"{where} has dtype {tensor.dtype}, which is no dtype of weights")
-    tensor = tensor.to("cpu")
-    result = tensor.to(own.dtype)
+    result = tensor.to(own.dtype).contiguous()
     if not result.isfinite().all():
         raise CheckpointError(f"{where} is not finite everywhere")
     if not tensor.is_floating_point() and not torch.equal(result.to(tensor.dtype), tensor):
@@ -181,13 +210,21 @@ def _save(path: Path, state: dict) -> None:
 
 
 def _load(path: Path):
-    """What a file holds, on the CPU. Raises CheckpointError; nothing in it is executed."""
+    """What a file holds, on the CPU. Nothing in it is executed.
+
+    Raises:
+        CheckpointError: it cannot be read, is damaged, or would run code
+    """
+    try:
+        content = read_file(path, LARGEST_FILE)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
+    if content.startswith(b"PK"):  # otherwise it may be of torch's format before 1.6
+        _check_archive(content, path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged or hostile file makes the unpickler raise
         if "weights_only" in str(error):
             reason = "it would run code, or holds other things than tensors"
@@ -196,5 +233,19 @@ def _load(path: Path):
         raise CheckpointError(f"{path} is refused: {reason}") from None
 
 
-def _describe(value) -> str:
-    return f"a {type(value).__name__}"
+def _check_archive(content: bytes, path: Path) -> None:
+    """Raise CheckpointError unless each record in a zip file has its checksum: torch looks at none.
+
+    A flipped bit would else become a weight.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if sum(record.file_size for record in archive.infolist()) > LARGEST_FILE:
+                raise CheckpointError(
+                    f"{path} is refused: unpacked it exceeds {LARGEST_FILE:,} bytes"
+                )
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, OSError, ValueError, EOFError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from None
+    if damaged is not None:
+        raise CheckpointError(f"{path} is damaged: {damaged} does not have its checksum")

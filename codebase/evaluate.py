@@ -15,18 +15,28 @@ def evaluate_lower_bound(
 ) -> dict[str, float]:
     """Print and return the bounds of a model on a subset, in nats.
 
-    model: has `negative_elbo_bound` and, with run_iwae, `negative_iwae_bound`
-    subset: (x, one-hot y): (batch, x_dim), (batch, y_dim)
+    Args:
+        model: has `negative_elbo_bound` and perhaps `negative_iwae_bound`
+        subset: (x, y): tensors: (batch, x_dim): images; (batch, y_dim): one-hot labels
+        run_iwae: bool: the IWAE bounds too, where the model has them
 
-    Returns NELBO, KL and Rec, means over 100 evaluations, and IWAE-m for m in 1, 10, 100, 1000,
-    means over max(100 // m, 1) evaluations.
+    Returns:
+        NELBO, KL (of SSVAE KL_z and KL_y) and Rec, means over 100 evaluations, and IWAE-m for m in
+        1, 10, 100, 1000, means over max(100 // m, 1) evaluations
+
+    Raises:
+        ValueError: the images are not what the model is trained on
     """
     x, y = subset
-    given = (x, y) if model.needs_labels else (x,)
-    nelbo, *kl, rec = _mean(lambda: model.negative_elbo_bound(*given), REPEATS)
-    figures = {"NELBO": nelbo, "KL": sum(kl), "Rec": rec}
-    print(f"NELBO: {nelbo}. KL: {figures['KL']}. Rec: {rec}")
-    for iw in IMPORTANCE_WEIGHTS if run_iwae else ():
+    model.check_images(x)
+    observed = model.observed(x, y)
+    nelbo, *kl, rec = _mean(lambda: model.negative_elbo_bound(*observed), REPEATS)
+    names = ("KL",) if len(kl) == 1 else ("KL_z", "KL_y")
+    figures = {"NELBO": nelbo, **dict(zip(names, kl, strict=True)), "Rec": rec}
+    print(". ".join(f"{name}: {value}" for name, value in figures.items()))
+    if not run_iwae or not hasattr(model, "negative_iwae_bound"):
+        return figures
+    for iw in IMPORTANCE_WEIGHTS:
         niwae, _, _ = _mean(lambda iw=iw: model.negative_iwae_bound(x, iw), max(REPEATS // iw, 1))
         figures[f"IWAE-{iw}"] = niwae
         print(f"Negative IWAE-{iw}: {niwae}")
@@ -37,13 +47,33 @@ def evaluate_lower_bound(
 def evaluate_classifier(model: torch.nn.Module, test_set: tuple[Tensor, Tensor]) -> float:
     """Print and return the share of images whose label the model's classifier finds.
 
-    test_set: (x, y): grey levels (n, x_dim), labels (n,)
+    Args:
+        model: has a classifier `cls`
+        test_set: (x, y): tensors: (n, x_dim): grey levels in [0, 1]; (n,): labels, or (n, y_dim):
+            one-hot labels
+
+    Raises:
+        ValueError: the images are not what the model is trained on
     """
-    x, y = test_set
-    correct = (model.cls.classify(x).argmax(-1) == y).sum().item()
-    accuracy = correct / len(y)
+    found, labels = _found(model, test_set)
+    accuracy = (found == labels).sum().item() / len(labels)
     print(f"Test set classification accuracy: {accuracy}")
     return accuracy
+
+
+@torch.no_grad()
+def accuracy_by_class(model: torch.nn.Module, test_set: tuple[Tensor, Tensor]) -> list[float]:
+    """The share of each class's images whose label is found; see `evaluate_classifier`."""
+    found, labels = _found(model, test_set)
+    counts = labels.bincount(minlength=model.y_dim)
+    right = labels[found == labels].bincount(minlength=model.y_dim)
+    return (right / counts.clamp(min=1)).tolist()
+
+
+def _found(model: torch.nn.Module, test_set: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    x, y = test_set
+    model.check_images(x)
+    return model.cls.classify(x).argmax(-1), y if y.dim() == 1 else y.argmax(-1)
 
 
 def _mean(bound: Callable[[], tuple[Tensor, ...]], repeats: int) -> list[float]:

@@ -1,26 +1,50 @@
-"""Pictures of what a model learned: sample sheets, reconstructions, and the plane of a z of two.
+"""Pictures of what a model learned, and of how.
 
-Each function returns images or a figure, and asks the model through its methods alone.
+Each function returns a tensor of pixels or a matplotlib Figure, and asks the model through its
+methods alone.
 """
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.utils import make_grid, save_image
+from torchvision.utils import make_grid
 
-from codebase.data import binarise, one_hot
+from codebase.data import one_hot
 
 IMAGE_SHAPES = {784: (1, 28, 28), 3072: (3, 32, 32)}
 COLUMNS = 20
+EDGE = 2  # pixels of a grid's lines
 SEED = 0  # of the draws for pictures: the same z in each sheet, whatever the run's seed
+SCREEN = 1920  # pixels across, which a picture fills as far as whole multiples allow
+MARGIN, HEAD = 150, 56  # pixels to the left of a grid for its rows' labels, and above for a title
+DPI = 100
+# M. A. Petroff's ten colours, which most colour-blind people can tell apart (arXiv:2107.02270).
+PALETTE = (
+    *("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6"),
+    *("#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd"),
+)
+
+
+class Picture(NamedTuple):
+    """A grid of images, and what to write beside it.
+
+    grid: tensor: (3, height, width) in [0, 1]
+    title: str
+    rows: labels of the grid's rows; empty for none
+    """
+
+    grid: Tensor
+    title: str
+    rows: Sequence[str] = ()
 
 
 @contextlib.contextmanager
-def own_draws(device: torch.device) -> Iterator[None]:
-    """Draw from generators of the pictures' own: those of the run go on as if nothing was drawn."""
+def isolated_draws(device: torch.device) -> Iterator[None]:
+    """Draw random numbers for a picture: the run's generators go on as if nothing was drawn."""
     devices = [device] if device.type == "cuda" else []
     on_mps = torch.mps.get_rng_state() if device.type == "mps" else None  # fork_rng leaves it out
     try:
@@ -32,8 +56,11 @@ def own_draws(device: torch.device) -> Iterator[None]:
             torch.mps.set_rng_state(on_mps)
 
 
-def sample_sheet(model: torch.nn.Module, rows: int = 10, columns: int = COLUMNS) -> Tensor:
-    """A sheet of samples from p(x), as their means: (3, height, width) in [0, 1].
+# Grids of images
+
+
+def sample_sheet(model: torch.nn.Module, rows: int = 10, columns: int = COLUMNS) -> Picture:
+    """A sheet of samples from p(x), as their means.
 
     A model with labels has class i in row i, and in column j one style z_j for all classes.
     """
@@ -41,83 +68,250 @@ def sample_sheet(model: torch.nn.Module, rows: int = 10, columns: int = COLUMNS)
         z = model.sample_z(columns)
         y = torch.eye(model.y_dim, device=z.device)[:, None]
         x = model.compute_mean_given(z, y)  # (class, style, x_dim)
-    else:
-        x = model.compute_mean_given(model.sample_z(rows * columns))
-    return _grid(x, columns)
+        labels = [f"class {digit}" for digit in range(model.y_dim)]
+        return Picture(_grid(x, columns), "E[x|z, y]: a class a row, a style z a column", labels)
+    x = model.compute_mean_given(model.sample_z(rows * columns))
+    return Picture(_grid(x, columns), "E[x|z], z drawn from the prior")
 
 
-def reconstructions(model: torch.nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Rows of images, under each the row of their reconstructions: (3, height, width) in [0, 1].
+def reconstructions(model: torch.nn.Module, x: Tensor, y: Tensor) -> Picture:
+    """Rows of images, under each the row of their reconstructions.
 
-    x, y: tensors: (n, x_dim), (n, y_dim): images, one-hot labels; n is a multiple of the columns
+    Args:
+        model: which reconstructs them
+        x: tensor: (n, x_dim): images in [0, 1]; n is a multiple of the columns
+        y: tensor: (n, y_dim): one-hot labels
     """
-    pairs = torch.stack([x, model.reconstruct(x, y)]).unflatten(1, (-1, COLUMNS))
-    return _grid(pairs.transpose(0, 1), COLUMNS)  # (row, original or not, column, x_dim)
+    x = model.likelihood.observe(x)
+    pairs = torch.stack([x, model.reconstruct(*model.observed(x, y))]).unflatten(1, (-1, COLUMNS))
+    grid = _grid(pairs.transpose(0, 1), COLUMNS)  # (row, original or not, column, x_dim)
+    return Picture(
+        grid, "Images, and under each its reconstruction", ["x", "E[x|z]"] * len(pairs[0])
+    )
 
 
-def manifold(model: torch.nn.Module, x: Tensor, labels: Tensor, size: int = 20) -> Tensor:
-    """Means of p(x|z) over the range of the posterior means, z_1 to the right and z_2 upwards.
+def comparison(models: dict[str, torch.nn.Module], x: Tensor, y: Tensor) -> Picture:
+    """A row of images, and under it a row of their reconstructions by each model.
+
+    Args:
+        models: by the labels of their rows
+        x: tensor: (n, x_dim): images in [0, 1]
+        y: tensor: (n, y_dim): one-hot labels
+    """
+    observed = next(iter(models.values())).likelihood.observe(x)
+    rows = [model.reconstruct(*model.observed(observed, y)) for model in models.values()]
+    grid = _grid(torch.stack([observed, *rows]), len(x))
+    return Picture(grid, "Test images and their reconstructions", ["test image", *models])
+
+
+def traversal(model: torch.nn.Module, x: Tensor, y: Tensor, most: int = 10) -> Picture:
+    """E[x|z] as one dimension of z goes from −3 to 3 and the others stay those of an image.
+
+    A dimension is used as far as its posterior mean varies over images (an active unit: Burda et
+    al. 2016, section 5.2); the most used ones come first.
+
+    Args:
+        model: with labels or without
+        x: tensor: (n, x_dim): images in [0, 1]; the middle one is varied
+        y: tensor: (n, y_dim): one-hot labels
+        most: int: dimensions to show
+    """
+    means, *labels = model.infer_latents(*model.observed(model.likelihood.observe(x), y))
+    variance = means.var(dim=0)
+    used = variance.argsort(descending=True)[:most]
+    steps = torch.linspace(-3, 3, COLUMNS + 1, device=means.device)
+    middle = len(means) // 2
+    z = means[middle].repeat(len(used), len(steps), 1)  # (dimension, step, z_dim)
+    z[torch.arange(len(used)), :, used] = steps
+    images = model.compute_mean_given(z, *(own[middle].expand(*z.shape[:2], -1) for own in labels))
+    rows = [f"z_{i + 1}, Var {variance[i]:.2g}" for i in used.tolist()]
+    title = "One dimension of z at a time, from −3 to 3; Var is that of its posterior mean"
+    return Picture(_grid(images, len(steps)), title, rows)
+
+
+def as_figure(picture: Picture, heading: str = ""):
+    """A picture with its title and labels, as matplotlib's Figure; pixels keep their shape."""
+    from matplotlib.figure import Figure  # here: 0.2 s that importing this module does not need
+
+    grid, rows = picture.grid, picture.rows
+    margin = MARGIN if rows else EDGE
+    scale = max((SCREEN - margin) // grid.shape[2], 1)
+    pixels = grid.repeat_interleave(scale, 1).repeat_interleave(scale, 2).permute(1, 2, 0)
+    height, width = pixels.shape[0] + HEAD, pixels.shape[1] + margin
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
+    figure.figimage(pixels.numpy(), margin, 0, origin="upper")
+    text = f"{heading}\n{picture.title}".strip()
+    figure.text((margin + 4) / width, 1 - HEAD / 2 / height, text, va="center", fontsize=11)
+    row_height = (grid.shape[1] - EDGE) / max(len(rows), 1) * scale
+    for i, label in enumerate(rows):
+        middle = 1 - (HEAD + EDGE * scale + (i + 0.5) * row_height) / height
+        figure.text((margin - 8) / width, middle, label, ha="right", va="center", fontsize=11)
+    return figure
+
+
+# The plane of a z of two dimensions
+
+
+@torch.no_grad()
+def posterior_means(model: torch.nn.Module, x: Tensor, labels: Tensor) -> Tensor:
+    """The posterior mean of z for images: (n, z_dim).
+
+    Args:
+        model: any
+        x: tensor: (n, x_dim): images in [0, 1]
+        labels: tensor: (n,)
+    """
+    x = model.likelihood.observe(x)
+    means, *_ = model.infer_latents(*model.observed(x, one_hot(labels)))
+    return means
+
+
+def latent_plane(model: torch.nn.Module, x: Tensor, labels: Tensor, heading: str = ""):
+    """A scatter of posterior means by digit, and a mixture prior's components as ellipses.
+
+    Points are drawn in an order of their own, so that no digit hides another. The ellipses are one
+    standard deviation in radius.
+
+    Args:
+        model: whose z has two dimensions
+        x: tensor: (n, x_dim): images in [0, 1]
+        labels: tensor: (n,)
+        heading: what to write above
+
+    Returns:
+        matplotlib's Figure
+    """
+    from matplotlib.collections import EllipseCollection
+
+    means = posterior_means(model, x, labels)
+    figure, axes = _plane(means, heading, "posterior means of the test set, by digit")
+    order = torch.randperm(len(means))
+    points, digits = means.cpu()[order].numpy(), labels.cpu()[order].numpy()
+    axes.scatter(
+        points[:, 0], points[:, 1], s=4, alpha=0.7, c=[PALETTE[d] for d in digits], linewidths=0
+    )
+    for digit in range(10):
+        middle = means[labels == digit].median(dim=0).values.tolist()
+        box = {"boxstyle": "circle,pad=0.25", "facecolor": "white", "edgecolor": PALETTE[digit]}
+        axes.text(*middle, str(digit), ha="center", va="center", fontsize=11, bbox=box)
+    prior_m, prior_v = (p.detach().cpu() for p in model.z_prior)
+    if prior_m.ndim == 3:  # a mixture: (1, components, 2)
+        widths, heights = 2 * prior_v[0].T.sqrt()
+        axes.add_collection(
+            EllipseCollection(
+                widths.numpy(),
+                heights.numpy(),
+                angles=0 * widths.numpy(),
+                units="xy",
+                offsets=prior_m[0].numpy(),
+                offset_transform=axes.transData,
+                facecolors="none",
+                edgecolors=(0, 0, 0, max(0.12, 0.6 / len(widths))),
+                zorder=0,
+                linewidths=0.6,
+            )
+        )
+    return figure
+
+
+def manifold(model: torch.nn.Module, x: Tensor, labels: Tensor, heading: str = "", size: int = 20):
+    """E[x|z] on a grid over the range of the posterior means, z_1 to the right and z_2 upwards.
 
     The grid's lines are at quantiles of the means, so that they are close where the images are: on
     an even grid, a few outlying images would leave most digits to its middle.
 
-    x, labels: tensors: (n, x_dim), (n,): images, of a model whose z has two dimensions
+    Args:
+        model: whose z has two dimensions
+        x: tensor: (n, x_dim): images in [0, 1]
+        labels: tensor: (n,)
+        heading: what to write above
+        size: int: lines of the grid each way
+
+    Returns:
+        matplotlib's Figure
     """
-    means = _posterior_means(model, x, labels)
-    steps = torch.linspace(0, 1, size, device=means.device)
-    z_1, z_2 = means.quantile(steps, dim=0).unbind(1)
-    z = torch.stack([z_1.expand(size, size), z_2.flip(0)[:, None].expand(size, size)], dim=-1)
-    return _grid(model.compute_mean_given(z), size)
-
-
-def latent_plane(model: torch.nn.Module, x: Tensor, labels: Tensor):
-    """A scatter of posterior means by digit, and a mixture prior's components as ellipses.
-
-    x, labels: tensors: (n, x_dim), (n,): images, of a model whose z has two dimensions
-
-    Returns a matplotlib Figure. The ellipses are one standard deviation in radius.
-    """
-    from matplotlib.collections import EllipseCollection  # here, because few runs draw it
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 7), layout="constrained")
-    axes = figure.add_subplot()
-    means, labels = _posterior_means(model, x, labels).cpu().numpy(), labels.cpu().numpy()
-    for digit in range(10):
-        z = means[labels == digit]
-        axes.scatter(z[:, 0], z[:, 1], s=3, alpha=0.6, color=f"C{digit}", label=str(digit))
-    prior_m, prior_v = (p.detach().cpu().numpy() for p in model.z_prior)
-    if prior_m.ndim == 3:  # a mixture: (1, components, 2)
-        widths, heights = 2 * prior_v[0].T ** 0.5
-        axes.add_collection(
-            EllipseCollection(
-                widths,
-                heights,
-                angles=0 * widths,
-                units="xy",
-                offsets=prior_m[0],
-                offset_transform=axes.transData,
-                facecolors="none",
-                edgecolors="black",
-                alpha=0.25,
-                zorder=0,
-                linewidths=0.4,
-            )
-        )
-    axes.set(
-        xlabel="$z_1$", ylabel="$z_2$", title="Posterior means of the test set", aspect="equal"
-    )
-    axes.legend(title="digit", markerscale=4, loc="center left", bbox_to_anchor=(1, 0.5))
+    z, grid = manifold_grid(model, posterior_means(model, x, labels), size)
+    figure, axes = _square(heading, f"E[x|z], lines at {size} quantiles of the posterior means")
+    axes.imshow(grid.permute(1, 2, 0).numpy(), extent=(0, size, 0, size), interpolation="nearest")
+    every = max(size // 10, 1)
+    places = [i + 0.5 for i in range(0, size, every)]
+    for axis, values in ((axes.xaxis, z[0, ::every, 0]), (axes.yaxis, z[:, 0, 1].flip(0)[::every])):
+        axis.set_ticks(places, [f"{value:.1f}" for value in values.tolist()])
     return figure
 
 
-def png(picture) -> bytes:
-    """An image tensor or a matplotlib Figure as the contents of a PNG file."""
+def manifold_grid(model: torch.nn.Module, means: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """The points of `manifold`, (size, size, 2), z_2 from the top down; and the grid of images."""
+    steps = torch.linspace(0, 1, size, device=means.device)
+    z_1, z_2 = means.quantile(steps, dim=0).unbind(1)
+    z = torch.stack([z_1.expand(size, size), z_2.flip(0)[:, None].expand(size, size)], dim=-1)
+    return z, _grid(model.compute_mean_given(z), size)
+
+
+def _plane(means: Tensor, heading: str, title: str):
+    """Axes that show the range of the means, the range of `manifold`."""
+    figure, axes = _square(heading, title)
+    for (low, high), limit in zip(
+        zip(means.amin(0).tolist(), means.amax(0).tolist(), strict=True),
+        (axes.set_xlim, axes.set_ylim),
+        strict=True,
+    ):
+        limit(low, high)
+    return figure, axes
+
+
+def _square(heading: str, title: str):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 10.4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set(xlabel="$z_1$", ylabel="$z_2$", title=f"{heading}\n{title}" if heading else title)
+    return figure, axes
+
+
+# Curves
+
+
+def curves(history: dict[str, Tensor], heading: str = ""):
+    """NELBO, KL and Rec against iterations, of training minibatches and of held-out images.
+
+    Args:
+        history: by "train" and "test": tensor: (n, 4): iteration, NELBO, KL, Rec
+        heading: what to write above
+
+    Returns:
+        matplotlib's Figure
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(15, 5), layout="constrained")
+    figure.suptitle(heading)
+    names = {"train": "training minibatches", "test": "held-out images"}
+    for i, name in enumerate(("NELBO", "KL", "Rec"), start=1):
+        axes = figure.add_subplot(1, 3, i)
+        for colour, (kind, label) in zip(PALETTE[:3:2], names.items(), strict=True):
+            step, values = history[kind][:, 0].numpy(), history[kind][:, i].numpy()
+            marker = {"marker": "o", "markersize": 5} if kind == "test" else {"linewidth": 0.8}
+            axes.plot(step, values, color=colour, label=label, **marker)
+        axes.set(xlabel="iteration", ylabel="nats per image", title=name)
+        settled = history["train"][len(history["train"]) // 10 :, i]
+        if len(settled) > 1:  # the first steps would leave the rest no height
+            shown = torch.cat([settled, history["test"][:, i]])
+            low, high = shown.quantile(torch.tensor([0.0, 0.995], dtype=shown.dtype)).tolist()
+            room = 0.05 * (high - low) or 1
+            axes.set_ylim(low - room, high + room)
+        axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+# Files
+
+
+def png(figure) -> bytes:
+    """A matplotlib Figure as the contents of a PNG file."""
     buffer = io.BytesIO()
-    if isinstance(picture, Tensor):
-        save_image(picture, buffer, format="png")
-    else:
-        picture.savefig(buffer, format="png", dpi=120)
+    figure.savefig(buffer, format="png", dpi=DPI)
     return buffer.getvalue()
 
 
@@ -127,10 +321,4 @@ def as_images(x: Tensor) -> Tensor:
 
 
 def _grid(x: Tensor, columns: int) -> Tensor:
-    return make_grid(as_images(x), nrow=columns)
-
-
-def _posterior_means(model: torch.nn.Module, x: Tensor, labels: Tensor) -> Tensor:
-    x = binarise(x) if model.binary else x
-    means, *_ = model.infer_latents(x, one_hot(labels))
-    return means
+    return make_grid(as_images(x), nrow=columns, padding=EDGE)

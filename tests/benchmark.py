@@ -48,9 +48,11 @@ def build(name):
 def project_training(name, data_dir, source):
     """A function that trains for so many iterations, as the run scripts do."""
     import torch
+    from tqdm import tqdm
 
     from codebase import data
-    from codebase.train import train, tune_process
+    from codebase.machine.tuning import tune_process
+    from codebase.train import Trainer
 
     tune_process()
     torch.manual_seed(0)
@@ -59,23 +61,14 @@ def project_training(name, data_dir, source):
         batches, _, _ = data.get_svhn_data("cpu", data_dir, "synthetic")
     else:
         loader, labelled, _ = data.get_mnist_data("cpu", name != "ssvae", data_dir, source)
-        batches = loader.without_labels(labelled if name == "ssvae" else None)
-    state = None
+        batches = loader.unlabelled()
+        if name == "ssvae":
+            batches = batches.with_labelled(labelled)
+    trainer = Trainer(model, batches)
 
     def run(iterations):
-        nonlocal state
-        total = iterations + (state["step"] if state else 0)
-        kept = {}
-        train(
-            model,
-            batches,
-            total,
-            10**9,
-            save=lambda step, state: kept.update(state),
-            state=state,
-            bar_options={"file": open(os.devnull, "w"), "mininterval": 0.1},
-        )
-        state = kept
+        with tqdm(file=open(os.devnull, "w")) as bar:
+            trainer.train(trainer.step + iterations, 10**9, lambda step: None, bar=bar)
 
     return run, model, batches
 
@@ -270,7 +263,7 @@ def evaluate_plainly(name, folder, data_dir, source):
     data_dir = Path(data_dir)
     root = data_dir if source == "mnist" else data_dir / "synthetic"
     DataLoader(datasets.MNIST(root, train=True, transform=transforms.ToTensor()), batch_size=97)
-    _, subset, _ = data.get_mnist_data("cpu", True, data_dir, source, train_set=False)
+    subset = data.test_subset(data.read_mnist("test", data_dir, source))
     model = build(name)
     plain_methods(model, name)
     [path] = (Path(folder) / "checkpoints").glob(f"model={name}_*/model-00001.pt")
@@ -357,15 +350,15 @@ def evaluation_table(models, rounds, data_dir, source):
 
 def prepare(folder, data_dir):
     """Lay out the data of all models in one folder, and say which digits they are."""
-    from codebase import data, synthetic
+    from codebase import data
 
     folder, data_dir = Path(folder), Path(data_dir)
-    synthetic.make_house_numbers(folder)
-    source = data.find("mnist", "auto", data_dir)
+    data.read_svhn(folder, "synthetic")
+    source = data.find_or_download("mnist", "auto", data_dir)
     if source == "mnist":
         (folder / "MNIST").symlink_to((data_dir / "MNIST").resolve())
     else:
-        synthetic.make_digits(folder)
+        data.read_mnist("train", folder, "synthetic")
     print(source)
 
 

@@ -3,6 +3,7 @@
 import codecs
 import importlib
 import io
+import json
 import multiprocessing
 import os
 import resource
@@ -13,15 +14,19 @@ import tempfile
 import time
 from pathlib import Path
 
+import faults
 import pytest
 import torch
 
-from codebase import ROOT, checkpoints, figures, records, synthetic
+from codebase import ROOT, checkpoints, data, evaluate, figures
+from codebase.datasets import synthetic
 from codebase.models.vae import VAE
+from codebase.runs import records
 
 SCRIPTS = ("run_vae.py", "run_gmvae.py", "run_ssvae.py", "run_fsvae.py")
 # No test may depend on a network: where there is one, a proxy that is not there hides it.
 NO_NETWORK = {f"{scheme}_proxy": "http://127.0.0.1:9" for scheme in ("http", "https")}
+NOBODY = 65534 if os.name == "posix" and os.geteuid() == 0 else None  # root may do everything
 
 
 @pytest.fixture(scope="session")
@@ -30,8 +35,8 @@ def data_dir():
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
-        synthetic.make_digits(folder)
-        synthetic.make_house_numbers(folder)
+        data.read_mnist("train", folder, "synthetic")
+        data.read_svhn(folder, "synthetic")
         yield folder
 
 
@@ -63,6 +68,32 @@ def project(tmp_path) -> Path:
     return folder
 
 
+@pytest.fixture
+def public():
+    """A folder below which another user may read everything."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture
+def count(request):
+    """Notes how many attacks of a family were tried, for the summary; one that hurts fails."""
+
+    def note(family: str, tried: int) -> None:
+        request.node.user_properties.append(("attack", [family, tried]))
+
+    return note
+
+
+def pytest_terminal_summary(terminalreporter):
+    for report in terminalreporter.getreports("passed"):
+        for key, value in report.user_properties:
+            if key == "attack" and report.when == "call":
+                family, tried = value
+                terminalreporter.write_line(f"attack: {family}: {tried} tried, {tried} kept")
+
+
 def run_script(
     project: Path, *command, data_dir: Path | None = None, **options
 ) -> subprocess.CompletedProcess:
@@ -83,29 +114,29 @@ def run_script(
 
 # Child processes that start at once, because the server that forks them has imported everything.
 FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(["conftest", "run_vae", "matplotlib.figure"])
-
-
-def draw_few(folder: Path) -> None:
-    """In a child: draw 2,000 synthetic digits in the place of 70,000."""
-    synthetic.TRAIN_COUNTS, synthetic.TEST_COUNTS = (150,) * 10, (50,) * 10
-    synthetic.make_digits(folder)
+FORKSERVER.set_forkserver_preload(["conftest", "run_vae", "codebase.__main__", "matplotlib.figure"])
 
 
 class Child:
     """`python <script> <flags>` in a process that has imported everything already.
 
-    folder: where its checkpoints/, logs/ and output are; --data_dir and the like are flags
-    user: the user id it runs as
-    file_size: the most bytes that a file of its may have
+    Args:
+        folder: where its checkpoints/, logs/ and output are
+        script: a run script, or "codebase" for python -m codebase
+        flags: --data_dir and the like, and values
+        user: the user id it runs as
+        file_size, memory: the most bytes that a file of its, and its data, may have
+        whole_report: evaluate as often as a user's command does, not twice and to IWAE-10
+        fault: (number of the operation on files, kind): see `faults`
+        trace: file that gets the operations on files
     """
 
-    def __init__(self, folder: Path, script: str, *flags, user=None, file_size=None):
+    def __init__(self, folder: Path, script: str, *flags, **options):
         folder.mkdir(exist_ok=True)
         self.folder, self._outputs = folder, tempfile.TemporaryDirectory()
         os.chmod(self._outputs.name, 0o777)
-        arguments = (folder, self._outputs.name, script, [str(f) for f in flags], user, file_size)
-        self.process = FORKSERVER.Process(target=_main, args=arguments)
+        arguments = (folder, self._outputs.name, script, [str(f) for f in flags], options)
+        self.process = FORKSERVER.Process(target=_main, args=arguments, daemon=True)
         self.process.start()
 
     def finish(self) -> tuple[int, str, str]:
@@ -120,31 +151,82 @@ class Child:
             time.sleep(0.005)
 
 
-def _main(folder, outputs, script, flags, user, file_size) -> None:
+def draw_few(folder: Path) -> None:
+    """In a child: draw 2,000 synthetic digits instead of 70,000."""
+    synthetic.TRAIN_COUNTS, synthetic.TEST_COUNTS = (150,) * 10, (50,) * 10
+    synthetic.draw_digits(folder / "synthetic" / "MNIST" / "raw")
+
+
+def _main(folder, outputs, script, flags, options) -> None:
     os.environ |= NO_NETWORK
     checkpoints.CHECKPOINTS, records.LOGS = folder / "checkpoints", folder / "logs"
     sys.stdout = open(f"{outputs}/stdout", "w", buffering=1)
     sys.stderr = open(f"{outputs}/stderr", "w", buffering=1)
     sys.argv = [script, *flags]
     torch.set_num_threads(1)
-    if file_size is not None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
-    main = importlib.import_module(script.removesuffix(".py")).main
-    if user is not None:
+    if not options.get("whole_report"):
+        evaluate.REPEATS, evaluate.IMPORTANCE_WEIGHTS = 2, (1, 10)
+    for limit, name in ((resource.RLIMIT_FSIZE, "file_size"), (resource.RLIMIT_DATA, "memory")):
+        if name in options:
+            resource.setrlimit(limit, (options[name],) * 2)
+    module = "codebase.__main__" if script == "codebase" else script.removesuffix(".py")
+    main = importlib.import_module(module).main
+    if options.get("user") is not None:
         _import_what_is_imported_late()  # the user may have no access to those modules
-        os.setgid(user)
-        os.setuid(user)
+        os.setgid(options["user"])
+        os.setuid(options["user"])
+    if "fault" in options or "trace" in options:
+        _import_what_is_imported_late()
+        faults.install(folder, *options.get("fault", (0, "end")), options.get("trace"))
     main()
 
 
 def _import_what_is_imported_late() -> None:
     codecs.lookup("hex")
     importlib.import_module("tensorboardX")
-    figures.png(torch.zeros(3, 8, 8))
+    figures.png(figures.as_figure(figures.Picture(torch.zeros(3, 8, 8), "", ["x"])))
     file = io.BytesIO()
     torch.save(VAE().state_dict(), file)
     file.seek(0)
     torch.load(file, map_location="cpu", weights_only=True)
+
+
+def run_all(*children: Child) -> list[tuple[int, str, str]]:
+    """Wait for processes, which are to end well; returns what they printed."""
+    outputs = [child.finish() for child in children]
+    for status, _, stderr in outputs:
+        assert status == 0, stderr
+    return outputs
+
+
+def succeed(*arguments, **options) -> tuple[str, str]:
+    """Run a Child to its end, which is to be a good one: standard output, standard error."""
+    [(_, stdout, stderr)] = run_all(Child(*arguments, **options))
+    return stdout, stderr
+
+
+def refused(*arguments, **options) -> str:
+    """Run a Child that is to be refused in one line with exit status 2; returns the line."""
+    status, stdout, stderr = Child(*arguments, **options).finish()
+    lines = [line for line in stderr.splitlines() if line.strip() and line[0] != "*"]
+    lines = [line for line in lines if not line.startswith("replicates: ")]  # the bar
+    assert (status, stdout, len(lines)) == (2, "", 1), (status, stdout, stderr)
+    return lines[0]
+
+
+def report_lines(stdout: str) -> list[str]:
+    """The report, without the paths of pictures."""
+    return [line for line in stdout.splitlines() if not line.startswith("Picture: ")]
+
+
+def weights(path: Path) -> dict:
+    """What a file of weights, or a training state, holds."""
+    return torch.load(path, weights_only=True)
+
+
+def results(folder: Path, name: str) -> dict:
+    """A run's results.json."""
+    return json.loads((folder / "logs" / name / "results.json").read_text())
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -152,7 +234,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and "__pycache__" not in path.parts and ".locks" not in path.parts
     }
 
 

@@ -1,15 +1,21 @@
+"""Weights and training states on disk: what is refused, what loads, and that nothing is lost."""
+
 import collections
 import io
 import os
 import pickle
+import random
+import socket
+import tracemalloc
 import zipfile
 
 import pytest
 import torch
 from conftest import same_weights
 
-from codebase import checkpoints
+from codebase import UserError, checkpoints
 from codebase.checkpoints import CheckpointError, load_model_by_name, save_model_by_name
+from codebase.machine.files import write_atomically
 from codebase.models.vae import VAE
 
 STEP = 20
@@ -200,7 +206,7 @@ def test_saving_and_loading(folders):
     assert checkpoints.saved_steps("some model") == [7, 123_456]
     with pytest.raises(CheckpointError, match=r"model-00008.*\[7, 123456\]"):
         load_model_by_name(model, 8)
-    assert os.listdir(path.parent).sort() == ["model-00007.pt", "model-123456.pt"].sort()
+    assert sorted(os.listdir(path.parent)) == ["model-00007.pt", "model-123456.pt"]
 
 
 def test_names_cannot_leave_checkpoints(folders):
@@ -208,31 +214,154 @@ def test_names_cannot_leave_checkpoints(folders):
     outside = folders / "outside"
     outside.mkdir()
     (folders / "checkpoints" / "link").symlink_to(outside)
-    for name in ("../outside", "..", "", ".", "a/b", str(outside), "link", "x/../../outside"):
+    wrong = ("../outside", "..", "", ".", "a/b", str(outside), "link", "x/../../outside", ".locks")
+    for name in wrong:
         model = VAE(name=name)
         for act in (save_model_by_name, load_model_by_name):
-            with pytest.raises(CheckpointError, match="leads out of"):
+            with pytest.raises(UserError, match="leads out of"):
                 act(model, 1)
     assert os.listdir(outside) == []
 
 
 def test_a_write_that_fails_leaves_the_old_file(folders, monkeypatch):
     path = folders / "file"
-    checkpoints.write_atomically(path, b"old")
+    write_atomically(path, b"old")
 
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        checkpoints.write_atomically(path, b"new")
+        write_atomically(path, b"new")
     assert path.read_bytes() == b"old" and os.listdir(folders) == ["file"]
 
 
-@pytest.mark.parametrize("content", [b"", GOOD[:500], saved([1]), saved({"step": "x"}), saved({})])
+@pytest.mark.parametrize("content", [b"", GOOD[:500], saved([1]), saved(3)])
 def test_bad_training_states_are_refused(content, folders):
     path = checkpoints.run_folder("vae") / checkpoints.STATE_FILE
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match="training-state.pt"):
         checkpoints.load_training_state("vae")
+
+
+# What torch does not notice
+
+
+def flipped(content: bytes, bit: int) -> bytes:
+    wrong = bytearray(content)
+    wrong[bit // 8] ^= 1 << bit % 8
+    return bytes(wrong)
+
+
+def try_flips(path, count, seed):
+    """Flip one bit at a time: refused, or the same weights. Returns how many were refused."""
+    generator = random.Random(seed)
+    refused = 0
+    for _ in range(count):
+        path.write_bytes(flipped(GOOD, generator.randrange(8 * len(GOOD))))
+        model = VAE(z_dim=2)
+        before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+        try:
+            load_model_by_name(model, STEP)
+        except CheckpointError as error:
+            refused += 1
+            assert len(str(error).splitlines()) == 1
+            assert same_weights(model.state_dict(), before)
+        else:
+            assert same_weights(model.state_dict(), good_state())
+    return refused
+
+
+def test_flipped_bits_do_not_become_weights(path):
+    assert try_flips(path, 20, seed=0) > 15  # the rest hit padding
+
+
+@pytest.mark.attack
+def test_many_flipped_bits_do_not_become_weights(path, count):
+    assert try_flips(path, 400, seed=1) > 300
+    count("bit flips in weights", 400)
+
+
+def test_every_bit_of_the_archives_directory(path):
+    """What names, places and measures the records, at the end of the file."""
+    refused = 0
+    for bit in range(8 * (len(GOOD) - 120), 8 * len(GOOD), 5):
+        path.write_bytes(flipped(GOOD, bit))
+        model = VAE(z_dim=2)
+        try:
+            load_model_by_name(model, STEP)
+        except CheckpointError:
+            refused += 1
+        else:
+            assert same_weights(model.state_dict(), good_state()), bit
+    assert refused > 20
+
+
+def zip_bomb() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        with archive.open("archive/data/0", "w", force_zip64=True) as record:
+            for _ in range(110):
+                record.write(bytes(10 << 20))
+    return buffer.getvalue()
+
+
+def test_a_zip_bomb_is_not_unpacked(path):
+    path.write_bytes(zip_bomb())
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError, match="unpacked"):
+            load_model_by_name(VAE(z_dim=2), STEP)
+        assert tracemalloc.get_traced_memory()[1] < 50 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_file_that_is_too_large_is_not_read(path):
+    with open(path, "wb") as file:
+        file.truncate(3 << 30)  # a hole: no disk is used
+    with pytest.raises(CheckpointError, match="3,221,225,472 bytes"):
+        load_model_by_name(VAE(z_dim=2), STEP)
+
+
+@pytest.mark.parametrize("what", ["folder", "pipe", "device", "socket", "link in a circle"])
+def test_what_is_no_file_is_not_read(what, path):
+    if what == "folder":
+        path.mkdir()
+    elif what == "pipe":
+        os.mkfifo(path)
+    elif what == "device":
+        path.symlink_to("/dev/zero")
+    elif what == "socket":
+        server = socket.socket(socket.AF_UNIX)
+        previous = os.getcwd()
+        os.chdir(path.parent)  # a socket's path may have 108 bytes
+        server.bind(path.name)
+        os.chdir(previous)
+    else:
+        path.symlink_to(path)
+    with pytest.raises(CheckpointError) as caught:
+        load_model_by_name(VAE(z_dim=2), STEP)
+    assert str(path) in str(caught.value) and len(str(caught.value).splitlines()) == 1
+
+
+ODD_DTYPES = [
+    name
+    for name in (*("bits1x8", "bits2x4", "bits4x2", "bits8", "bits16"), "float4_e2m1fn_x2", "bool")
+    if hasattr(torch, name)
+]
+
+
+@pytest.mark.parametrize("dtype", ODD_DTYPES)
+def test_dtypes_without_arithmetic_are_refused(dtype, path):
+    odd = torch.zeros(300, dtype=torch.uint8).view(getattr(torch, dtype))
+    path.write_bytes(saved(good_state() | {BIAS: odd}))
+    with pytest.raises(CheckpointError, match=BIAS):
+        load_model_by_name(VAE(z_dim=2), STEP)
+
+
+def test_tensors_without_contents_are_refused(path):
+    path.write_bytes(saved(good_state() | {BIAS: torch.zeros(300, device="meta")}))
+    with pytest.raises(CheckpointError, match=BIAS):
+        load_model_by_name(VAE(z_dim=2), STEP)

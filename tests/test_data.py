@@ -1,3 +1,5 @@
+"""MNIST and SVHN, the fixed subsets, the synthetic digits, and files that are not sound."""
+
 import functools
 import gzip
 import hashlib
@@ -16,87 +18,11 @@ from conftest import FORKSERVER, contents, draw_few
 from torchvision import datasets
 from torchvision.datasets.mnist import read_image_file
 
-from codebase import data, synthetic
+from codebase import data
+from codebase.datasets import download, synthetic
+from codebase.datasets.checked import DataError
 
-MNIST_FILES = sorted(data.MNIST_MD5)
-
-
-# Minibatches
-
-
-def test_an_epoch_is_every_image_once_in_a_new_order():
-    torch.manual_seed(0)
-    images = torch.arange(250, dtype=torch.uint8)[:, None]
-    loader = data.Minibatches(images, torch.arange(250), batch_size=97, binarised=False)
-    epochs = [list(loader) for _ in range(2)]
-    assert len(loader) == 3 and [len(x) for x, _ in epochs[0]] == [97, 97, 56]
-    orders = [torch.cat([label for _, label in epoch]) for epoch in epochs]
-    assert not torch.equal(*orders)
-    for epoch, order in zip(epochs, orders, strict=True):
-        assert torch.equal(order.sort().values, torch.arange(250))
-        assert torch.equal(torch.cat([x for x, _ in epoch])[:, 0], order.float() / 255)
-
-
-def test_images_are_binarised_afresh_at_every_use():
-    torch.manual_seed(0)
-    grey = torch.tensor([[0, 51, 128, 255]], dtype=torch.uint8)
-    loader = data.Minibatches(grey.expand(20_000, -1), batch_size=20_000)
-    (first,), (second,) = next(iter(loader)), next(iter(loader))
-    assert first.unique().tolist() == [0, 1] and not torch.equal(first, second)
-    for x in (first, second):
-        error = (x.mean(0) - grey[0] / 255).abs()
-        assert error.max() < 4 * 0.5 / 20_000**0.5
-        assert error[0] == 0 and error[3] == 0  # what is certain is so
-
-
-def test_a_pixel_without_ink_is_never_drawn(monkeypatch):
-    """Not even where the uniform draw is 0, which happens once in 2²⁴ times."""
-    monkeypatch.setattr(torch, "rand_like", torch.zeros_like)
-    assert data.binarise(torch.tensor([0.0, 0.5, 1.0])).tolist() == [0, 1, 1]
-
-
-def test_labelled_images_go_with_every_minibatch():
-    torch.manual_seed(0)
-    xl, yl = torch.rand(10, 4), torch.eye(10)
-    loader = data.Minibatches(torch.zeros(30, 4, dtype=torch.uint8), torch.arange(30))
-    for x, xl_drawn, yl_drawn in loader.without_labels((xl, yl)):
-        assert x.shape == (30, 4) and torch.equal(yl_drawn, yl)
-        assert xl_drawn.unique().tolist() == [0, 1]
-    assert [len(batch) for batch in loader.without_labels()] == [1]
-
-
-@pytest.mark.parametrize("replicates", [None, 3])
-def test_minibatches_go_on_where_they_were(replicates):
-    def loader():
-        images = torch.randint(256, (50, 4), dtype=torch.uint8, generator=generator)
-        return data.Minibatches(images, torch.arange(50), batch_size=8, replicates=replicates)
-
-    generator = torch.Generator().manual_seed(0)
-    whole = loader()
-    torch.manual_seed(1)
-    iterator = iter(whole)
-    for _ in range(3):
-        next(iterator)
-    state, generator_state = whole.state_dict(), torch.get_rng_state()
-    rest = list(iterator) + list(whole)
-    generator.manual_seed(0)
-    resumed = loader()
-    resumed.load_state_dict(state)
-    torch.set_rng_state(generator_state)
-    again = list(resumed) + list(resumed)
-    assert len(rest) == len(again) == 4 + 7
-    for one, other in zip(rest, again, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
-
-
-def test_replicates_have_orders_of_their_own():
-    images = torch.arange(50, dtype=torch.uint8)[:, None]
-    loader = data.Minibatches(images, batch_size=20, binarised=False).replicated(3)
-    batches = [x for (x,) in loader]
-    assert [tuple(x.shape) for x in batches] == [(3, 20, 1), (3, 20, 1), (3, 10, 1)]
-    orders = torch.cat(batches, dim=1)[..., 0] * 255
-    assert not torch.equal(orders[0], orders[1])
-    assert all(torch.equal(o.sort().values.round(), torch.arange(50.0)) for o in orders)
+MNIST_FILES = sorted(download.MNIST_MD5)
 
 
 # The fixed subsets
@@ -125,23 +51,12 @@ def test_the_fixed_subsets(mnist_dir):
     assert torch.equal(xl[80:83], eights[[3918, 1167, 1684]].flatten(1) / 255)
 
 
-def test_without_the_training_set(data_dir):
-    whole, without = (
-        data.get_mnist_data("cpu", data_dir=data_dir, source="synthetic", train_set=train_set)
-        for train_set in (True, False)
-    )
-    assert len(whole[0]) == 619 and list(without[0]) == []
-    for one, other in zip((*whole[1], *whole[2]), (*without[1], *without[2]), strict=True):
-        assert torch.equal(one, other)
-
-
 def test_grey_levels_for_a_gaussian_likelihood(data_dir):
-    loader, (x, _), _ = data.get_mnist_data(
-        "cpu", data_dir=data_dir, source="synthetic", batch_size=500, binarised=False
-    )
-    assert len(x.unique()) > 50
-    batch, _ = next(iter(loader))
-    assert batch.shape == (500, 784) and len(batch.unique()) > 50
+    test = data.read_mnist("test", data_dir, "synthetic")
+    grey, labels = data.test_subset(test, binarised=False)
+    binary, same_labels = data.test_subset(test)
+    assert len(grey.unique()) > 50 and set(binary.unique().tolist()) == {0, 1}
+    assert torch.equal(labels, same_labels) and ((binary > 0) <= (grey > 0)).all()
 
 
 # SVHN, by torchvision's own reader on a small file in its format
@@ -154,9 +69,9 @@ def test_svhn(tmp_path, monkeypatch):
     path = tmp_path / "extra_32x32.mat"
     scipy.io.savemat(path, {"X": pixels, "y": labels})
     md5 = hashlib.md5(path.read_bytes()).hexdigest()
-    url, name, _ = datasets.SVHN.split_list["extra"]
-    monkeypatch.setitem(datasets.SVHN.split_list, "extra", [url, name, md5])
-    assert data.find("svhn", "auto", tmp_path) == "svhn"
+    [name] = download.SVHN_MD5
+    monkeypatch.setattr(download, "SVHN_MD5", {name: md5})
+    assert data.find_or_download("svhn", "auto", tmp_path) == "svhn"
     loader, (x, y), _ = data.get_svhn_data("cpu", tmp_path)
     torch.testing.assert_close(
         x[7].view(3, 32, 32), torch.from_numpy(pixels[..., 7]).permute(2, 0, 1) / 255
@@ -169,7 +84,7 @@ def test_svhn(tmp_path, monkeypatch):
     with open(path, "r+b") as file:
         file.seek(1000)
         file.write(b"\x00\x01")
-    with pytest.raises(data.DataError, match="damaged"):
+    with pytest.raises(DataError, match="damaged"):
         data.get_svhn_data("cpu", tmp_path)
 
 
@@ -188,7 +103,7 @@ def test_synthetic_digits_are_the_same_everywhere(data_dir, tmp_path, monkeypatc
     torch.set_num_threads(1 if threads > 1 else 2)
     try:
         monkeypatch.setattr(synthetic, "BLOCK", 100)
-        synthetic.make_digits(tmp_path)
+        synthetic.draw_digits(tmp_path / "synthetic" / "MNIST" / "raw")
     finally:
         torch.set_num_threads(threads)
     assert contents(tmp_path / "synthetic" / "MNIST") == contents(data_dir / "synthetic" / "MNIST")
@@ -252,20 +167,20 @@ def test_two_processes_draw_at_once(tmp_path):
 
 @pytest.fixture
 def no_network(monkeypatch):
-    monkeypatch.setattr(data, "_unreachable", lambda urls: "the network is down")
+    monkeypatch.setattr(download, "_unreachable", lambda urls: "the network is down")
 
 
 def test_auto_prefers_the_real_data(mnist_dir, no_network):
-    assert data.find("mnist", "auto", mnist_dir) == "mnist"
-    assert data.find("mnist", "mnist", mnist_dir) == "mnist"
-    assert data.find("mnist", "synthetic", mnist_dir) == "synthetic"
+    assert data.find_or_download("mnist", "auto", mnist_dir) == "mnist"
+    assert data.find_or_download("mnist", "mnist", mnist_dir) == "mnist"
+    assert data.find_or_download("mnist", "synthetic", mnist_dir) == "synthetic"
 
 
 def test_without_a_network(tmp_path, no_network, capsys):
     for dataset, name in (("mnist", "train-images-idx3-ubyte"), ("svhn", "extra_32x32.mat")):
-        assert data.find(dataset, "auto", tmp_path) == "synthetic"
-        with pytest.raises(data.DataError) as caught:
-            data.find(dataset, dataset, tmp_path)
+        assert data.find_or_download(dataset, "auto", tmp_path) == "synthetic"
+        with pytest.raises(DataError) as caught:
+            data.find_or_download(dataset, dataset, tmp_path)
         for message in (str(caught.value), capsys.readouterr().err):
             assert name in message and str(tmp_path) in message
             assert "the network is down" in message and len(message.strip().splitlines()) == 1
@@ -288,7 +203,7 @@ def some_mnist(tmp_path, monkeypatch):
             content = header.tobytes() + values.tobytes()
             (raw / name).write_bytes(content)
             md5[name] = hashlib.md5(content).hexdigest()
-    monkeypatch.setattr(data, "MNIST_MD5", md5)
+    monkeypatch.setattr(download, "MNIST_MD5", md5)
     return raw
 
 
@@ -308,19 +223,74 @@ def test_damaged_files_are_found(some_mnist, name, damage, no_network):
     else:
         content += b"\x00"
     path.write_bytes(content)
-    train = name.startswith("train")
-    with pytest.raises(data.DataError, match=f"{name} is damaged.*delete it"):
-        data._read_digits(some_mnist.parents[1], "mnist", train)
+    split, other = ("train", "test") if name.startswith("train") else ("test", "train")
+    with pytest.raises(DataError, match=f"{name} is damaged.*delete it"):
+        data.read_mnist(split, some_mnist.parents[1], "mnist")
     assert path.read_bytes() == content
-    data._read_digits(some_mnist.parents[1], "mnist", not train)  # the others are good
+    data.read_mnist(other, some_mnist.parents[1], "mnist")  # the others are good
 
 
-def test_damaged_synthetic_digits_are_found(data_dir, tmp_path):
+def test_damaged_synthetic_digits_are_drawn_again(data_dir, tmp_path):
+    """They are this program's own, and come out the same."""
     shutil.copytree(data_dir / "synthetic" / "MNIST", tmp_path / "synthetic" / "MNIST")
     path = tmp_path / "synthetic" / "MNIST" / "raw" / "t10k-labels-idx1-ubyte"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(data.DataError, match="t10k-labels-idx1-ubyte is damaged"):
-        data.get_mnist_data("cpu", data_dir=tmp_path, source="synthetic")
+    data.read_mnist("test", tmp_path, "synthetic")
+    assert contents(tmp_path / "synthetic") == {
+        key: value
+        for key, value in contents(data_dir / "synthetic").items()
+        if key.startswith("MNIST")
+    }
+
+
+def test_old_processed_files_are_not_read(some_mnist):
+    """torchvision of old kept a copy without a checksum beside the raw files, and prefers it."""
+    processed = some_mnist.parent / "processed"
+    processed.mkdir()
+    black = torch.zeros(10, 28, 28, dtype=torch.uint8), torch.zeros(10, dtype=torch.int64)
+    for name in ("training.pt", "test.pt"):
+        torch.save(black, processed / name)
+    images = data.read_mnist("train", some_mnist.parents[1], "mnist")
+    assert images.x.sum() > 0 and images.y.tolist() == list(range(10))
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_used(some_mnist, monkeypatch):
+    """What is used are the bytes that were checked, however often the file changes."""
+    path = some_mnist / "train-images-idx3-ubyte"
+    good = data.read_mnist("train", some_mnist.parents[1], "mnist").x
+    md5 = hashlib.md5
+
+    def change_and_hash(content, **options):
+        path.write_bytes(bytes(len(content)))
+        return md5(content, **options)
+
+    monkeypatch.setattr(hashlib, "md5", change_and_hash)
+    assert torch.equal(data.read_mnist("train", some_mnist.parents[1], "mnist").x, good)
+    with pytest.raises(DataError, match="damaged"):
+        data.read_mnist("train", some_mnist.parents[1], "mnist")
+
+
+@pytest.mark.parametrize("what", ["folder", "pipe", "link to a folder", "link in a circle"])
+def test_what_is_no_file_is_not_read(what, some_mnist, no_network):
+    path = some_mnist / "t10k-images-idx3-ubyte"
+    path.unlink()
+    if what == "folder":
+        path.mkdir()
+    elif what == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(some_mnist if what == "link to a folder" else path)
+    with pytest.raises(DataError) as caught:
+        data.read_mnist("test", some_mnist.parents[1], "mnist")
+    assert str(path) in str(caught.value) and len(str(caught.value).splitlines()) == 1
+
+
+def test_a_data_folder_that_is_a_file(tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    for source in ("auto", "mnist", "synthetic"):
+        with pytest.raises(DataError, match="it is no folder"):
+            data.find_or_download("mnist", source, file)
 
 
 # Downloading, from a server of the tests' own
@@ -339,7 +309,7 @@ def mirror(some_mnist, tmp_path, monkeypatch):
     served = tmp_path / "served"
     served.mkdir()
     resources = []
-    for name in data.MNIST_MD5:
+    for name in download.MNIST_MD5:
         archive = gzip.compress((some_mnist / name).read_bytes())
         (served / f"{name}.gz").write_bytes(archive)
         resources.append((f"{name}.gz", hashlib.md5(archive).hexdigest()))
@@ -358,14 +328,14 @@ def mirror(some_mnist, tmp_path, monkeypatch):
 
 def test_download(mirror, some_mnist, tmp_path):
     empty = tmp_path / "empty"
-    assert data.find("mnist", "auto", empty) == "mnist"
+    assert data.find_or_download("mnist", "auto", empty) == "mnist"
     assert contents(empty) == {f"MNIST/raw/{n}": (some_mnist / n).read_bytes() for n in MNIST_FILES}
 
 
 def test_two_downloads_at_once(mirror, tmp_path):
     empty, found = tmp_path / "empty", []
     threads = [
-        threading.Thread(target=lambda: found.append(data.find("mnist", "auto", empty)))
+        threading.Thread(target=lambda: found.append(data.find_or_download("mnist", "auto", empty)))
         for _ in range(2)
     ]
     for thread in threads:
@@ -380,16 +350,16 @@ def test_a_download_that_breaks_off_leaves_nothing(mirror, tmp_path, capsys):
     archive = mirror / "t10k-images-idx3-ubyte.gz"
     archive.write_bytes(archive.read_bytes()[:-10])
     empty = tmp_path / "empty"
-    assert data.find("mnist", "auto", empty) == "synthetic"
+    assert data.find_or_download("mnist", "auto", empty) == "synthetic"
     assert contents(empty) == {} and "t10k-images-idx3-ubyte" in capsys.readouterr().err
-    with pytest.raises(data.DataError):
-        data.find("mnist", "mnist", empty)
+    with pytest.raises(DataError):
+        data.find_or_download("mnist", "mnist", empty)
 
 
 def test_archives_brought_by_hand_need_no_network(mirror, some_mnist, tmp_path, no_network):
     by_hand = tmp_path / "by hand"
     shutil.copytree(mirror, by_hand / "MNIST" / "raw")
-    assert data.find("mnist", "mnist", by_hand) == "mnist"
+    assert data.find_or_download("mnist", "mnist", by_hand) == "mnist"
     for name in MNIST_FILES:
         assert (by_hand / "MNIST" / "raw" / name).read_bytes() == (some_mnist / name).read_bytes()
 
@@ -399,16 +369,16 @@ def test_a_dead_network_costs_little(tmp_path, monkeypatch, mirror):
     silent = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
     monkeypatch.setattr(datasets.MNIST, "mirrors", [url, url])
-    monkeypatch.setattr(data, "NETWORK_TIMEOUT", 1)
+    monkeypatch.setattr(download, "NETWORK_TIMEOUT", 1)
     started = time.monotonic()
-    assert data.find("mnist", "auto", tmp_path / "empty") == "synthetic"
+    assert data.find_or_download("mnist", "auto", tmp_path / "empty") == "synthetic"
     assert time.monotonic() - started < 4
     silent.close()
 
 
 def test_names_that_never_resolve_cost_little(tmp_path, monkeypatch, capsys):
     """Looking up a name has no timeout of its own."""
-    monkeypatch.setattr(data, "NETWORK_TIMEOUT", 1)
+    monkeypatch.setattr(download, "NETWORK_TIMEOUT", 1)
 
     def never(*arguments, **options):
         time.sleep(60)
@@ -418,5 +388,5 @@ def test_names_that_never_resolve_cost_little(tmp_path, monkeypatch, capsys):
     for scheme in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.delenv(scheme, raising=False)
     started = time.monotonic()
-    assert data.find("mnist", "auto", tmp_path) == "synthetic"
+    assert data.find_or_download("mnist", "auto", tmp_path) == "synthetic"
     assert time.monotonic() - started < 5 and "no answer" in capsys.readouterr().err

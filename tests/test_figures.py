@@ -5,36 +5,39 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import Child, same_weights
+from conftest import Child, refused, same_weights, succeed, weights
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
-from codebase import data, figures, records, run
+from codebase import data, figures
 from codebase.models.fsvae import FSVAE
 from codebase.models.gmvae import GMVAE
+from codebase.models.likelihoods import Gaussian
 from codebase.models.ssvae import SSVAE
 from codebase.models.vae import VAE
+from codebase.runs import records, run
+from codebase.runs.experiment import EXPERIMENTS
+from codebase.runs.history import restored
+from codebase.runs.wanted import Settings, Wanted
 
-EDGE = 2  # pixels of make_grid's border
+EDGE = figures.EDGE
 
 
-def cells(path, rows, columns, shape):
+def cells(path, rows, columns, shape, labelled=False):
     """A sheet's pictures: (rows, columns, height, width, 3) in [0, 1]."""
-    sheet = np.asarray(Image.open(path), dtype=np.float32) / 255
-    height, width = shape
-    assert sheet.shape == (EDGE + rows * (height + EDGE), EDGE + columns * (width + EDGE), 3)
+    sheet = np.asarray(Image.open(path).convert("RGB"), dtype=np.float32) / 255
+    height, width = (EDGE + n * (s + EDGE) for n, s in zip((rows, columns), shape, strict=True))
+    margin = figures.MARGIN if labelled else EDGE
+    scale = (sheet.shape[1] - margin) // width
+    assert sheet.shape == (figures.HEAD + scale * height, margin + scale * width, 3)
+    assert margin + scale * width <= figures.SCREEN < margin + (scale + 1) * width
+    grid = sheet[figures.HEAD :: scale, margin::scale]
+    assert (grid == sheet[figures.HEAD + scale - 1 :: scale, margin + scale - 1 :: scale]).all()
+    tops, lefts = (
+        EDGE + np.arange(n) * (s + EDGE) for n, s in zip((rows, columns), shape, strict=True)
+    )
     return np.stack(
-        [
-            np.stack(
-                [
-                    sheet[EDGE + i * (height + EDGE) :, EDGE + j * (width + EDGE) :][
-                        :height, :width
-                    ]
-                    for j in range(columns)
-                ]
-            )
-            for i in range(rows)
-        ]
+        [np.stack([grid[t : t + shape[0], x : x + shape[1]] for x in lefts]) for t in tops]
     )
 
 
@@ -75,7 +78,7 @@ def test_a_sheet_has_a_class_in_each_row(ssvae_run):
     folder, name, stdout = ssvae_run
     path = folder / "logs" / name / "samples.png"
     assert f"Picture: {path}" in stdout
-    x = torch.from_numpy(cells(path, 10, 20, (28, 28))[..., 0]).flatten(2)
+    x = torch.from_numpy(cells(path, 10, 20, (28, 28), labelled=True)[..., 0]).flatten(2)
     model = SSVAE(name=name)
     weights = folder / "checkpoints" / name / "model-00800.pt"
     model.load_state_dict(torch.load(weights, weights_only=True))
@@ -89,20 +92,25 @@ def test_a_sheet_for_every_save(ssvae_run):
     folder, name, _ = ssvae_run
     logs = folder / "logs" / name
     assert sorted(path.name for path in logs.glob("*.png")) == [
+        "curves.png",
         "reconstructions.png",
         "samples-00300.png",
         "samples-00600.png",
         "samples-00800.png",
         "samples.png",
+        "traversal.png",
     ]
-    last, final = (cells(logs / n, 10, 20, (28, 28)) for n in ("samples-00800.png", "samples.png"))
+    first, last, final = (
+        cells(logs / name, 10, 20, (28, 28), labelled=True)
+        for name in ("samples-00300.png", "samples-00800.png", "samples.png")
+    )
     assert (last == final).all()  # the same z each time
-    assert not (last == cells(logs / "samples-00300.png", 10, 20, (28, 28))).all()
+    assert not (last == first).all()
 
 
 def test_reconstructions_lie_under_the_images(ssvae_run, data_dir):
     folder, name, _ = ssvae_run
-    rows = cells(folder / "logs" / name / "reconstructions.png", 10, 20, (28, 28))[..., 0]
+    rows = cells(folder / "logs" / name / "reconstructions.png", 10, 20, (28, 28), True)[..., 0]
     originals, copies = rows[::2].reshape(100, -1), rows[1::2].reshape(100, -1)
     assert set(np.unique(originals)) == {0, 1}  # binarised, as the model sees them
     _, _, (x, y) = data.get_mnist_data("cpu", True, data_dir, "synthetic")
@@ -122,11 +130,22 @@ def test_events(ssvae_run):
         assert [step for step, _ in scalars[tag]] == list(range(50, 801, 50)), tag
     assert scalars["train/loss"][-1][1] < scalars["train/loss"][0][1]
     values = [(event.step, value) for event in events_of(logs) for value in event.summary.value]
-    assert [step for step, value in values if value.HasField("image")] == [300, 600, 800]
+    images = [(value.tag, step) for step, value in values if value.HasField("image")]
+    sheets = [("samples", step) for step in (300, 600, 800, 800)]
+    assert sorted(images) == [("reconstructions", 800), *sheets, ("traversal", 800)]
+    for tag in ("test/elbo", "test/kl_z", "test/kl_y", "test/rec"):
+        assert [step for step, _ in scalars[tag]] == [300, 600, 800], tag
+    for (_, elbo), *terms in zip(
+        *(scalars[f"test/{tag}"] for tag in ("elbo", "kl_z", "kl_y", "rec")), strict=True
+    ):
+        assert -elbo == pytest.approx(sum(value for _, value in terms), rel=1e-5)
+    assert scalars["test/elbo"][-1][1] > scalars["test/elbo"][0][1]
     texts = [value.tensor.string_val[0] for _, value in values if value.tag.startswith("data")]
     assert texts == [b"synthetic"]
 
-    accuracy = json.loads((logs / "results.json").read_text())["figures"]["accuracy"]
+    results = json.loads((logs / "results.json").read_text())
+    accuracy = results["figures"]["accuracy"]
+    assert len(results["accuracy by class"]) == 10
     [(_, recorded)] = scalars_of(logs / "hparams")["final/accuracy"]
     assert abs(recorded - accuracy) < 1e-6
     [embedding] = logs.glob("*/posterior_means")
@@ -137,20 +156,42 @@ def test_events(ssvae_run):
     assert "posterior_means" in (logs / "projector_config.pbtxt").read_text()
 
 
+def rgb(colour):
+    return [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+
+
 @pytest.mark.parametrize("script", ["run_vae.py", "run_gmvae.py"])
 def test_the_latent_plane(script, data_dir, tmp_path):
     flags = ("--data_dir", data_dir, "--data", "synthetic", "--iter_max", 20, "--z", 2)
-    child = Child(tmp_path, script, *flags, "--sheet", "4x6")
-    status, stdout, stderr = child.finish()
-    assert status == 0 and "not drawn" not in stderr, stderr
-    [logs] = (tmp_path / "logs").iterdir()
+    stdout, stderr = succeed(tmp_path, script, *flags, "--sheet", "4x6")
+    assert "not written" not in stderr, stderr
+    [logs] = (tmp_path / "logs").glob("model=*")
     assert cells(logs / "samples.png", 4, 6, (28, 28)).max() > 0
-    grid = cells(logs / "manifold.png", 20, 20, (28, 28))
-    assert not (grid[0, 0] == grid[-1, -1]).all()
     plane = np.asarray(Image.open(logs / "latent.png").convert("RGB")).reshape(-1, 3)
-    for digit_colour in ((31, 119, 180), (255, 127, 14)):  # matplotlib's C0 and C1
-        assert (np.abs(plane.astype(int) - digit_colour).sum(1) < 90).sum() > 20
-    assert "latent.png" in stdout and "manifold.png" in stdout
+    for colour in figures.PALETTE:
+        assert (np.abs(plane.astype(int) - rgb(colour)).sum(1) < 90).sum() > 20
+    assert "latent.png" in stdout and "manifold.png" in stdout and "traversal" not in stdout
+    tags = {value.tag for event in events_of(logs) for value in event.summary.value}
+    assert {"latent", "manifold", "reconstructions", "samples"} <= tags
+
+
+def test_no_digit_hides_another():
+    """The points are drawn in an order that does not depend on their digits; all are there."""
+    torch.manual_seed(0)
+    model, x = VAE(z_dim=2), torch.rand(500, 784)
+    labels = torch.arange(500) // 50
+    figure = figures.latent_plane(model, x, labels, "a heading")
+    [axes] = figure.axes
+    points = axes.collections[0]
+    assert len(points.get_offsets()) == 500 and axes.get_title().startswith("a heading\n")
+    blue = [
+        tuple(colour[:3]) == tuple(points.get_facecolors()[0][:3])
+        for colour in points.get_facecolors()
+    ]
+    assert sum(blue) == 50 and sum(a != b for a, b in zip(blue, blue[1:], strict=False)) > 40
+    means = figures.posterior_means(model, x, labels)
+    low, high = means.amin(0).tolist(), means.amax(0).tolist()
+    assert axes.get_xlim()[1] - axes.get_xlim()[0] == pytest.approx(high[0] - low[0], rel=0.5)
 
 
 @torch.no_grad()
@@ -158,7 +199,7 @@ def test_the_manifold_spans_the_posterior_means():
     """z_1 to the right and z_2 upwards, from the least to the greatest, by quantiles."""
 
     class Plane(VAE):
-        def infer_latents(self, x, y):
+        def infer_latents(self, x):
             return (x[:, :2] * 10,)
 
         def compute_mean_given(self, z, y=None):
@@ -167,26 +208,122 @@ def test_the_manifold_spans_the_posterior_means():
     x = torch.zeros(5, 784)
     x[:, 0] = torch.tensor([0.9, 0.1, 0.2, 0.3, 0.4])
     x[:, 1] = torch.tensor([1.0, 0.5, 0.0, 0.6, 0.7])
-    model = Plane(z_dim=2)
-    model.binary = False
-    image = figures.manifold(model, x, torch.zeros(5, dtype=torch.int64), size=5)[0]
-    z_1, z_2 = (image[EDGE :: 28 + EDGE, EDGE + i :: 28 + EDGE][:5, :5] for i in (0, 1))
+    model, labels = Plane(z_dim=2, likelihood=Gaussian(1)), torch.zeros(5, dtype=torch.int64)
+    z, image = figures.manifold_grid(model, figures.posterior_means(model, x, labels), 5)
+    z_1, z_2 = (image[0, EDGE :: 28 + EDGE, EDGE + i :: 28 + EDGE][:5, :5] for i in (0, 1))
     torch.testing.assert_close(z_1, x[:, 0].sort().values.expand(5, 5))
     torch.testing.assert_close(z_2, x[:, 1].sort(descending=True).values[:, None].expand(5, 5))
+    torch.testing.assert_close(z[..., 0], 10 * z_1)
+    [axes] = figures.manifold(model, x, labels, size=5).axes
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == [
+        "1.0",
+        "2.0",
+        "3.0",
+        "4.0",
+        "9.0",
+    ]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == [
+        "0.0",
+        "5.0",
+        "6.0",
+        "7.0",
+        "10.0",
+    ]
+
+
+@torch.no_grad()
+def test_a_traversal_shows_the_most_used_dimensions_first():
+    class Used(VAE):
+        def infer_latents(self, x):
+            return (torch.stack([0 * x[:, 0], x[:, 0], 3 * x[:, 1], x[:, 2] / 9], dim=1),)
+
+        def compute_mean_given(self, z, y=None):
+            return torch.cat([(z + 3) / 6, torch.zeros(*z.shape[:-1], 780)], dim=-1)
+
+    torch.manual_seed(0)
+    x = torch.rand(100, 784)
+    picture = figures.traversal(Used(z_dim=4, likelihood=Gaussian(1)), x, torch.eye(10)[:1], 3)
+    assert [row.split(",")[0] for row in picture.rows] == ["z_3", "z_2", "z_4"]
+    steps = picture.grid[0, EDGE, EDGE + 2 :: 28 + EDGE][:21] * 6 - 3  # the first row's own pixel
+    torch.testing.assert_close(steps, torch.linspace(-3, 3, 21))
+    other = picture.grid[0, EDGE + 28 + EDGE, EDGE + 2 :: 28 + EDGE][:21] * 6 - 3
+    torch.testing.assert_close(other, (3 * x[50, 1]).expand(21))  # elsewhere it stays
+
+
+def test_curves():
+    history = {
+        "train": torch.tensor([[50.0, 200, 10, 190], [100, 150, 12, 138], [150, 140, 13, 127]]),
+        "test": torch.tensor([[100.0, 151, 12, 139], [150, 141, 13, 128]]),
+    }
+    figure = figures.curves(history, "a run")
+    assert [axes.get_title() for axes in figure.axes] == ["NELBO", "KL", "Rec"]
+    for i, axes in enumerate(figure.axes, start=1):
+        for line, rows in zip(axes.lines, history.values(), strict=True):
+            assert line.get_xdata().tolist() == rows[:, 0].tolist()
+            assert line.get_ydata().tolist() == rows[:, i].tolist()
+
+
+def test_curves_of_a_resumed_run_are_those_of_the_whole(tmp_path, data_dir):
+    """The history lies in the training state."""
+    flags = ("--data", "synthetic", "--data_dir", data_dir, "--iter_save", 50, "--sheet", "2x2")
+    succeed(tmp_path / "whole", "run_vae.py", *flags, "--iter_max", 150)
+    for iterations in (70, 100, 150):
+        more = ("--resume", 1, "--iter_max", iterations)
+        succeed(tmp_path / "parts", "run_vae.py", *flags, *more)
+    name = "model=vae_z=10_run=0000_data=synthetic"
+    whole, parts = (
+        weights(tmp_path / folder / "checkpoints" / name / "training-state.pt")["history"][0]
+        for folder in ("whole", "parts")
+    )
+    assert torch.equal(whole["train"], parts["train"]) and len(whole["train"]) == 3
+    assert torch.equal(whole["test"][:, 0], torch.tensor([50.0, 100, 150]).double())
+    assert set(map(tuple, whole["test"].tolist())) <= set(map(tuple, parts["test"].tolist()))
+
+
+@pytest.mark.parametrize(
+    "states",
+    [
+        None,
+        [],
+        [{}],
+        [{"train": 3, "test": 3}],
+        [{"train": torch.zeros(2, 3).double(), "test": torch.zeros(0, 4).double()}],
+        [{"train": torch.zeros(2, 4), "test": torch.zeros(0, 4)}],
+        [{"train": torch.zeros(2, 4).double(), "test": torch.zeros(0, 4).double()}],
+        [{"train": torch.full((1, 4), 9.0).double(), "test": torch.zeros(0, 4).double()}],
+        [{"train": torch.full((1, 4), torch.nan).double(), "test": torch.zeros(0, 4).double()}],
+    ],
+)
+def test_histories_that_cannot_be(states):
+    with pytest.raises(ValueError, match="history"):
+        restored(states, 1, 8)
 
 
 def test_house_numbers_in_colour(data_dir, tmp_path):
     flags = ("--data_dir", data_dir, "--data", "synthetic", "--iter_max", 60)
-    status, stdout, stderr = Child(tmp_path, "run_fsvae.py", *flags).finish()
-    assert status == 0, stderr
-    [logs] = (tmp_path / "logs").iterdir()
-    sheet = cells(logs / "samples.png", 10, 20, (32, 32))
+    succeed(tmp_path, "run_fsvae.py", *flags)
+    [logs] = (tmp_path / "logs").glob("model=*")
+    sheet = cells(logs / "samples.png", 10, 20, (32, 32), labelled=True)
     assert np.abs(sheet[..., 0] - sheet[..., 2]).max() > 0.02  # in colour
     style_apart = np.abs(sheet - sheet.mean(1, keepdims=True)).mean()
     content_apart = np.abs(sheet - sheet.mean(0, keepdims=True)).mean()
     assert style_apart > content_apart  # a column's style is its colour; its digit is a detail
-    rows = cells(logs / "reconstructions.png", 10, 20, (32, 32))
+    rows = cells(logs / "reconstructions.png", 10, 20, (32, 32), labelled=True)
     assert np.abs(rows[::2] - rows[1::2]).mean() < np.abs(rows[::2] - rows[1::2][::-1]).mean()
+
+
+def test_a_comparison_of_runs(data_dir, tmp_path):
+    base = ("--data_dir", data_dir, "--data", "synthetic", "--iter_max", 5, "--sheet", "2x2")
+    for beta in (1, 4):
+        succeed(tmp_path, "run_vae.py", *base, "--beta", beta)
+    name = "model=vae_z=10_run=0000_data=synthetic"
+    command = ("codebase", "compare", name, f"{name}_beta=4", "--data_dir", data_dir)
+    out = tmp_path / "beta.png"
+    succeed(tmp_path, *command, "--labels", "B = 1", "B = 4", "--out", out)
+    rows = cells(out, 3, 20, (28, 28), labelled=True)
+    assert not (rows[1] == rows[2]).all() and set(np.unique(rows[0])) == {0, 1}
+    assert "--labels" in refused(tmp_path, *command, "--labels", "B = 1")
+    assert "does not exist" in refused(tmp_path, *command[:2], "nothing")
 
 
 @pytest.mark.parametrize("model", [VAE, GMVAE, SSVAE, FSVAE])
@@ -194,44 +331,41 @@ def test_drawing_leaves_the_runs_draws_alone(model):
     model = model()
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    with figures.own_draws(torch.device("cpu")):
-        first = figures.sample_sheet(model)
+    with figures.isolated_draws(torch.device("cpu")):
+        first = figures.sample_sheet(model).grid
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(1)
-    with figures.own_draws(torch.device("cpu")):
-        assert torch.equal(figures.sample_sheet(model), first)
+    with figures.isolated_draws(torch.device("cpu")):
+        assert torch.equal(figures.sample_sheet(model).grid, first)
 
 
 def test_a_run_whose_pictures_fail_is_the_same_run(folders, data_dir, monkeypatch, capsys):
     """Bit for bit the weights and figures of the run with pictures; and a warning."""
-    import run_vae
-    from codebase import cli
-
-    experiments = []
-    monkeypatch.setattr(
-        cli, "main", lambda flags, experiment: experiments.append((flags, experiment))
+    wanted = Wanted(EXPERIMENTS["vae"], {"data": "synthetic"})
+    settings = Settings(
+        iter_max=60,
+        iter_save=20,
+        device=torch.device("cpu"),
+        threads=1,
+        data_dir=data_dir,
+        sheet=(2, 2),
     )
-    run_vae.main()
-    flags, experiment = experiments[0]
-    words = ["--data", "synthetic", "--data_dir", str(data_dir), "--iter_max", "60"]
-    args = flags.parse_args([*words, "--iter_save", "20", "--overwrite", "1"])
-    name = "model=vae_z=10_run=0000_data=synthetic"
+    path = folders / "checkpoints" / wanted.run("synthetic").name / "model-00060.pt"
     outcomes = []
     for broken in (False, True):
         if broken:
-            monkeypatch.setattr(figures, "make_grid", None)
-        figure = run.run(args, experiment, {"disable": True})
-        path = folders / "checkpoints" / name / "model-00060.pt"
-        outcomes.append((figure, torch.load(path, weights_only=True), capsys.readouterr()))
+            monkeypatch.setattr(figures, "png", None)
+        figure = run.train(wanted, settings, "overwrite")
+        outcomes.append((figure, weights(path), capsys.readouterr()))
     (figures_1, weights_1, output_1), (figures_2, weights_2, output_2) = outcomes
     assert figures_1 == figures_2 and same_weights(weights_1, weights_2)
     assert "Picture:" in output_1.out and "Picture:" not in output_2.out
-    assert "warning: samples.png not drawn" in output_2.err
+    assert "warning: samples.png not written" in output_2.err
     assert "warning" not in output_1.err
 
 
 def test_events_that_cannot_be_written_do_not_end_the_run(folders, monkeypatch, capsys):
-    with records.Events("a run") as events:
+    with records.Events(folders / "logs" / "a run") as events:
         events.scalars(1, {"loss": 1.0})
         monkeypatch.setattr(type(events._writer), "add_scalar", _full_disk)
         events.scalars(2, {"loss": 1.0})

@@ -1,3 +1,5 @@
+"""Replicates: shared out, resumed, completed, and as one ensemble; what dies costs nothing."""
+
 import csv
 import json
 import math
@@ -9,91 +11,17 @@ import sys
 import time
 
 import pytest
-import torch
-from conftest import NO_NETWORK, Child, contents, same_weights
-
-from codebase import records, table
-from codebase.table import PUBLISHED
-
-
-def results_of(*values, name="model=vae_z=10", iterations=20_000, **other):
-    """Results as runs leave them: each value is a NELBO."""
-    return [
-        {
-            "name": f"{name}_run={run:04d}",
-            "data": "mnist",
-            "iterations": iterations,
-            "flags": {"batch_size": 97},
-            "figures": {"NELBO": value},
-        }
-        | other
-        for run, value in enumerate(values)
-    ]
-
-
-# The table
-
-
-def test_rows():
-    [row] = table.rows({"model=vae_z=10": results_of(101.0, 102.0, 103.0)})
-    assert (row["figure"], row["n"], row["mean"], row["sd"]) == ("NELBO", 3, 102.0, 1.0)
-    assert math.isclose(row["se"], 1 / math.sqrt(3))
-    assert (row["published"], row["published sd"]) == (101.5, 0.55)
-    assert math.isclose(row["difference"], 0.5 / 0.55)
-
-
-def test_what_is_not_comparable_is_not_compared():
-    for other in (
-        {"data": "synthetic"},
-        {"iterations": 300},
-        {"flags": {"batch_size": 2056}},
-        {"name": "model=vae_z=10", "iterations": 19_999},
-    ):
-        [row] = table.rows({"model=vae_z=10": results_of(101.0, **other)})
-        assert row["published"] is None and row["difference"] is None and row["sd"] is None
-    [row] = table.rows({"model=vae_z=02": results_of(150.0)})
-    assert row["published"] is None
-
-
-def test_published_figures():
-    """To the letter of the homework's table; a single run has no deviation."""
-    assert PUBLISHED["model=vae_z=10"]["IWAE-1000"] == (95.62, 0.42)
-    assert PUBLISHED["model=gmvae_z=10_k=500"]["NELBO"] == (97.22, 0.54)
-    assert PUBLISHED["model=ssvae_gw=000_cw=100"] == {"accuracy": (0.735, None)}
-    run = results_of(0.0, name="model=ssvae_gw=000_cw=100", iterations=30_000)
-    run[0]["figures"] = {"accuracy": 0.7442}
-    text = table.markdown(table.rows({"model=ssvae_gw=000_cw=100": run}))
-    assert "| ssvae_gw=000_cw=100 | accuracy | 0.7442 |  | 1 | 0.7350 |  |" in text
-
-
-def test_the_whole_table(folders, capsys):
-    for result in (
-        *results_of(101.0, 102.0),
-        *results_of(99.0, name="model=gmvae_z=10_k=500"),
-        *results_of(99.0, name="model=vae_z=10", iterations=5, name_of_run="short"),
-    ):
-        name = result["name"]
-        if "name_of_run" in result:
-            name = "model=vae_z=10_run=0007"
-        records.write_results(name, result)
-    (records.LOGS / "model=vae_z=10_run=0008").mkdir()
-    (records.LOGS / "model=vae_z=10_run=0008" / "results.json").write_text("{broken")
-    table.main()
-    text = capsys.readouterr().out
-    assert "| vae_z=10 | NELBO | 101.50 ± 0.71 | 0.500 | 2 | 101.50 ± 0.55 | +0.0 |" in text
-    assert "| gmvae_z=10_k=500 | NELBO | 99.00 |  | 1 | 97.22 ± 0.54 | +3.3 |" in text
-    assert "binarisation" in text
-    assert (records.LOGS / "table.md").read_text() == text
-    rows = list(csv.DictReader((records.LOGS / "table.csv").read_text().splitlines()))
-    assert [float(row["mean"]) for row in rows] == [101.5, 99.0]
-
-
-def test_no_results(folders):
-    with pytest.raises(SystemExit, match="no results"):
-        table.main()
-
-
-# Replicates
+from conftest import (
+    NO_NETWORK,
+    Child,
+    contents,
+    refused,
+    results,
+    run_all,
+    same_weights,
+    succeed,
+    weights,
+)
 
 
 def lines_of(text, n):
@@ -103,7 +31,7 @@ def lines_of(text, n):
 @pytest.fixture
 def flags(data_dir):
     common = ("--data", "synthetic", "--data_dir", data_dir, "--iter_max", 12, "--iter_save", 5)
-    return (*common, "--replicates", 3)
+    return (*common, "--sheet", "2x2", "--replicates", 3)
 
 
 GROUP = "model=vae_z=10"
@@ -115,83 +43,115 @@ def name_of(run):
 
 def test_replicates(tmp_path, flags):
     """Three runs, the second of them interrupted before, the third done already."""
-    single = (*flags[:-2], "--run", 2)
-    assert Child(tmp_path, "run_vae.py", *single).finish()[0] == 0
+    succeed(tmp_path, "run_vae.py", *flags[:-2], "--run", 2)
     done_before = (tmp_path / "logs" / name_of(2) / "results.json").stat().st_mtime_ns
-    longer = (*flags[:4], "--iter_max", 5, "--run", 1)
-    assert Child(tmp_path, "run_vae.py", *longer).finish()[0] == 0
-    status, stdout, stderr = Child(tmp_path, "run_vae.py", *flags).finish()
-    assert status == 0, stderr
+    succeed(tmp_path, "run_vae.py", *flags[:4], "--iter_max", 5, "--run", 1)
+    stdout, stderr = succeed(tmp_path, "run_vae.py", *flags)
     assert (tmp_path / "logs" / name_of(2) / "results.json").stat().st_mtime_ns == done_before
-    assert len(lines_of(stdout, 3)) == 7 and "NELBO: " not in stdout
+    assert len(lines_of(stdout, 3)) == 5 and "NELBO: " not in stdout
     assert "replicates: 100%" in stderr
-    results = [
-        json.loads((tmp_path / "logs" / name_of(run) / "results.json").read_text())
-        for run in range(3)
-    ]
-    assert [result["seed"] for result in results] == [0, 1, 2]
-    rows = csv.DictReader(
-        (tmp_path / "logs" / f"{GROUP}_data=synthetic.csv").read_text().splitlines()
-    )
-    for row in rows:
-        values = [result["figures"][row["figure"]] for result in results]
+    found = [results(tmp_path, name_of(run)) for run in range(3)]
+    assert [one["seed"] for one in found] == [0, 1, 2]
+    table = (tmp_path / "logs" / f"{GROUP}_data=synthetic.csv").read_text()
+    for row in csv.DictReader(table.splitlines()):
+        values = [one["figures"][row["figure"]] for one in found]
         assert math.isclose(float(row["mean"]), sum(values) / 3)
         assert row["published"] == ""  # synthetic digits are not comparable
     assert (tmp_path / "logs" / f"{GROUP}_data=synthetic.md").read_text() == stdout
 
-    alone = tmp_path / "alone"
-    assert Child(alone, "run_vae.py", *flags[:-2], "--run", 1).finish()[0] == 0
+    succeed(tmp_path / "alone", "run_vae.py", *flags[:-2], "--run", 1)
     path = f"checkpoints/{name_of(1)}/model-00012.pt"
-    assert same_weights(torch.load(alone / path), torch.load(tmp_path / path))
+    assert same_weights(weights(tmp_path / "alone" / path), weights(tmp_path / path))
 
     before = contents(tmp_path / "checkpoints")
-    assert Child(tmp_path, "run_vae.py", *flags).finish()[1] == stdout  # nothing is done again
+    assert succeed(tmp_path, "run_vae.py", *flags)[0] == stdout  # nothing is done again
     assert contents(tmp_path / "checkpoints") == before
+
+
+def test_replicates_further_than_asked_for_are_refused(tmp_path, flags):
+    succeed(tmp_path, "run_vae.py", *flags)
+    before = contents(tmp_path)
+    line = refused(tmp_path, "run_vae.py", *flags, "--iter_max", 5)
+    assert "is at iteration 12 already" in line
+    assert contents(tmp_path) == before
 
 
 @pytest.mark.parametrize("script", ["run_vae.py", "run_gmvae.py", "run_ssvae.py", "run_fsvae.py"])
 def test_an_ensemble_leaves_ordinary_runs(script, tmp_path, flags):
-    status, stdout, stderr = Child(tmp_path, script, *flags, "--ensemble", 2).finish()
-    assert status == 0, stderr
+    """All that a run alone leaves: pictures, events, hparams, embeddings, its time."""
+    sheet = ("--sheet", "10x2")
+    stdout, _ = succeed(tmp_path, script, *flags, *sheet, "--ensemble", 2)
     assert lines_of(stdout, 3)
-    runs = sorted((tmp_path / "checkpoints").iterdir())
+    runs = sorted((tmp_path / "checkpoints").glob("model=*"))
     assert len(runs) == 3
-    weights = [torch.load(run / "model-00012.pt", weights_only=True) for run in runs]
-    assert not any(same_weights(weights[i], weights[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
-    for run in runs:
-        assert (run / "model-00010.pt").exists()
-        assert (tmp_path / "logs" / run.name / "samples.png").exists()
-    one = (*flags[:-2], "--run", 1, "--train", 0)
-    assert Child(tmp_path, script, *one).finish()[0] == 0
+    found = [weights(run / "model-00012.pt") for run in runs]
+    assert not any(same_weights(found[i], found[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+    for number, run in enumerate(runs):
+        logs = tmp_path / "logs" / run.name
+        assert (run / "model-00010.pt").exists() and (run / "run.json").exists()
+        names = {path.name for path in logs.iterdir()}
+        pictures = {"samples.png", "samples-00005.png", "samples-00010.png", "samples-00012.png"}
+        assert pictures | {"reconstructions.png", "hparams", "00012"} <= names
+        assert any(name.startswith("events.out.tfevents") for name in names)
+        recorded = results(tmp_path, run.name)
+        assert recorded["seconds"] > 0
+        assert recorded["together"] == ([0, 1] if number < 2 else [])
+    one = (*flags[:-2], *sheet, "--run", 1, "--train", 0)
+    stdout, _ = succeed(tmp_path, script, *one)
+    line = refused(tmp_path, script, *flags[:-2], *sheet, "--run", 1, "--resume", 1)
+    assert "--run 0 --replicates 2 --ensemble 2" in line
+
+
+def test_an_ensembles_members_log_their_own_losses(tmp_path, flags):
+    more = (*flags[:4], "--iter_max", 50, "--replicates", 2, "--ensemble", 2, "--sheet", "2x2")
+    succeed(tmp_path, "run_vae.py", *more)
+    from test_figures import scalars_of
+
+    losses = [scalars_of(tmp_path / "logs" / name_of(run))["train/loss"] for run in range(2)]
+    assert [step for step, _ in losses[0]] == [50] and losses[0] != losses[1]
 
 
 def test_an_interrupted_ensemble_goes_on(tmp_path, flags):
-    """To the weights of one that was not interrupted."""
-    flags = (*flags[:4], "--iter_max", 150, "--iter_save", 20, "--replicates", 2, "--ensemble", 2)
+    """To the weights of one that was not interrupted; without --ensemble, too."""
+    common = (*flags[:4], "--iter_max", 90, "--iter_save", 20, "--sheet", "2x2", "--replicates", 2)
     state = tmp_path / "run" / "checkpoints" / name_of(0) / "training-state.pt"
-    child = Child(tmp_path / "run", "run_vae.py", *flags)
-    child.wait_until(state.exists)
+    child = Child(tmp_path / "run", "run_vae.py", *common, "--ensemble", 2)
+    child.wait_until((state.parent / "model-00020.pt").exists)
     os.kill(child.process.pid, signal.SIGTERM)
     status, _, stderr = child.finish()
     assert status == 143 and "--resume" not in stderr.splitlines()[-1]  # the same command goes on
-    status, stdout, stderr = Child(tmp_path / "run", "run_vae.py", *flags).finish()
-    assert status == 0 and not state.exists(), stderr
-    assert Child(tmp_path / "whole", "run_vae.py", *flags).finish()[1] == stdout
+    step, before = weights(state)["step"], contents(state.parent)
+    line = refused(tmp_path / "run", "run_vae.py", *common, "--iter_max", step - 1)
+    assert f"is at iteration {step} already" in line
+    for other in (("--replicates", 1), ("--run", 1, "--replicates", 2)):
+        line = refused(tmp_path / "run", "run_vae.py", *common, *other)
+        assert "--run 0 --replicates 2 --ensemble 2" in line
+    assert contents(state.parent) == before
+    stdout, _ = succeed(tmp_path / "run", "run_vae.py", *common)
+    assert succeed(tmp_path / "whole", "run_vae.py", *common, "--ensemble", 2)[0] == stdout
     for run in range(2):
-        path = f"checkpoints/{name_of(run)}/model-00150.pt"
-        assert same_weights(
-            torch.load(tmp_path / "run" / path), torch.load(tmp_path / "whole" / path)
-        )
+        path = f"checkpoints/{name_of(run)}/model-00090.pt"
+        assert same_weights(weights(tmp_path / "run" / path), weights(tmp_path / "whole" / path))
+    succeed(tmp_path / "run", "run_vae.py", *common, "--iter_max", 95)  # and it can be extended
 
 
-def test_ensembles_and_single_runs_agree_in_distribution(tmp_path, data_dir):
+def test_a_run_that_began_alone_goes_on_alone(tmp_path, flags):
+    succeed(tmp_path / "alone", "run_vae.py", *flags[:-2], "--run", 1)
+    succeed(tmp_path, "run_vae.py", *flags[:4], "--iter_max", 5, "--sheet", "2x2", "--run", 1)
+    succeed(tmp_path, "run_vae.py", *flags, "--ensemble", 3)
+    assert results(tmp_path, name_of(1))["together"] == []
+    assert results(tmp_path, name_of(0))["together"] == [0, 2]
+    path = f"checkpoints/{name_of(1)}/model-00012.pt"
+    assert same_weights(weights(tmp_path / "alone" / path), weights(tmp_path / path))
+
+
+def test_ensembles_and_single_runs_agree_in_distribution(tmp_path, flags):
     """Six of each: the difference of the means is within four standard errors."""
-    common = ("--data", "synthetic", "--data_dir", data_dir, "--iter_max", 100, "--replicates", 6)
-    children = [
+    common = (*flags[:4], "--iter_max", 100, "--sheet", "2x2", "--replicates", 6)
+    run_all(
         Child(tmp_path / "single", "run_vae.py", *common),
         Child(tmp_path / "ensemble", "run_vae.py", *common, "--ensemble", 6),
-    ]
-    assert [child.finish()[0] for child in children] == [0, 0]
+    )
     rows = [
         list(csv.DictReader((folder / "logs" / f"{GROUP}_data=synthetic.csv").open()))
         for folder in (tmp_path / "single", tmp_path / "ensemble")
@@ -208,8 +168,8 @@ def test_ensembles_and_single_runs_agree_in_distribution(tmp_path, data_dir):
 def test_torchrun_with_a_worker_killed(project, data_dir):
     """Two workers share four runs; one is killed in the middle, and the table is complete."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
-    command += ["--standalone", "--max-restarts=3", str(project / "run_vae.py")]
-    command += ["--replicates", "4", "--iter_max", "400", "--iter_save", "50"]
+    command += ["--standalone", "--max-restarts=3", "--", str(project / "run_vae.py")]
+    command += ["--run", "1", "--replicates", "4", "--iter_max", "400", "--iter_save", "50"]
     command += ["--data", "synthetic", "--data_dir", str(data_dir), "--sheet", "2x2"]
     process = subprocess.Popen(
         command,
@@ -218,18 +178,18 @@ def test_torchrun_with_a_worker_killed(project, data_dir):
         text=True,
         env=os.environ | NO_NETWORK,
     )
-    states = project / "checkpoints"
-    deadline = time.monotonic() + 120
-    while len(list(states.glob("*/training-state.pt"))) < 2 and time.monotonic() < deadline:
+    weights_of = project / "checkpoints"
+    deadline = time.monotonic() + 240
+    while len(list(weights_of.glob("*/model-00050.pt"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
     workers = subprocess.run(
         ["pgrep", "-P", str(process.pid)], capture_output=True, text=True
     ).stdout.split()
     assert len(workers) == 2
     os.kill(int(workers[1]), signal.SIGKILL)
-    stdout, _ = process.communicate(timeout=200)
+    stdout, _ = process.communicate(timeout=400)
     assert process.returncode == 0
     assert len(lines_of(stdout, 4)) == 7
-    for run in range(4):
-        results = json.loads((project / "logs" / name_of(run) / "results.json").read_text())
-        assert results["iterations"] == 400 and results["seed"] == run
+    for run in range(1, 5):
+        found = json.loads((project / "logs" / name_of(run) / "results.json").read_text())
+        assert found["iterations"] == 400 and found["seed"] == run

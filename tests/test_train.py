@@ -1,3 +1,5 @@
+"""The training loop: what it computes, saves and logs, how it ends, and how it goes on."""
+
 import ctypes
 import os
 import signal
@@ -10,16 +12,14 @@ from conftest import same_weights
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
 
-from codebase import ROOT, UserError, cuda_graph
-from codebase.data import Minibatches
-from codebase.ensemble import Ensemble
-from codebase.models.fsvae import FSVAE
-from codebase.models.gmvae import GMVAE
-from codebase.models.ssvae import SSVAE
-from codebase.models.vae import VAE
-from codebase.train import Interrupted, NotFinite, train, tune_process
-
-QUIET = {"disable": True}
+from codebase import ROOT
+from codebase.checkpoints import CheckpointError
+from codebase.machine import cuda_graph
+from codebase.machine.tuning import tune_process
+from codebase.minibatches import Minibatches
+from codebase.models import FSVAE, GMVAE, SSVAE, VAE
+from codebase.runs.ensemble import Ensemble
+from codebase.train import Interrupted, NotFinite, Trainer
 
 
 def images(n, dim):
@@ -36,8 +36,9 @@ def setting(name):
         return VAE(z_dim=2), Minibatches(images(50, 784), batch_size=20)
     if name == "gmvae":
         return GMVAE(z_dim=2, k=3), Minibatches(images(50, 784), batch_size=20)
-    if name == "ssvae":
-        return SSVAE(), Minibatches(images(50, 784), batch_size=20, labelled=labelled)
+    if name.startswith("ssvae"):
+        model = SSVAE(gen_weight=0 if "gw 0" in name else 1)
+        return model, Minibatches(images(50, 784), batch_size=20, labelled=labelled)
     if name == "ensemble":
         models = [VAE(z_dim=2) for _ in range(3)]
         return Ensemble(models), Minibatches(images(50, 784), batch_size=20).replicated(3)
@@ -54,39 +55,60 @@ def copied(state):
     return state.clone() if isinstance(state, torch.Tensor) else state
 
 
-@pytest.mark.parametrize("name", ["vae", "gmvae", "ssvae", "fsvae", "ensemble"])
+def trained(trainer, iter_max, iter_save=10_000, **options):
+    """Train; returns the states that were to be saved, by their steps."""
+    states = {}
+    options = {"save": lambda step: states.update({step: copied(trainer.state_dict())})} | options
+    trainer.train(iter_max, iter_save, **options)
+    return states
+
+
+@pytest.mark.parametrize("name", ["vae", "gmvae", "ssvae", "ssvae gw 0", "fsvae", "ensemble"])
 def test_resuming_anywhere_changes_nothing(name):
     """Seven iterations at once, or with an interruption after any of them: the same weights."""
-    states = {}
-    model, batches = setting(name)
-    train(model, batches, 7, 1, save=lambda n, s: states.update({n: copied(s)}), bar_options=QUIET)
-    final = copied(model.state_dict())
+    trainer = Trainer(*setting(name))
+    states = {0: copied(trainer.state_dict())} | trained(trainer, 7, 1)
+    final = copied(trainer.model.state_dict())
     after = torch.rand(3)
-    assert sorted(states) == [1, 2, 3, 4, 5, 6, 7]
-    for step in range(1, 8):
-        model, batches = setting(name)
+    assert sorted(states) == list(range(8))
+    for step in range(8):
+        trainer = Trainer(*setting(name))
         torch.manual_seed(99)
-        train(model, batches, 7, save=lambda *_: None, state=states[step], bar_options=QUIET)
-        assert same_weights(model.state_dict(), final), step
+        trainer.load_state_dict(states[step])
+        trained(trainer, 7)
+        assert same_weights(trainer.model.state_dict(), final), step
         assert torch.equal(torch.rand(3), after)
 
 
+def test_rehearsing_changes_nothing():
+    trainer, rehearsed = Trainer(*setting("ssvae")), Trainer(*setting("ssvae"))
+    torch.manual_seed(1)
+    states = trained(trainer, 3)
+    torch.manual_seed(1)
+    assert all(rehearsed.rehearse())
+    assert same_weights(trained(rehearsed, 3)[3]["model"], states[3]["model"])
+
+
 def test_an_extended_run_is_a_longer_run():
-    states = []
-    model, batches = setting("vae")
-    train(model, batches, 4, save=lambda n, s: states.append(copied(s)), bar_options=QUIET)
-    model, batches = setting("vae")
-    train(model, batches, 9, save=lambda *_: None, state=states[-1], bar_options=QUIET)
-    straight, batches = setting("vae")
-    train(straight, batches, 9, save=lambda *_: None, bar_options=QUIET)
-    assert same_weights(model.state_dict(), straight.state_dict())
+    states = trained(Trainer(*setting("vae")), 4)
+    resumed, straight = Trainer(*setting("vae")), Trainer(*setting("vae"))
+    torch.manual_seed(0)
+    trained(straight, 9)
+    torch.manual_seed(0)
+    states = trained(Trainer(*setting("vae")), 4)
+    resumed.load_state_dict(states[4])
+    trained(resumed, 9)
+    straight = Trainer(*setting("vae"))
+    trained(straight, 9)
+    assert same_weights(resumed.model.state_dict(), straight.model.state_dict())
 
 
-def test_the_step_is_adams():
-    model, batches = setting("vae")
-    train(model, batches, 5, save=lambda *_: None, bar_options=QUIET)
+@pytest.mark.parametrize("rate", [1e-3, 0.01])
+def test_the_step_is_adams(rate):
+    trainer = Trainer(*setting("vae"), learning_rate=rate)
+    trained(trainer, 5)
     reference, batches = setting("vae")
-    optimiser = torch.optim.Adam(reference.parameters(), lr=1e-3)
+    optimiser = torch.optim.Adam(reference.parameters(), lr=rate)
     step = 0
     while step < 5:
         for batch in batches:
@@ -96,35 +118,48 @@ def test_the_step_is_adams():
             step += 1
             if step == 5:
                 break
-    for one, other in zip(model.parameters(), reference.parameters(), strict=True):
+    for one, other in zip(trainer.model.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
 def test_saves_and_logs():
-    saves, logs = [], []
-    model, batches = setting("ssvae")
-    train(
-        model,
-        batches,
-        130,
-        40,
-        save=lambda step, state: saves.append((step, state["step"])),
-        log=lambda step, scalars: logs.append((step, scalars)),
-        bar_options=QUIET,
-    )
-    assert saves == [(40, 40), (80, 80), (120, 120), (130, 130)]
-    assert [step for step, _ in logs] == [50, 100]
+    logs, postfixes = [], []
+
+    class Bar:
+        updates = 0
+
+        def update(self):
+            self.updates += 1
+
+        def set_postfix(self, shown, refresh):
+            postfixes.append(shown)
+
+    bar = Bar()
+    log = lambda step, scalars: logs.append((step, scalars))  # noqa: E731
+    states = trained(Trainer(*setting("ssvae")), 130, 40, log=log, bar=bar)
+    assert [(step, state["step"]) for step, state in states.items()] == [
+        (step, step) for step in (40, 80, 120, 130)
+    ]
+    assert [step for step, _ in logs] == [50, 100] and bar.updates == 130
     tags = {"train/loss", "gen/elbo", "gen/kl_z", "gen/kl_y", "gen/rec", "class/ce", "class/acc"}
     assert logs[0][1].keys() == tags | {"train/iterations_per_second"}
     assert all(isinstance(value, float) for value in logs[0][1].values())
+    assert postfixes[0].keys() == {"loss", "acc"}
+
+
+def test_an_ensembles_scalars_are_those_of_each_model():
+    logs = []
+    trained(Trainer(*setting("ensemble")), 50, log=lambda *both: logs.append(both))
+    losses = logs[0][1]["train/loss"]
+    assert len(losses) == 3 and len(set(losses)) == 3
 
 
 def test_a_dataloader_can_stand_in():
-    model = VAE(z_dim=2)
     loader = DataLoader(TensorDataset(torch.rand(50, 784)), batch_size=20, shuffle=True)
-    state = train(model, loader, 5, save=lambda *_: None, bar_options=QUIET)
-    assert state["step"] == 5
-    train(VAE(z_dim=2), loader, 7, save=lambda *_: None, state=state, bar_options=QUIET)
+    states = trained(Trainer(VAE(z_dim=2), loader), 5)
+    resumed = Trainer(VAE(z_dim=2), loader)
+    resumed.load_state_dict(states[5])
+    assert list(trained(resumed, 7)) == [7]
 
 
 class HostWaits(TorchDispatchMode):
@@ -140,21 +175,20 @@ class HostWaits(TorchDispatchMode):
 
 @pytest.mark.parametrize("name", ["vae", "gmvae", "ssvae", "fsvae"])
 def test_no_iteration_waits_for_the_host(name):
-    model, batches = setting(name)
-    with HostWaits() as waits:
-        train(model, batches, 20, save=lambda *_: None, bar_options=QUIET)
-    few = waits.count
-    model, batches = setting(name)
-    with HostWaits() as waits:
-        train(model, batches, 45, save=lambda *_: None, bar_options=QUIET)
-    assert waits.count == few  # none that grows with the iterations
+    counts = []
+    for iterations in (20, 45):
+        trainer = Trainer(*setting(name))
+        with HostWaits() as waits:
+            trainer.train(iterations, 10_000, save=lambda step: None)
+        counts.append(waits.count)
+    assert counts[0] == counts[1]  # none that grows with the iterations
 
 
 @pytest.mark.parametrize("at", [1, 37, 50, 51, 149])
 def test_a_loss_that_is_not_finite_ends_the_run(at, monkeypatch):
-    model, batches = setting("vae")
-    saves, calls = [], 0
-    loss = model.loss
+    trainer = Trainer(*setting("vae"))
+    states, calls = {}, 0
+    loss = trainer.model.loss
 
     def broken(x):
         nonlocal calls
@@ -162,29 +196,29 @@ def test_a_loss_that_is_not_finite_ends_the_run(at, monkeypatch):
         value, summaries = loss(x)
         return (value * torch.nan if calls == at else value), summaries
 
-    monkeypatch.setattr(model, "loss", broken)
+    def save(step):
+        states[step] = copied(trainer.state_dict())
+
+    monkeypatch.setattr(trainer.model, "loss", broken)
     with pytest.raises(NotFinite, match=f"iteration {at} "):
-        train(
-            model, batches, 1000, 30, save=lambda n, s: saves.append(copied(s)), bar_options=QUIET
-        )
+        trainer.train(1000, 30, save)
     assert calls < at + 100
-    assert all(state["step"] < at for state in saves)
-    assert len(saves) == (at - 1) // 30
-    for state in saves:
+    assert list(states) == list(range(30, at, 30))
+    for state in states.values():
         assert all(tensor.isfinite().all() for tensor in state["model"].values())
 
 
 def test_weights_that_are_not_finite_are_not_saved(monkeypatch):
-    model, batches = setting("vae")
+    trainer = Trainer(*setting("vae"))
     saves = []
 
     def log(step, scalars):
         with torch.no_grad():
-            model.enc.net[0].weight[0, 0] = torch.nan  # where the loss cannot see it any more
+            trainer.model.enc.net[0].weight[0, 0] = torch.nan  # where the loss cannot see it
 
-    monkeypatch.setattr(model, "loss", lambda x: _constant_loss(model))
+    monkeypatch.setattr(trainer.model, "loss", lambda x: _constant_loss(trainer.model))
     with pytest.raises(NotFinite, match="weights of iteration 60 "):
-        train(model, batches, 60, save=lambda n, s: saves.append(n), log=log, bar_options=QUIET)
+        trainer.train(60, 10_000, save=saves.append, log=log)
     assert saves == []
 
 
@@ -195,7 +229,6 @@ def _constant_loss(model):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals(number):
-    model, batches = setting("vae")
     before = signal.getsignal(number)
     saves = []
 
@@ -203,19 +236,12 @@ def test_signals(number):
         os.kill(os.getpid(), number)
 
     with pytest.raises(Interrupted) as caught:
-        train(
-            model,
-            batches,
-            10_000,
-            save=lambda step, state: saves.append(step),
-            log=log,
-            bar_options=QUIET,
-        )
+        Trainer(*setting("vae")).train(10_000, 10_000, save=saves.append, log=log)
     assert caught.value.number == number and caught.value.step == saves[-1] and saves[-1] <= 52
     assert signal.getsignal(number) == before
 
 
-def test_a_signal_at_the_end_of_an_epoch_is_saved_too(monkeypatch):
+def test_a_signal_at_the_end_of_an_epoch_is_saved_too():
     """Sent where the last minibatch of an epoch has been dealt with."""
     model, batches = setting("vae")
     saves = []
@@ -226,7 +252,7 @@ def test_a_signal_at_the_end_of_an_epoch_is_saved_too(monkeypatch):
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Interrupted) as caught:
-        train(model, Epochs(), 100, save=lambda n, s: saves.append(n), bar_options=QUIET)
+        Trainer(model, Epochs()).train(100, 10_000, save=saves.append)
     assert saves == [4] and caught.value.step == 4
 
 
@@ -262,25 +288,111 @@ def test_a_recorded_step_gets_every_minibatch(monkeypatch):
     assert len(set(large[cuda_graph.WARM_UP :])) == 1  # the recording's own, once warmed up
 
 
-def test_a_state_of_another_run_is_refused():
+# States that are not sound: each is refused, and nothing is changed
+
+
+def doctored(state):
+    """Training states with one thing wrong: name → state."""
+    first = state["moments"][0]["exp_avg"]
+    yield from ((f"without {key}", {k: v for k, v in state.items() if k != key}) for key in state)
+    for step in (-1, 2.0, "2", None, True, 2**70, [2]):
+        yield f"step {step!r}", state | {"step": step}
+    for seconds in ("3", None, -1.0, float("nan"), float("inf"), 3, 1e300):
+        yield f"seconds {seconds!r}", state | {"seconds": seconds}
+    moments = {
+        "three zeros": torch.zeros(3),
+        "empty": torch.empty(0),
+        "expanded": torch.zeros(1).expand(7, 7),
+        "too long": torch.zeros(first.numel() + 1),
+        "flat": first.flatten(),
+        "double": first.double(),
+        "half": first.half(),
+        "integers": first.long(),
+        "not finite": torch.full_like(first, torch.nan),
+        "infinite": torch.full_like(first, torch.inf),
+        "sparse": first.to_sparse(),
+        "on meta": first.to("meta"),
+        "nothing": None,
+        "a list": first.tolist(),
+        "complex": first.to(torch.complex64),
+    }
+    for name, value in moments.items():
+        for key in ("exp_avg", "exp_avg_sq"):
+            for i in (0, -1):
+                wrong = copied(state["moments"])
+                wrong[i][key] = value
+                yield f"{key}[{i}] {name}", state | {"moments": wrong}
+    negative = copied(state["moments"])
+    negative[1]["exp_avg_sq"][0] = -1e-3
+    yield "a negative square", state | {"moments": negative}
+    yield "one moment less", state | {"moments": state["moments"][:-1]}
+    yield "one moment more", state | {"moments": [*state["moments"], state["moments"][0]]}
+    yield "no moments", state | {"moments": []}
+    yield "a moment for nothing", state | {"moments": [None, *state["moments"][1:]]}
+    yield "moments by name", state | {"moments": dict(enumerate(state["moments"]))}
+    weights = state["model"]
+    key = next(iter(weights))
+    for name, value in moments.items():
+        if name not in ("double", "half", "integers"):  # which can be converted
+            yield f"weights {name}", state | {"model": weights | {key: value}}
+    yield "other weights", state | {"model": VAE(z_dim=7).state_dict()}
+    yield "no weights", state | {"model": {}}
+    for left in (torch.tensor([50]), torch.tensor([-1]), torch.tensor([1, 1]), torch.tensor([0.5])):
+        yield f"left {left.tolist()}", state | {"batches": {"left": left}}
+    for batches in ({}, [], 3, {"left": None}, {"left": torch.zeros(2, 2).long()}):
+        yield f"batches {batches}", state | {"batches": batches}
+    generator = state["generators"]["cpu"]
+    for name, value in {
+        "short": generator[:-8],
+        "long": torch.cat([generator, generator]),
+        "zeros": torch.zeros_like(generator),
+        "ones": torch.full_like(generator, 255),
+        "floats": generator.float(),
+        "nothing": None,
+        "a number": 3,
+    }.items():
+        yield f"generator {name}", state | {"generators": {"cpu": value}}
+    for generators in ({}, [], None, {"cuda": generator}):
+        yield f"generators {type(generators).__name__}", state | {"generators": generators}
+
+
+def test_doctored_states_are_refused(count):
     model, batches = setting("vae")
-    state = train(model, batches, 2, save=lambda *_: None, bar_options=QUIET)
-    other, batches = setting("ssvae")
-    for wrong in (
-        state,
-        state | {"optimiser": {}},
-        {"step": 2},
-        state | {"generators": {"cpu": 3}},
-    ):
-        with pytest.raises(UserError, match="of another run"):
-            train(other, batches, 5, save=lambda *_: None, state=wrong, bar_options=QUIET)
+    state = trained(Trainer(model, batches), 2)[2]
+    tried = 0
+    for name, wrong in doctored(state):
+        model, batches = setting("vae")
+        trainer = Trainer(model, batches)
+        before = copied(trainer.state_dict())
+        with pytest.raises(CheckpointError) as caught:
+            trainer.load_state_dict(wrong)
+        assert len(str(caught.value).splitlines()) == 1, name
+        assert equal(trainer.state_dict(), before), name
+        tried += 1
+    assert tried >= 120
+    count("doctored states", tried)
+
+
+def equal(one, other):
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(equal, one, other))
+    return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+
+
+def test_the_learning_rate_comes_from_the_code():
+    states = trained(Trainer(*setting("vae")), 2)
+    trainer = Trainer(*setting("vae"), learning_rate=0.5)
+    trainer.load_state_dict(states[2] | {"lr": 1000, "optimiser": {"param_groups": [{"lr": 1000}]}})
+    assert trainer.optimiser.param_groups[0]["lr"] == 0.5
 
 
 def test_tuning_the_process(monkeypatch):
     """Numbers that are 0 for all purposes are 0, on all threads; other C libraries do no harm."""
     code = """
 import torch
-from codebase.train import tune_process
+from codebase.machine.tuning import tune_process
 tune_process()
 print((torch.full((1 << 20,), 1e-30) * 1e-10).count_nonzero().item())
 """

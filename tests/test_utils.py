@@ -1,3 +1,5 @@
+"""Densities, divergences and sampling against torch.distributions, in float64 and beyond."""
+
 import math
 import subprocess
 import sys

@@ -1,36 +1,47 @@
-"""What the models share: networks, the prior N(0, I), and ancestral sampling."""
-
-import importlib
-import pkgutil
-import types
+"""What the models share: their networks, the prior N(0, I), and ancestral sampling."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from codebase import utils as ut
 from codebase.models import nns
+from codebase.models.likelihoods import BERNOULLI, Bernoulli, Gaussian
 
 
 class LatentVariableModel(torch.nn.Module):
-    """p(z)·p(x|z) with the prior N(0, I), unless a subclass has its own, and an encoder q(z|x).
+    """p(z)·p(x|z), or p(z)·p(y)·p(x|y, z) where there are labels, with an encoder q(z|x).
 
-    nn: str: architecture, the name of a module in `codebase.models.nns`
-    name: str: folder of the model's weights in checkpoints/ and of its records in logs/
-    z_dim: int: dimensions of the latent variable
-    y_dim: int: labels that both networks are given beside x and z; 0 for none
+    The prior p(z) is N(0, I) unless a subclass has its own; p(y) is uniform.
 
-    Raises ValueError where there is no such architecture.
+    Args:
+        nn: str: architecture, the name of a module in `codebase.models.nns`
+        name: str: folder of the model's weights in checkpoints/ and of its records in logs/
+        z_dim: int: dimensions of the latent variable
+        y_dim: int: number of labels, which both networks are given one-hot; 0 for none
+        likelihood: p(x|z) as a function of the decoder's outputs
+
+    Raises:
+        ValueError: there is no such architecture
     """
 
-    needs_labels = False  # whether the bounds are given y beside x
-    binary = False  # whether its images are binarised
-
-    def __init__(self, nn: str, name: str, z_dim: int, y_dim: int = 0):
+    def __init__(
+        self,
+        nn: str,
+        name: str,
+        z_dim: int,
+        y_dim: int = 0,
+        likelihood: Bernoulli | Gaussian = BERNOULLI,
+    ):
         super().__init__()
         self.name, self.z_dim, self.y_dim = name, z_dim, y_dim
-        self.enc = architecture(nn).Encoder(z_dim, y_dim)
-        self.dec = architecture(nn).Decoder(z_dim, y_dim)
+        self.likelihood = likelihood
+        networks = nns.architecture(nn)
+        self.enc = networks.Encoder(z_dim, y_dim)
+        self.dec = networks.Decoder(z_dim, y_dim)
         self.init_prior()
+
+    # The prior
 
     def init_prior(self) -> None:
         """Create the prior's parameters: N(0, I) has two constants, kept with the weights."""
@@ -42,66 +53,78 @@ class LatentVariableModel(torch.nn.Module):
         """Mean and variance of p(z), which broadcast to (..., z_dim)."""
         return self.z_prior_m, self.z_prior_v
 
+    # Sampling from p
+
     def sample_z(self, batch: int) -> Tensor:
         """z ~ p(z): (batch, z_dim)."""
         m, v = (parameter.expand(batch, self.z_dim) for parameter in self.z_prior)
         return ut.sample_gaussian(m, v)
 
-    def compute_mean_given(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """μ(y, z) = E[x|z, y]: z (..., z_dim), one-hot y (..., y_dim) → (..., x_dim)."""
-        return self.dec.decode(z, y)
-
-    def infer_latents(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
-        """What the decoder is given for x: the posterior mean of z, and y where there is one.
-
-        x, y: tensors: (batch, x_dim), (batch, y_dim): images and one-hot labels, which only a model
-            whose bounds are given labels looks at
-        """
-        given = (y,) if self.needs_labels else ()
-        return self.enc.encode(x, *given)[0], *given
-
-    def reconstruct(self, x: Tensor, y: Tensor) -> Tensor:
-        """E[x|z, y] at the posterior mean of z: see `infer_latents`."""
-        return self.compute_mean_given(*self.infer_latents(x, y))
-
-
-class BernoulliModel(LatentVariableModel):
-    """A model of binary images: p(x|z) is a Bernoulli for each pixel."""
-
-    binary = True
-
     def sample_latents(self, batch: int) -> tuple[Tensor, ...]:
-        """One draw from the prior of everything that the decoder is given."""
-        return (self.sample_z(batch),)
+        """All that the decoder is given, from the prior: (z,), or (z, one-hot y) with labels."""
+        z = self.sample_z(batch)
+        if not self.y_dim:
+            return (z,)
+        y = torch.randint(self.y_dim, (batch,), device=z.device)
+        return z, F.one_hot(y, self.y_dim).to(z.dtype)
 
     def compute_mean_given(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """E[x|z, y], in [0, 1]: z (..., z_dim), one-hot y (..., y_dim) → (..., x_dim)."""
-        return self.dec.decode(z, y).sigmoid()
+        """E[x|z, y]: z (..., z_dim), one-hot y (..., y_dim) → (..., x_dim)."""
+        return self.likelihood.mean(self.dec.decode(z, y))
 
-    def compute_sigmoid_given(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """`compute_mean_given`, by the name that it has in the homework."""
-        return self.compute_mean_given(z, y)
-
+    @torch.no_grad()
     def sample_x_given(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """x ~ p(x|z): (..., x_dim)."""
-        return torch.bernoulli(self.compute_sigmoid_given(z, y))
+        """x ~ p(x|z, y), no gradient: z (..., z_dim), one-hot y (..., y_dim) → (..., x_dim)."""
+        return self.likelihood.sample(self.dec.decode(z, y))
 
-    def sample_sigmoid(self, batch: int) -> Tensor:
-        """Means of p(x|z) for z ~ p(z): (batch, x_dim)."""
-        return self.compute_sigmoid_given(*self.sample_latents(batch))
-
+    @torch.no_grad()
     def sample_x(self, batch: int) -> Tensor:
-        """x ~ p(x): (batch, x_dim)."""
+        """x ~ p(x): (batch, x_dim), without gradient."""
         return self.sample_x_given(*self.sample_latents(batch))
 
+    def compute_sigmoid_given(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """`compute_mean_given` by its name in the homework, where the mean is a sigmoid."""
+        return self.compute_mean_given(z, y)
 
-def architecture(nn: str) -> types.ModuleType:
-    """The module of an architecture. Raises ValueError where there is none of the name."""
-    path = f"{nns.__name__}.{nn}"
-    try:
-        return importlib.import_module(path)
-    except ModuleNotFoundError as error:
-        if error.name != path:  # it is there, and imports what is not
-            raise
-        names = [module.name for module in pkgutil.iter_modules(nns.__path__)]
-        raise ValueError(f"no architecture {nn!r} in {nns.__name__}; there is {names}") from None
+    @torch.no_grad()
+    def sample_sigmoid(self, batch: int) -> Tensor:
+        """E[x|z, y] for z and y from the prior: (batch, x_dim), without gradient."""
+        return self.compute_sigmoid_given(*self.sample_latents(batch))
+
+    # Reconstruction
+
+    def observed(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        """What the bounds are given of labelled images: (x,), or (x, y) if y is always known."""
+        return (x,)
+
+    def infer_latents(self, x: Tensor) -> tuple[Tensor, ...]:
+        """What the decoder is given to reconstruct x: the posterior mean of z, and y if any."""
+        return (self.enc.encode(x)[0],)
+
+    def reconstruct(self, *observed: Tensor) -> Tensor:
+        """E[x|z, y] at what `infer_latents` finds.
+
+        Args:
+            observed: tensors: what the bounds are given: x (batch, x_dim); of FSVAE y too
+
+        Returns:
+            tensor: (batch, x_dim)
+
+        Raises:
+            ValueError: x is not as the model's training images are
+        """
+        self.check_images(observed[0])
+        return self.compute_mean_given(*self.infer_latents(*observed))
+
+    def check_images(self, x: Tensor) -> None:
+        """Raise ValueError, with what to do, unless x is (batch, x_dim) of floats in [0, 1]."""
+        wanted = f"images are wanted as floats in [0, 1], (batch, {self.enc.x_dim})"
+        if x.dim() != 2 or x.shape[1] != self.enc.x_dim:
+            fits = x.dim() > 0 and x.shape[1:].numel() == self.enc.x_dim
+            hint = "x.flatten(1) makes rows of them" if fits else "they are of another kind"
+            raise ValueError(f"{wanted}; these have shape {tuple(x.shape)}: {hint}")
+        if not x.is_floating_point():
+            raise ValueError(f"{wanted}; these have dtype {x.dtype}: x.float() / 255")
+        if len(x) and not (x.min() >= 0 and x.max() <= 1):
+            low, high = x.min().item(), x.max().item()
+            raise ValueError(f"{wanted}; these go from {low:g} to {high:g}: x / 255")

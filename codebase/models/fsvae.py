@@ -1,39 +1,61 @@
-"""The fully supervised VAE: every label is known, z is left with the style."""
+"""The fully supervised VAE: every label is known, and z is left with the style."""
 
 from torch import Tensor
 
 from codebase import utils as ut
 from codebase.models.base import LatentVariableModel
+from codebase.models.likelihoods import Gaussian
 
 
 class FSVAE(LatentVariableModel):
     """p(z) = N(0, I), p(x|y, z) = N(μ(y, z), 0.1·I), q(z|x, y) Gaussian; y is always given.
 
-    nn, name: see `LatentVariableModel`
+    Args:
+        nn, name: see `LatentVariableModel`
     """
 
-    needs_labels = True
-    x_variance = 0.1
-
     def __init__(self, nn: str = "v2", name: str = "fsvae"):
-        super().__init__(nn, name, z_dim=10, y_dim=10)
+        super().__init__(nn, name, z_dim=10, y_dim=10, likelihood=Gaussian(variance=0.1))
+
+    # Bounds
 
     def negative_elbo_bound(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """−ELBO(x|y) = KL(q(z|x,y) ‖ p(z)) − E_q log N(x; μ(y,z), 0.1·I), one draw of z.
 
-        x: tensor: (batch, x_dim): images
-        y: tensor: (batch, y_dim): one-hot labels
+        Args:
+            x: tensor: (batch, x_dim): images
+            y: tensor: (batch, y_dim): one-hot labels
 
-        Returns (nelbo, kl_z, rec), nats, means over the batch.
+        Returns:
+            (nelbo, kl_z, rec): scalars, nats, means over the batch
         """
         q_m, q_v = self.enc.encode(x, y)
         z = ut.sample_gaussian(q_m, q_v)
         kl_z = ut.kl_normal(q_m, q_v, *self.z_prior).mean()
-        variance = x.new_full((1,), self.x_variance)
-        rec = -ut.log_normal(x, self.compute_mean_given(z, y), variance).mean()
+        rec = -self.likelihood.log_prob(x, self.dec.decode(z, y)).mean()
         return kl_z + rec, kl_z, rec
 
+    # Loss
+
     def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The negative ELBO, and the scalars to record: → (loss, summaries)."""
+        """The negative ELBO, and the scalars to record.
+
+        Args:
+            x: tensor: (batch, x_dim): images
+            y: tensor: (batch, y_dim): one-hot labels
+
+        Returns:
+            (loss, summaries): a scalar, and scalars by their tags
+        """
         nelbo, kl_z, rec = self.negative_elbo_bound(x, y)
         return nelbo, {"train/loss": nelbo, "gen/elbo": -nelbo, "gen/kl_z": kl_z, "gen/rec": rec}
+
+    # Reconstruction
+
+    def observed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Both: the bounds are given the labels too."""
+        return x, y
+
+    def infer_latents(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The posterior mean of z, and y as it is."""
+        return self.enc.encode(x, y)[0], y

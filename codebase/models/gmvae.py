@@ -12,14 +12,15 @@ from codebase.models.vae import VAE
 class GMVAE(VAE):
     """p(z) = (1/k) Σ_i N(μ_i, diag σ²_i) with trained μ and σ²; otherwise the VAE.
 
-    nn, z_dim, name: see `VAE`, which takes other arguments too
-    k: int: number of mixture components
+    Args:
+        nn, z_dim, name: see `VAE`, whose other arguments are options here
+        k: int: number of mixture components
     """
 
     def __init__(
         self, nn: str = "v1", z_dim: int = 2, k: int = 500, name: str = "gmvae", **options
     ):
-        self.k = k  # first, because the prior is made with the rest
+        self.k = k  # before the rest, which includes the prior
         super().__init__(nn, name, z_dim, **options)
 
     def init_prior(self) -> None:
@@ -33,15 +34,16 @@ class GMVAE(VAE):
         """Means and variances of the components of p(z), each (1, k, z_dim)."""
         return ut.gaussian_parameters(self.z_pre, dim=1)
 
-    def kl_to_prior(self, z: Tensor, q_m: Tensor, q_v: Tensor) -> Tensor:
-        """log q(z|x) − log p(z) at the draw z: KL to a mixture has no closed form."""
-        return self.log_q(z, q_m, q_v) - self.log_p_z(z)
-
-    def log_p_z(self, z: Tensor) -> Tensor:
-        return ut.log_normal_mixture(z, *self.z_prior)
-
     def sample_z(self, batch: int) -> Tensor:
-        """A component for each of the batch, then a Gaussian draw from it: (batch, z_dim)."""
+        """z ~ p(z), a component for each and then a draw from it: (batch, z_dim)."""
         component = torch.distributions.Categorical(self.pi).sample((batch,))
         m, v = self.z_prior
         return ut.sample_gaussian(m[0, component], v[0, component])
+
+    def log_p_z(self, z: Tensor) -> Tensor:
+        """log p(z), nats: (batch, z_dim) → (batch,)."""
+        return ut.log_normal_mixture(z, *self.z_prior)
+
+    def kl_to_prior(self, z: Tensor, q_m: Tensor, q_v: Tensor) -> Tensor:
+        """log q(z|x) − log p(z) at the draw z: KL to a mixture has no closed form."""
+        return self.log_q(z, q_m, q_v) - self.log_p_z(z)

@@ -1,4 +1,4 @@
-"""The VAE with Laplace distributions in the place of Gaussians over z."""
+"""The VAE with Laplace distributions instead of Gaussians over z."""
 
 from torch import Tensor
 
@@ -9,7 +9,7 @@ from codebase.models.vae import VAE
 class LaplaceVAE(VAE):
     """p(z) = Laplace(0, 1) and q(z|x) = Laplace(m(x), b(x)) in each dimension; otherwise the VAE.
 
-    What the encoder and the prior call variances are scales here.
+    Where the VAE has a variance v, of the prior or from the encoder, this model has a scale b.
     """
 
     def sample_z(self, batch: int) -> Tensor:
@@ -17,14 +17,18 @@ class LaplaceVAE(VAE):
         m, b = (parameter.expand(batch, self.z_dim) for parameter in self.z_prior)
         return ut.sample_laplace(m, b)
 
+    def log_p_z(self, z: Tensor) -> Tensor:
+        """log p(z), nats: (batch, z_dim) → (batch,)."""
+        return ut.log_laplace(z, *self.z_prior)
+
     def sample_q(self, q_m: Tensor, q_b: Tensor) -> Tensor:
+        """z ~ q(z|x): (batch, z_dim)."""
         return ut.sample_laplace(q_m, q_b)
 
     def log_q(self, z: Tensor, q_m: Tensor, q_b: Tensor) -> Tensor:
+        """log q(z|x), nats: (batch,)."""
         return ut.log_laplace(z, q_m, q_b)
 
     def kl_to_prior(self, z: Tensor, q_m: Tensor, q_b: Tensor) -> Tensor:
+        """KL(q(z|x) ‖ p(z)), nats, in closed form: (batch,)."""
         return ut.kl_laplace(q_m, q_b, *self.z_prior)
-
-    def log_p_z(self, z: Tensor) -> Tensor:
-        return ut.log_laplace(z, *self.z_prior)

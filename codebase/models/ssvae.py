@@ -7,15 +7,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from codebase import utils as ut
-from codebase.models.base import BernoulliModel, architecture
+from codebase.models import nns
+from codebase.models.base import LatentVariableModel
 
 
-class SSVAE(BernoulliModel):
+class SSVAE(LatentVariableModel):
     """p(y) uniform, p(z) = N(0, I), p(x|y, z) Bernoulli; q(y|x) categorical, q(z|x, y) Gaussian.
 
-    nn, name: see `LatentVariableModel`
-    gen_weight: float: weight of the negative ELBO in the loss
-    class_weight: float: weight of the classifier's cross-entropy in the loss
+    Args:
+        nn, name: see `LatentVariableModel`
+        gen_weight: float: weight of the negative ELBO in the loss
+        class_weight: float: weight of the classifier's cross-entropy in the loss
     """
 
     def __init__(
@@ -26,16 +28,22 @@ class SSVAE(BernoulliModel):
         class_weight: float = 100,
     ):
         super().__init__(nn, name, z_dim=64, y_dim=10)
-        self.cls = architecture(nn).Classifier(self.y_dim)
+        self.cls = nns.architecture(nn).Classifier(self.y_dim)
         self.gen_weight, self.class_weight = gen_weight, class_weight
+
+    # Bounds
 
     def negative_elbo_bound(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """−ELBO(x) = KL(q(y|x) ‖ p(y)) + Σ_y q(y|x)·[KL(q(z|x,y) ‖ p(z)) − E_q log p(x|y,z)].
 
-        x: tensor: (batch, x_dim): images
+        The sum over the ten labels is exact; z is one draw for each label and image (Kingma et al.
+        2014, eq. 7).
 
-        Returns (nelbo, kl_z, kl_y, rec), nats, means over the batch. The sum over the ten labels is
-        exact; z is one draw for each label and image (Kingma et al. 2014, eq. 7).
+        Args:
+            x: tensor: (batch, x_dim): images
+
+        Returns:
+            (nelbo, kl_z, kl_y, rec): scalars, nats, means over the batch
         """
         log_q_y = F.log_softmax(self.cls.classify(x), dim=-1)  # (batch, label)
         kl_y = ut.kl_cat(log_q_y.exp(), log_q_y, -math.log(self.y_dim)).mean()
@@ -43,7 +51,7 @@ class SSVAE(BernoulliModel):
         q_m, q_v = self.enc.encode(x, y)  # (label, batch, z_dim)
         z = ut.sample_gaussian(q_m, q_v)
         kl_z = ut.kl_normal(q_m, q_v, *self.z_prior)  # (label, batch)
-        rec = -ut.log_bernoulli_with_logits(x, self.dec.decode(z, y))
+        rec = -self.likelihood.log_prob(x, self.dec.decode(z, y))
         q_y = log_q_y.exp().T  # (label, batch)
         kl_z, rec = (q_y * kl_z).sum(0).mean(), (q_y * rec).sum(0).mean()
         return kl_y + kl_z + rec, kl_z, kl_y, rec
@@ -52,14 +60,19 @@ class SSVAE(BernoulliModel):
         """−log q(y|x), nats, mean over the batch: x (batch, x_dim), one-hot y (batch, y_dim)."""
         return F.cross_entropy(self.cls.classify(x), y)
 
+    # Loss
+
     def loss(self, x: Tensor, xl: Tensor, yl: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """gen_weight·NELBO(x) + class_weight·cross-entropy(xl, yl), and the scalars to record.
 
-        x: tensor: (batch, x_dim): images without labels
-        xl, yl: tensors: (labelled, x_dim), (labelled, y_dim): labelled images, one-hot labels
+        Args:
+            x: tensor: (batch, x_dim): images without labels
+            xl: tensor: (labelled, x_dim): labelled images
+            yl: tensor: (labelled, y_dim): their one-hot labels
 
-        Returns (loss, summaries). With gen_weight 0 the generative terms are not computed; their
-        summaries are 0.
+        Returns:
+            (loss, summaries): a scalar, and scalars by their tags. With gen_weight 0 the generative
+            terms are not computed; their summaries are 0
         """
         nelbo = kl_z = kl_y = rec = torch.zeros((), dtype=x.dtype, device=x.device)
         if self.gen_weight != 0:
@@ -78,13 +91,9 @@ class SSVAE(BernoulliModel):
             "gen/rec": rec,
         }
 
-    def infer_latents(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    # Reconstruction
+
+    def infer_latents(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The posterior mean of z for the label that the classifier finds; that label, one-hot."""
         y = F.one_hot(self.cls.classify(x).argmax(-1), self.y_dim).to(x.dtype)
         return self.enc.encode(x, y)[0], y
-
-    def sample_latents(self, batch: int) -> tuple[Tensor, Tensor]:
-        """z ~ p(z) and one-hot y ~ p(y): (batch, z_dim), (batch, y_dim)."""
-        z = self.sample_z(batch)
-        y = torch.randint(self.y_dim, (batch,), device=z.device)
-        return z, F.one_hot(y, self.y_dim).to(z.dtype)

@@ -4,20 +4,21 @@ import torch
 from torch import Tensor
 
 from codebase import utils as ut
-from codebase.models.base import BernoulliModel
+from codebase.models.base import LatentVariableModel
+from codebase.models.likelihoods import BERNOULLI, Bernoulli, Gaussian
 
 # Rows that the importance-weighted bound decodes at once: what bounds its memory, whatever the
 # number of weights. 100 images at IWAE-1000 are 100,000 rows.
 MAX_ROWS = 5000
 
 
-class VAE(BernoulliModel):
-    """p(z) = N(0, I), p(x|z) Bernoulli or Gaussian, q(z|x) = N(m(x), diag v(x)).
+class VAE(LatentVariableModel):
+    """p(z) = N(0, I), p(x|z) Bernoulli, q(z|x) = N(m(x), diag v(x)).
 
-    nn, name, z_dim: see `LatentVariableModel`
-    likelihood: str: "bernoulli", or "gaussian": N(sigmoid(decoder), sigma2·I) of grey levels
-    sigma2: float: variance of the Gaussian likelihood
-    beta: float: weight of KL in the loss (Higgins et al. 2017); the bounds do without it
+    Args:
+        nn, name, z_dim: see `LatentVariableModel`
+        likelihood: p(x|z): Bernoulli for binary images, Gaussian for grey levels
+        beta: float: weight of KL in the loss (Higgins et al. 2017); the bounds do not have it
     """
 
     def __init__(
@@ -25,22 +26,46 @@ class VAE(BernoulliModel):
         nn: str = "v1",
         name: str = "vae",
         z_dim: int = 2,
-        likelihood: str = "bernoulli",
-        sigma2: float = 0.392,
+        likelihood: Bernoulli | Gaussian = BERNOULLI,
         beta: float = 1,
     ):
-        super().__init__(nn, name, z_dim)
-        if likelihood not in ("bernoulli", "gaussian"):
-            raise ValueError(f"no likelihood {likelihood!r}; there is 'bernoulli' and 'gaussian'")
-        self.binary = likelihood == "bernoulli"
-        self.sigma2, self.beta = sigma2, beta
+        super().__init__(nn, name, z_dim, likelihood=likelihood)
+        self.beta = beta
+
+    # p(z)·p(x|z)
+
+    def log_p_z(self, z: Tensor) -> Tensor:
+        """log p(z), nats: (batch, z_dim) → (batch,)."""
+        return ut.log_normal(z, *self.z_prior)
+
+    def log_p_x_given(self, x: Tensor, z: Tensor) -> Tensor:
+        """log p(x|z), nats: (batch, x_dim), (batch, z_dim) → (batch,)."""
+        return self.likelihood.log_prob(x, self.dec.decode(z))
+
+    # q(z|x)
+
+    def sample_q(self, q_m: Tensor, q_v: Tensor) -> Tensor:
+        """z ~ q(z|x): (batch, z_dim)."""
+        return ut.sample_gaussian(q_m, q_v)
+
+    def log_q(self, z: Tensor, q_m: Tensor, q_v: Tensor) -> Tensor:
+        """log q(z|x), nats: (batch,)."""
+        return ut.log_normal(z, q_m, q_v)
+
+    def kl_to_prior(self, z: Tensor, q_m: Tensor, q_v: Tensor) -> Tensor:
+        """KL(q(z|x) ‖ p(z)), nats, in closed form: (batch,)."""
+        return ut.kl_normal(q_m, q_v, *self.z_prior)
+
+    # Bounds
 
     def negative_elbo_bound(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """−ELBO(x) = KL(q(z|x) ‖ p(z)) − E_q[log p(x|z)] (Kingma & Welling 2014, eq. 3).
 
-        x: tensor: (batch, x_dim): images
+        Args:
+            x: tensor: (batch, x_dim): images
 
-        Returns (nelbo, kl, rec), nats, means over the batch, with one draw of z for each image.
+        Returns:
+            (nelbo, kl, rec): scalars, nats, means over the batch, with one draw of z for each image
         """
         q_m, q_v = self.enc.encode(x)
         z = self.sample_q(q_m, q_v)
@@ -51,14 +76,19 @@ class VAE(BernoulliModel):
     def negative_iwae_bound(self, x: Tensor, iw: int) -> tuple[Tensor, Tensor, Tensor]:
         """−log (1/iw) Σ_i p(x, z_i)/q(z_i|x), z_i ~ q(z|x) (Burda et al. 2016, eq. 8).
 
-        x: tensor: (batch, x_dim): images
-        iw: int: number of importance weights
+        Args:
+            x: tensor: (batch, x_dim): images
+            iw: int: number of importance weights
 
-        Returns (niwae, kl, rec), nats, means over the batch; kl and rec are the means of the
-        sampled terms, log q(z|x) − log p(z) and −log p(x|z). Raises ValueError for iw below 1.
+        Returns:
+            (niwae, kl, rec): scalars, nats, means over the batch; kl and rec are the means of the
+            sampled terms, log q(z|x) − log p(z) and −log p(x|z)
+
+        Raises:
+            ValueError: iw is below 1
         """
         q_m, q_v = self.enc.encode(x)
-        rows = ut.duplicate(torch.arange(len(x), device=x.device), iw)
+        rows = ut.duplicate(torch.arange(len(x), device=x.device), iw)  # (iw·batch,): whose draw
         z = self.sample_q(q_m[rows], q_v[rows])
         kl, rec = [], []
         for z_i, i in zip(z.split(MAX_ROWS), rows.split(MAX_ROWS), strict=True):
@@ -69,42 +99,18 @@ class VAE(BernoulliModel):
         niwae = -ut.log_mean_exp(log_weights, dim=0).mean()
         return niwae, kl.mean(), rec.mean()
 
+    # Loss
+
     def loss(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """beta·KL + Rec, with beta 1 the negative ELBO, and the scalars to record.
+        """beta·KL + Rec, the negative ELBO where beta is 1, and the scalars to record.
 
-        x: tensor: (batch, x_dim): images
+        Args:
+            x: tensor: (batch, x_dim): images
 
-        Returns (loss, summaries); the summaries' ELBO is unweighted.
+        Returns:
+            (loss, summaries): a scalar, and scalars by their tags, among which the ELBO does not
+            have beta
         """
         nelbo, kl, rec = self.negative_elbo_bound(x)
-        loss = nelbo if self.beta == 1 else self.beta * kl + rec
+        loss = self.beta * kl + rec
         return loss, {"train/loss": loss, "gen/elbo": -nelbo, "gen/kl_z": kl, "gen/rec": rec}
-
-    def sample_q(self, q_m: Tensor, q_v: Tensor) -> Tensor:
-        """z ~ q(z|x): (batch, z_dim)."""
-        return ut.sample_gaussian(q_m, q_v)
-
-    def log_q(self, z: Tensor, q_m: Tensor, q_v: Tensor) -> Tensor:
-        """log q(z|x): (batch,)."""
-        return ut.log_normal(z, q_m, q_v)
-
-    def kl_to_prior(self, z: Tensor, q_m: Tensor, q_v: Tensor) -> Tensor:
-        """KL(q(z|x) ‖ p(z)), in closed form: (batch,)."""
-        return ut.kl_normal(q_m, q_v, *self.z_prior)
-
-    def log_p_z(self, z: Tensor) -> Tensor:
-        """log p(z): (batch, z_dim) → (batch,)."""
-        return ut.log_normal(z, *self.z_prior)
-
-    def log_p_x_given(self, x: Tensor, z: Tensor) -> Tensor:
-        """log p(x|z): (batch, x_dim), (batch, z_dim) → (batch,)."""
-        if self.binary:
-            return ut.log_bernoulli_with_logits(x, self.dec.decode(z))
-        return ut.log_normal(x, self.compute_mean_given(z), x.new_full((1,), self.sigma2))
-
-    def sample_x_given(self, z: Tensor) -> Tensor:
-        """x ~ p(x|z): (..., x_dim)."""
-        if self.binary:
-            return super().sample_x_given(z)
-        mean = self.compute_mean_given(z)
-        return ut.sample_gaussian(mean, torch.full_like(mean, self.sigma2))

@@ -7,15 +7,16 @@ frozen, and the only arithmetic is +, −, ×, ÷ and square roots, one operatio
 754 fixes to the last bit. (That is why no rotation here has a sine.)
 """
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.random import RandomState
 from torch import Tensor
-from tqdm import tqdm
 
-from codebase.checkpoints import write_atomically
+from codebase.machine.files import write_atomically
+from codebase.machine.terminal import bar
 
 # MNIST's own class counts, so that every position in a fixed subset exists here too.
 TRAIN_COUNTS = (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949)
@@ -28,7 +29,7 @@ DIGITS_MD5 = {
     "t10k-labels-idx1-ubyte": "3547530b69952eb08c9f42357fcf8fc9",
 }
 HOUSE_NUMBERS_MD5 = {
-    "train-images-idx3-ubyte": "e11ddd31552ab1bd7bdae7ad638886e6",
+    "train-images-idx3-ubyte": "527119b887926b285894a7ff86fa2c46",
     "train-labels-idx1-ubyte": "d035079494c56feb2ce9001aa119bbf6",
 }
 
@@ -97,59 +98,60 @@ BLOCK = 256  # images inked at once: few enough for their distances to stay in t
 # Files
 
 
-def make_digits(data_dir: Path) -> Path:
-    """Draw 60,000 and 10,000 grey digits under data_dir/synthetic, unless they are there.
+def draw_digits(folder: Path) -> None:
+    """Draw 60,000 and 10,000 grey digits, as MNIST's four files.
 
-    Returns the folder to give torchvision's MNIST as root. Raises OSError where it cannot write.
+    Raises:
+        OSError: the folder cannot be written to
     """
-    root = data_dir / "synthetic"
-    folder = root / "MNIST" / "raw"
-    if not _complete(folder, DIGITS_MD5):
-        with tqdm(total=70_000, desc="Drawing synthetic digits", unit="img") as bar:
-            for prefix, counts, seed in (("train", TRAIN_COUNTS, 1), ("t10k", TEST_COUNTS, 2)):
-                random = RandomState(seed)
-                labels = random.permutation(np.repeat(np.arange(10), counts))
-                height = _uniform(random, 17, 21, len(labels))
-                centre = _uniform(random, 12.5, 15.5, len(labels), 2)
-                width = _uniform(random, 0.9, 2.1, len(labels))
-                pen = width, _uniform(random, 0.8, 1.8, len(labels))
-                ink = draw_ink(random, labels, 28, height, centre, pen, bar)
-                _write(folder, prefix, ink, labels)
-    return root
+    _check_writable(folder)
+    with bar(total=70_000, desc="Drawing synthetic digits", unit="images") as progress:
+        for prefix, counts, seed in (("train", TRAIN_COUNTS, 1), ("t10k", TEST_COUNTS, 2)):
+            random = RandomState(seed)
+            labels = random.permutation(np.repeat(np.arange(10), counts))
+            height = _uniform(random, 17, 21, len(labels))
+            centre = _uniform(random, 12.5, 15.5, len(labels), 2)
+            width = _uniform(random, 0.9, 2.1, len(labels))
+            pen = width, _uniform(random, 0.8, 1.8, len(labels))
+            ink = draw_ink(random, labels, 28, height, centre, pen, progress)
+            _write(folder, prefix, ink, labels)
 
 
-def make_house_numbers(data_dir: Path) -> Path:
-    """Draw 30,000 coloured digits, pieces of others beside them, under data_dir/synthetic/SVHN.
+def draw_house_numbers(folder: Path) -> None:
+    """Draw 30,000 coloured digits, pieces of others beside them, as two files like MNIST's.
 
-    Returns that folder. Its images file holds three planes of 32×32 for each image: red, green,
-    blue. Raises OSError where it cannot write.
+    The images file holds three planes of 32×32 for each image: red, green, blue.
+
+    Raises:
+        OSError: the folder cannot be written to
     """
-    folder = data_dir / "synthetic" / "SVHN"
-    if not _complete(folder, HOUSE_NUMBERS_MD5):
-        n = NUM_HOUSE_NUMBERS
-        with tqdm(total=3 * n, desc="Drawing house numbers", unit="digit") as bar:
-            random = RandomState(3)
-            labels = random.randint(10, size=n, dtype=np.int64)
-            height = _uniform(random, 17, 27, n)
-            pen = _uniform(random, 1.1, 2.4, n), _uniform(random, 0.8, 3.5, n)
-            centre = _uniform(random, 14.5, 17.5, n, 2)
-            ink = draw_ink(random, labels, 32, height, centre, pen, bar)
-            for side in (-1, 1):  # the neighbours to the left and right, some out of sight
-                beside = centre + side * np.stack(
-                    [height * _uniform(random, 0.65, 1.2, n), _uniform(random, -2, 2, n)], axis=1
-                )
-                digits = random.randint(10, size=n, dtype=np.int64)
-                ink = torch.maximum(ink, draw_ink(random, digits, 32, height, beside, pen, bar))
-            images = torch.empty(n, 3, 32, 32, dtype=torch.uint8)
-            for start in range(0, n, BLOCK):
-                block = slice(start, start + BLOCK)
-                images[block] = _coloured(random, ink[block])
-            _write(folder, "train", images.view(-1, 32, 32), labels)
-    return folder
+    _check_writable(folder)
+    n = NUM_HOUSE_NUMBERS
+    with bar(total=3 * n, desc="Drawing house numbers", unit="digits") as progress:
+        random = RandomState(3)
+        labels = random.randint(10, size=n, dtype=np.int64)
+        height = _uniform(random, 17, 27, n)
+        pen = _uniform(random, 1.1, 2.4, n), _uniform(random, 0.8, 3.5, n)
+        centre = _uniform(random, 14.5, 17.5, n, 2)
+        ink = draw_ink(random, labels, 32, height, centre, pen, progress)
+        for side in (-1, 1):  # the neighbours to the left and right, some out of sight
+            beside = centre + side * np.stack(
+                [height * _uniform(random, 0.65, 1.2, n), _uniform(random, -2, 2, n)], axis=1
+            )
+            digits = random.randint(10, size=n, dtype=np.int64)
+            ink = torch.maximum(ink, draw_ink(random, digits, 32, height, beside, pen, progress))
+        images = torch.empty(n, 3, 32, 32, dtype=torch.uint8)
+        for start in range(0, n, BLOCK):
+            block = slice(start, start + BLOCK)
+            images[block] = _coloured(random, ink[block])
+        _write(folder, "train", images.view(-1, 32, 32), labels)
 
 
-def _complete(folder: Path, names) -> bool:
-    return all((folder / name).exists() for name in names)
+def _check_writable(folder: Path) -> None:
+    """Raise OSError before any digit is drawn where none could be kept."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 def _write(folder: Path, prefix: str, images: Tensor, labels: np.ndarray) -> None:
@@ -172,7 +174,7 @@ def draw_ink(
     height: np.ndarray,
     centre: np.ndarray,
     pen: tuple[np.ndarray, np.ndarray],
-    bar: tqdm,
+    progress,
 ) -> Tensor:
     """Ink on paper of size × size pixels: uint8 (n, size, size), 0 for none.
 
@@ -198,7 +200,7 @@ def draw_ink(
                 level = ((half_width - distance) / edge + 0.5).clamp_(0, 1)
                 level = level * level * (3 - 2 * level)  # a smooth step, which softens the edge
                 ink[torch.from_numpy(i)] = (level * 255).round().to(torch.uint8)
-                bar.update(len(i))
+                progress.update(len(i))
     return ink
 
 
@@ -259,7 +261,9 @@ def _distance(lines: np.ndarray, size: int) -> Tensor:
         torch.sub(y, torch.mul(along, dy, out=other), out=other)
         torch.add(across.mul_(across), other.mul_(other), out=across)
         torch.minimum(squared, across, out=squared)
-    return squared.sqrt_()
+    # NumPy's square root is the processor's, rounded as IEEE 754 wants. torch's is MKL's: its last
+    # bit is wrong for one number in five on an AMD processor, and digits would be others there.
+    return torch.from_numpy(np.sqrt(squared.numpy()))
 
 
 def _coloured(random: RandomState, ink: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ from torch.func import functional_call, stack_module_state, vmap
 class Ensemble(torch.nn.Module):
     """Models of one kind behind the interface that the training loop knows: `loss(*batch)`.
 
-    models: their weights are copied here; `write_back` copies the trained ones back
+    Args:
+        models: their weights are copied here; `write_back` copies the trained ones back
     """
 
     def __init__(self, models: list[torch.nn.Module]):
@@ -25,9 +26,11 @@ class Ensemble(torch.nn.Module):
     def loss(self, *batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The sum of the models' losses, whose gradient is each model's own.
 
-        batch: tensors: (models, batch, ...): a minibatch for each model
+        Args:
+            batch: tensors: (models, batch, ...): a minibatch for each model
 
-        Returns (loss, summaries); the summaries are means over the models.
+        Returns:
+            (loss, summaries): a scalar, and tensors (models,) by their tags
         """
 
         def one(parameters, buffers, *batch):
@@ -37,7 +40,7 @@ class Ensemble(torch.nn.Module):
         losses, summaries = vmap(one, randomness="different")(
             parameters, self._buffers_of_all, *batch
         )
-        return losses.sum(), {tag: scalar.mean() for tag, scalar in summaries.items()}
+        return losses.sum(), summaries
 
     def write_back(self) -> None:
         """Copy the trained weights into the models."""

@@ -5,18 +5,21 @@ import importlib
 import importlib.util
 import sys
 
+from codebase.machine.signals import end_quietly_on_signals
+
 OLDEST_TORCH = (2, 6)
-LOADED = ("torch", "torchvision")  # these are found to fit each other by loading them
+LOADED = ("tqdm", "torch", "torchvision")  # whether they work, and together, shows at loading
 PRESENT = ("numpy", "scipy", "tqdm", "tensorboardX", "filelock")
 INSTALL = "python -m pip install --upgrade -r requirements.txt"
 
 
 def check() -> None:
-    """Look for what the run scripts need; where it is not there, print a line and exit with 1.
+    """Look for what the commands need; where it is not there, print a line and exit with 1.
 
     torch is loaded here with the garbage collector off, and its modules stay out of the collector's
     sight: to look through them, while they load and again at exit, takes 0.8 of 3 seconds.
     """
+    end_quietly_on_signals()
     gc.disable()
     trouble = find_trouble()
     gc.enable()
@@ -40,7 +43,7 @@ def find_trouble() -> "str | None":
             return f"the package {error.name} is missing: {INSTALL}"
         except Exception as error:  # torchvision's operators register at import, with any error
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            return f"{name} does not load ({reason}): {_mend(name)}"
+            return f"{name} does not load ({reason}): {_mend(name, error)}"
         version = getattr(package, "__version__", "")
         if name == "torch" and _numbers(version) < OLDEST_TORCH:
             oldest = ".".join(map(str, OLDEST_TORCH))
@@ -48,13 +51,18 @@ def find_trouble() -> "str | None":
     return None
 
 
-def _mend(name: str) -> str:
-    if name != "torchvision":
-        return INSTALL
-    return (
-        "it was built for another torch; python -m pip install --upgrade --force-reinstall torch "
-        "torchvision"
-    )
+def _mend(name: str, error: Exception) -> str:
+    words = str(error).lower()
+    if isinstance(error, MemoryError) or "memory" in words or "map segment" in words:
+        return "this process may use too little memory (ulimit -v shows how much)"
+    if name == "tqdm":
+        return "an environment variable TQDM_... has a value that it cannot read"
+    if name == "torchvision":
+        return (
+            "it was built for another torch; python -m pip install --upgrade --force-reinstall "
+            "torch torchvision"
+        )
+    return INSTALL
 
 
 def _numbers(version: str) -> "tuple[int, ...]":

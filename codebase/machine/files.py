@@ -1,0 +1,108 @@
+"""Files that are written whole or not at all, read only where they are files, and locks."""
+
+import contextlib
+import errno
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import filelock
+
+from codebase import UserError
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name beside it, flush it to disk, and rename it.
+
+    Whenever the process is killed, the path holds its old contents or its new, never a part.
+
+    Raises:
+        OSError: the folder or the disk refuses; the old contents are untouched
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(".tmp", f".{path.name}.", path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # a temporary file's 0600 would shut others out
+        os.replace(temporary, path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        if isinstance(error, OSError) and error.filename is None:
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        raise
+
+
+def read_file(path: Path, limit: int) -> bytearray:
+    """The contents of an ordinary file of at most `limit` bytes.
+
+    Raises:
+        OSError: there is no such file, it cannot be read, it is larger, or it is something else: a
+            folder, a device, or a pipe, which would keep its reader waiting for ever
+    """
+    check_kind(os.stat(path), path)
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        check_kind(status, path)  # again: it may have been exchanged meanwhile
+        if status.st_size > limit:
+            reason = f"it has {status.st_size:,} bytes, and {limit:,} is the most that it may have"
+            raise OSError(errno.EFBIG, reason, str(path))
+        content = bytearray(status.st_size)
+        del content[file.readinto(content) :]  # where it was cut meanwhile
+        return content
+
+
+def check_kind(status: os.stat_result, path: Path) -> None:
+    """Raise OSError unless a status is that of an ordinary file."""
+    if stat.S_ISDIR(status.st_mode):
+        raise OSError(errno.EISDIR, "it is a folder", str(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files that a killed process left in a folder."""
+    for path in folder.glob(".*.tmp"):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+@contextlib.contextmanager
+def lock(path: Path, wait: float = 0) -> Iterator[None]:
+    """Hold a lock, which the system releases however the process ends.
+
+    Args:
+        path: of the lock's file, which is created and stays
+        wait: seconds to wait for another process to release it
+
+    Raises:
+        filelock.Timeout: another process holds it
+        OSError: the file cannot be created
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(path, timeout=wait):
+        yield
+
+
+def child_folder(root: Path, name: str) -> Path:
+    """root/name.
+
+    Raises:
+        UserError: the name, or a link there, leads out of the root; or the name is hidden
+    """
+    folder = root / name
+    if not name or name.startswith(".") or folder.resolve().parent != root.resolve():
+        raise UserError(f"{name!r} leads out of {root}, or is hidden there: take a plain name")
+    return folder
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, in one line."""
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,40 @@
+"""One picture of several runs: test images, and under them each run's reconstructions."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import codebase
+from codebase import UserError, data, figures
+from codebase.machine.files import write_atomically
+from codebase.runs.load import identity_of
+
+
+def compare(runs: Sequence[str], labels: Sequence[str], data_dir: Path, out: Path) -> Path:
+    """Write the picture.
+
+    Args:
+        runs: names or paths, of runs on one kind of data
+        labels: of their rows
+        data_dir: folder of the data sets
+        out: the picture's file
+
+    Returns:
+        its path
+
+    Raises:
+        UserError: there is no such run, their images are not of one kind, or a label is missing
+    """
+    if len(set(labels)) != len(runs):
+        raise UserError(f"--labels: there are {len(set(labels))} for {len(runs)} runs")
+    identities = [identity_of(run) for run in runs]
+    if len({(run.data, run.options.get("likelihood", "bernoulli")) for run in identities}) > 1:
+        raise UserError("compare: these runs were not trained on the same kind of images")
+    first = identities[0]
+    data.find_or_download(first.experiment.dataset, first.data, data_dir)
+    loaded = first.experiment.load(first, "cpu", data_dir, train=False)
+    models = {label: codebase.load_run(run) for label, run in zip(labels, runs, strict=True)}
+    x, y = (t.unflatten(0, (10, 10))[:, :2].flatten(0, 1) for t in data.examples(loaded))
+    with figures.isolated_draws(x.device):
+        picture = figures.comparison(models, x, y)
+    write_atomically(out, figures.png(figures.as_figure(picture)))
+    return out

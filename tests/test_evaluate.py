@@ -1,0 +1,129 @@
+"""The homework's figures from bounds with known terms: what is averaged, repeated and printed."""
+
+import pytest
+import torch
+
+from codebase import evaluate
+from codebase import utils as ut
+from codebase.models import FSVAE, SSVAE, VAE
+
+SUBSET = torch.zeros(100, 784), torch.eye(10).repeat_interleave(10, 0)
+
+
+class Counting(torch.nn.Module):
+    """A model whose n-th evaluation of a bound is known: KL n, Rec 10·n; IWAE-m is m + n."""
+
+    def __init__(self):
+        super().__init__()
+        self.elbos, self.iwaes = 0, {}
+
+    def observed(self, x, y):
+        return (x,)
+
+    def check_images(self, x):
+        assert x is SUBSET[0]
+
+    def negative_elbo_bound(self, x):
+        assert torch.equal(x, SUBSET[0]) and not torch.is_grad_enabled()
+        self.elbos += 1
+        kl, rec = torch.tensor(float(self.elbos)), torch.tensor(10.0 * self.elbos)
+        return kl + rec, kl, rec
+
+    def negative_iwae_bound(self, x, iw):
+        self.iwaes[iw] = n = self.iwaes.get(iw, 0) + 1
+        return torch.tensor(float(iw + n)), torch.tensor(0.0), torch.tensor(0.0)
+
+
+def test_lower_bounds_are_means_over_a_hundred_evaluations(capsys):
+    model = Counting()
+    figures = evaluate.evaluate_lower_bound(model, SUBSET)
+    assert model.elbos == 100 and model.iwaes == {1: 100, 10: 10, 100: 1, 1000: 1}
+    assert figures == {
+        "NELBO": 555.5,  # the mean of 1 to 100 is 50.5
+        "KL": 50.5,
+        "Rec": 505.0,
+        "IWAE-1": 51.5,
+        "IWAE-10": 15.5,
+        "IWAE-100": 101.0,
+        "IWAE-1000": 1001.0,
+    }
+    assert capsys.readouterr().out.splitlines() == [
+        "NELBO: 555.5. KL: 50.5. Rec: 505.0",
+        "Negative IWAE-1: 51.5",
+        "Negative IWAE-10: 15.5",
+        "Negative IWAE-100: 101.0",
+        "Negative IWAE-1000: 1001.0",
+    ]
+    assert list(evaluate.evaluate_lower_bound(model, SUBSET, False)) == ["NELBO", "KL", "Rec"]
+
+
+def test_a_trained_vaes_figures_follow_its_bounds(capsys):
+    """Against the bounds themselves, drawn in the documented order from one seed."""
+    model = VAE(z_dim=3)
+    torch.manual_seed(3)
+    figures = ut.evaluate_lower_bound(model, SUBSET)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        terms = [torch.stack(model.negative_elbo_bound(SUBSET[0])) for _ in range(100)]
+        tens = [model.negative_iwae_bound(SUBSET[0], 1)[0] for _ in range(100)]
+        tens = [model.negative_iwae_bound(SUBSET[0], 10)[0] for _ in range(10)]
+    found = [figures["NELBO"], figures["KL"], figures["Rec"]]
+    assert found == torch.stack(terms).double().mean(0).tolist()
+    assert figures["IWAE-10"] == torch.stack(tens).double().mean().item()
+
+
+def test_labels_are_given_to_a_model_that_knows_them(capsys):
+    model = FSVAE()
+    x = torch.rand(100, 3072)
+    figures = evaluate.evaluate_lower_bound(model, (x, SUBSET[1]), run_iwae=False)
+    assert figures["NELBO"] == pytest.approx(figures["KL"] + figures["Rec"], rel=1e-6)
+
+
+def test_accuracy_is_the_share_of_labels_found(capsys):
+    model = SSVAE()
+
+    class Classifier(torch.nn.Module):
+        def classify(self, x):
+            return x[:, :10]
+
+    model.cls = Classifier()
+    x = torch.eye(784)[:10]
+    y = torch.tensor([0, 1, 2, 3, 4, 5, 6, 0, 0, 0])
+    for labels in (y, torch.eye(10)[y]):  # one-hot labels too
+        assert evaluate.evaluate_classifier(model, (x, labels)) == 0.7
+        assert capsys.readouterr().out == "Test set classification accuracy: 0.7\n"
+        by_class = evaluate.accuracy_by_class(model, (x, labels))
+        assert by_class == [0.25, 1, 1, 1, 1, 1, 1, 0, 0, 0]
+
+
+def test_an_ssvaes_bound_has_its_own_terms(capsys):
+    figures = evaluate.evaluate_lower_bound(SSVAE(), SUBSET)
+    assert list(figures) == ["NELBO", "KL_z", "KL_y", "Rec"]
+    assert figures["NELBO"] == pytest.approx(sum(list(figures.values())[1:]), rel=1e-5)
+    line = "NELBO: {NELBO}. KL_z: {KL_z}. KL_y: {KL_y}. Rec: {Rec}\n".format(**figures)
+    assert capsys.readouterr().out == line
+
+
+WRONG_IMAGES = {
+    "as pictures": (torch.zeros(3, 1, 28, 28), "x.flatten"),
+    "one image": (torch.zeros(784), "shape"),
+    "bytes": (torch.zeros(3, 784, dtype=torch.uint8), r"x.float\(\) / 255"),
+    "0 to 255": (torch.full((3, 784), 255.0), "x / 255"),
+    "below 0": (torch.full((3, 784), -0.5), "go from -0.5"),
+    "not a number": (torch.full((3, 784), torch.nan), "go from nan"),
+    "of another kind": (torch.zeros(3, 3072), "another kind"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_IMAGES)
+def test_images_of_another_form_are_refused(name):
+    x, message = WRONG_IMAGES[name]
+    y = torch.eye(10)[: len(x)]
+    for act in (
+        lambda: VAE().reconstruct(x),
+        lambda: SSVAE().reconstruct(x),
+        lambda: ut.evaluate_lower_bound(VAE(), (x, y)),
+        lambda: ut.evaluate_classifier(SSVAE(), (x, y)),
+    ):
+        with pytest.raises(ValueError, match=message):
+            act()

@@ -1,0 +1,118 @@
+"""Minibatches: every image once an epoch, binarised afresh, resumed where they were."""
+
+import pytest
+import torch
+
+from codebase import utils as ut
+from codebase.minibatches import Minibatches
+
+
+def test_an_epoch_is_every_image_once_in_a_new_order():
+    torch.manual_seed(0)
+    images = torch.arange(250, dtype=torch.uint8)[:, None]
+    loader = Minibatches(images, torch.arange(250), batch_size=97, binarised=False)
+    epochs = [list(loader) for _ in range(2)]
+    assert len(loader) == 3 and [len(x) for x, _ in epochs[0]] == [97, 97, 56]
+    orders = [torch.cat([label for _, label in epoch]) for epoch in epochs]
+    assert not torch.equal(*orders)
+    for epoch, order in zip(epochs, orders, strict=True):
+        assert torch.equal(order.sort().values, torch.arange(250))
+        assert torch.equal(torch.cat([x for x, _ in epoch])[:, 0], order.float() / 255)
+
+
+def test_images_are_binarised_afresh_at_every_use():
+    torch.manual_seed(0)
+    grey = torch.tensor([[0, 51, 128, 255]], dtype=torch.uint8)
+    loader = Minibatches(grey.expand(20_000, -1), batch_size=20_000)
+    (first,), (second,) = next(iter(loader)), next(iter(loader))
+    assert first.unique().tolist() == [0, 1] and not torch.equal(first, second)
+    for x in (first, second):
+        error = (x.mean(0) - grey[0] / 255).abs()
+        assert error.max() < 4 * 0.5 / 20_000**0.5
+        assert error[0] == 0 and error[3] == 0  # what is certain is so
+
+
+def test_a_pixel_without_ink_is_never_drawn(monkeypatch):
+    """Not even where the uniform draw is 0, which happens once in 2²⁴ times."""
+    monkeypatch.setattr(torch, "rand_like", torch.zeros_like)
+    assert ut.sample_bernoulli(torch.tensor([0.0, 0.5, 1.0])).tolist() == [0, 1, 1]
+
+
+def test_labelled_images_go_with_every_minibatch():
+    torch.manual_seed(0)
+    xl, yl = torch.rand(10, 4), torch.eye(10)
+    loader = Minibatches(torch.zeros(30, 4, dtype=torch.uint8), torch.arange(30))
+    for x, xl_drawn, yl_drawn in loader.unlabelled().with_labelled((xl, yl)):
+        assert x.shape == (30, 4) and torch.equal(yl_drawn, yl)
+        assert xl_drawn.unique().tolist() == [0, 1]
+    assert [len(batch) for batch in loader.unlabelled()] == [1]
+    assert [len(batch) for batch in loader.with_labelled((xl, yl))] == [4]
+
+
+def test_the_first_minibatch_draws_no_order():
+    loader = Minibatches(
+        torch.arange(50, dtype=torch.uint8)[:, None], batch_size=20, binarised=False
+    )
+    before = torch.get_rng_state()
+    (x,) = loader.first()
+    assert (
+        torch.equal(x[:, 0] * 255, torch.arange(20.0)) and loader.state_dict()["left"].numel() == 0
+    )
+    assert torch.equal(torch.get_rng_state(), before)
+    assert [tuple(x.shape) for x in loader.replicated(3).first()] == [(3, 20, 1)]
+
+
+@pytest.mark.parametrize("replicates", [None, 3])
+def test_minibatches_go_on_where_they_were(replicates):
+    def loader():
+        images = torch.randint(256, (50, 4), dtype=torch.uint8, generator=generator)
+        return Minibatches(images, torch.arange(50), batch_size=8, replicates=replicates)
+
+    generator = torch.Generator().manual_seed(0)
+    whole = loader()
+    torch.manual_seed(1)
+    iterator = iter(whole)
+    for _ in range(3):
+        next(iterator)
+    state, generator_state = whole.state_dict(), torch.get_rng_state()
+    rest = list(iterator) + list(whole)
+    generator.manual_seed(0)
+    resumed = loader()
+    resumed.load_state_dict(state)
+    torch.set_rng_state(generator_state)
+    again = list(resumed) + list(resumed)
+    assert len(rest) == len(again) == 4 + 7
+    for one, other in zip(rest, again, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_replicates_have_orders_of_their_own():
+    images = torch.arange(50, dtype=torch.uint8)[:, None]
+    loader = Minibatches(images, batch_size=20, binarised=False).replicated(3)
+    batches = [x for (x,) in loader]
+    assert [tuple(x.shape) for x in batches] == [(3, 20, 1), (3, 20, 1), (3, 10, 1)]
+    orders = torch.cat(batches, dim=1)[..., 0] * 255
+    assert not torch.equal(orders[0], orders[1])
+    assert all(torch.equal(o.sort().values.round(), torch.arange(50.0)) for o in orders)
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        None,
+        [1, 2],
+        torch.tensor([1.0, 2.0]),
+        torch.tensor([3, 50]),
+        torch.tensor([-1, 3]),
+        torch.tensor([3, 3]),
+        torch.tensor([[1, 2], [3, 4]]),
+        torch.tensor(5),
+        torch.arange(4).to_sparse(),
+    ],
+    ids=str,
+)
+def test_a_position_that_cannot_be_is_refused(left):
+    loader = Minibatches(torch.zeros(50, 4, dtype=torch.uint8), batch_size=8)
+    with pytest.raises(ValueError, match="batches.left"):
+        loader.load_state_dict({"left": left})
+    assert len(list(loader)) == 7

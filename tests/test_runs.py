@@ -1,0 +1,513 @@
+"""A run is what its record says: no later command relabels it, replaces it, or mixes two."""
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import (
+    Child,
+    contents,
+    refused,
+    report_lines,
+    results,
+    run_all,
+    same_weights,
+    succeed,
+    weights,
+)
+from filelock import FileLock
+
+import codebase
+from codebase import UserError, checkpoints
+from codebase.models.laplace_vae import LaplaceVAE
+from codebase.runs import folders as run_folders
+from codebase.runs import options
+from codebase.runs.experiment import EXPERIMENTS, Run, run_named
+
+NAME = "model=vae_z=10_run={:04d}_data=synthetic"
+SHORT = ("--iter_max", 6, "--iter_save", 4, "--sheet", "2x2")
+
+
+@pytest.fixture
+def base(data_dir):
+    return ("--data", "synthetic", "--data_dir", data_dir)
+
+
+def record(folder, name):
+    return json.loads((folder / "checkpoints" / name / "run.json").read_text())
+
+
+def everything(folder):
+    return contents(folder / "checkpoints") | contents(folder / "logs")
+
+
+# Identity
+
+
+def test_identity_and_name():
+    run = EXPERIMENTS["vae"].run({"z": 3, "beta": 2.0, "run": 7}, "synthetic")
+    assert run.name == "model=vae_z=03_run=0007_data=synthetic_beta=2"
+    assert run.group == "model=vae_z=03_data=synthetic_beta=2"
+    assert run.seed == 7 and Run.from_identity(run.identity()) == run
+    other = EXPERIMENTS["vae"].run({"z": 3, "beta": 2.0000001, "run": 7}, "synthetic")
+    assert other.name != run.name and other.name.endswith("_beta=2.0000001")
+    with pytest.raises(TypeError):
+        run.options["z"] = 4
+    with pytest.raises(AttributeError):
+        run.seed = 4
+
+
+def test_the_homeworks_names():
+    names = [EXPERIMENTS[kind].run({}, EXPERIMENTS[kind].dataset).name for kind in EXPERIMENTS]
+    assert names == [
+        "model=vae_z=10_run=0000",
+        "model=gmvae_z=10_k=500_run=0000",
+        "model=ssvae_gw=001_cw=100_run=0000",
+        "model=fsvae_run=0000",
+    ]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model=vae_z=10_run=0000",
+        "model=vae_z=02_run=0012_data=synthetic_nn=v3_likelihood=gaussian_sigma2=0.1_prior=laplace",
+        "model=vae_z=100_run=12345_beta=0.5",
+        "model=gmvae_z=10_k=007_run=0000",
+        "model=ssvae_gw=000_cw=1000_run=0003",
+        "model=fsvae_run=0000_data=synthetic",
+    ],
+)
+def test_names_tell_what_they_were_made_of(name):
+    assert run_named(name).name == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "vae",
+        "model=vae",
+        "model=vae_z=10",
+        "model=vae_z=010_run=0000",
+        "model=vae_run=0000_z=10",
+        "model=vae_z=10_run=0000_beta=1",
+        "model=vae_z=10_run=0000_beta=nan",
+        "model=vae_z=10_run=0000_seed=3",
+        "model=resnet_run=0000",
+        "model=fsvae_run=0000_z=3",
+        "model=vae_z=10_run=-001",
+    ],
+)
+def test_names_that_no_script_gives(name):
+    with pytest.raises(UserError):
+        run_named(name)
+
+
+def test_identities_that_cannot_be():
+    sound = EXPERIMENTS["vae"].run({}, "mnist").identity()
+    for key, value in (
+        *[("model", value) for value in ("x", None, 3)],
+        *[("z", value) for value in (0, "10", 10.0, True, 10**9)],
+        *[("beta", value) for value in (1, float("nan"), -1.0, "1")],
+        *[("data", value) for value in ("svhn", 3, "auto")],
+        *[("seed", value) for value in (-1, 2**63, None)],
+        *[("lr", value) for value in (0.0, 1e3, None)],
+        ("gw", 1),
+    ):
+        with pytest.raises(ValueError):
+            Run.from_identity(sound | {key: value})
+    for key in sound:
+        with pytest.raises(ValueError):
+            Run.from_identity({k: v for k, v in sound.items() if k != key})
+
+
+@pytest.mark.parametrize(
+    "kind, text",
+    [
+        (options.RUN_NUMBER, "-1"),
+        (options.SEED, "18446744073709551616"),
+        (options.SEED, "1" * 5000),
+        (options.BATCH_SIZE, "ten"),
+        (options.LEARNING_RATE, "nan"),
+        (options.LEARNING_RATE, "1e300"),
+        (options.Real(1e-6, 1e6), "inf"),
+        (options.OneOf("a", "b"), "c"),
+    ],
+)
+def test_refusals_name_the_range(kind, text):
+    with pytest.raises(ValueError) as caught:
+        kind(text)
+    assert str(kind) in str(caught.value) and len(str(caught.value)) < 150
+
+
+# What training recorded stays
+
+
+def test_an_evaluation_does_not_relabel_a_run(tmp_path, base):
+    succeed(tmp_path, "run_vae.py", *base, *SHORT, "--run", 31, "--batch_size", 50, "--seed", 7)
+    name, before = NAME.format(31), everything(tmp_path)
+    stdout, _ = succeed(tmp_path, "run_vae.py", *base, "--run", 31, "--train", 0)
+    after = everything(tmp_path)
+    assert {key: after[key] for key in before} == before
+    trained = results(tmp_path, name)
+    assert (trained["trained"]["batch_size"], trained["trained"]["seed"]) == (50, 7)
+    again = json.loads((tmp_path / "logs" / name / "evaluation-00006/results.json").read_text())
+    assert again["figures"] == trained["figures"] and again["trained"] == trained["trained"]
+    assert again["date"] and again["torch"] == torch.__version__
+    assert "evaluation-00006/samples.png" in stdout
+
+
+def test_an_earlier_iteration_replaces_nothing(tmp_path, base):
+    succeed(tmp_path, "run_vae.py", *base, *SHORT)
+    before = everything(tmp_path)
+    succeed(tmp_path, "run_vae.py", *base, "--train", 0, "--iter_max", 4)
+    after = everything(tmp_path)
+    assert {key: after[key] for key in before} == before
+    own = tmp_path / "logs" / NAME.format(0) / "evaluation-00004"
+    assert json.loads((own / "results.json").read_text())["iterations"] == 4
+    assert (own / "samples.png").exists() and (own / "reconstructions.png").exists()
+    stdout, _ = succeed(tmp_path, "codebase", "table", "--all")
+    assert f"| {results(tmp_path, NAME.format(0))['figures']['NELBO']:.2f} |" in stdout
+
+
+def test_other_peoples_weights_are_evaluated_as_not_recorded(tmp_path, base):
+    succeed(tmp_path / "theirs", "run_vae.py", *base, *SHORT)
+    shutil.rmtree(tmp_path / "theirs" / "logs")
+    folder = tmp_path / "theirs" / "checkpoints" / NAME.format(0)
+    for file in ("run.json", "training-state.pt"):
+        (folder / file).unlink()
+    for step in (4, 6):
+        flags = ("--train", 0, "--iter_max", step)
+        stdout, _ = succeed(tmp_path / "theirs", "run_vae.py", *base, *flags)
+        assert f"model-0000{step}.pt, trained: not recorded" in stdout.splitlines()[0]
+    found = results(tmp_path / "theirs", NAME.format(0))
+    assert found["trained"] == "not recorded" and found["iterations"] == 6
+    succeed(tmp_path / "theirs", "run_vae.py", *base, "--train", 0, "--iter_max", 4)
+    assert results(tmp_path / "theirs", NAME.format(0)) == found
+    stdout, _ = succeed(tmp_path / "theirs", "codebase", "table", "--all")
+    assert f"| {found['figures']['NELBO']:.2f} |" in stdout
+    line = refused(tmp_path / "theirs", "run_vae.py", *base, "--train", 0)  # no 20,000
+    assert "model-20000.pt does not exist; iterations [4, 6]" in line
+    line = refused(tmp_path / "theirs", "run_vae.py", *base, "--resume", 1)
+    assert "no run.json" in line and "--train 0" in line and "--overwrite 1" in line
+
+
+# Contradictions
+
+
+def test_a_flag_that_was_not_given_takes_the_recorded_value(tmp_path, base):
+    flags = ("--iter_save", 4, "--sheet", "2x2", "--batch_size", 50, "--lr", 0.01, "--seed", 3)
+    succeed(tmp_path / "whole", "run_vae.py", *base, *flags, "--iter_max", 6)
+    succeed(tmp_path / "parts", "run_vae.py", *base, *flags, "--iter_max", 4)
+    folder = tmp_path / "parts"
+    stdout, _ = succeed(folder, "run_vae.py", "--data_dir", base[3], "--resume", 1, "--iter_max", 6)
+    path = f"checkpoints/{NAME.format(0)}/model-00006.pt"
+    assert same_weights(weights(folder / path), weights(tmp_path / "whole" / path))
+    assert results(folder, NAME.format(0))["trained"]["lr"] == 0.01
+    again, _ = succeed(folder, "run_vae.py", "--data_dir", base[3], "--train", 0)
+    assert report_lines(again) == report_lines(stdout)  # the last iteration, the recorded seed
+    table, _ = succeed(folder, "run_vae.py", *base, "--replicates", 2, "--iter_max", 6)
+    assert results(folder, NAME.format(1))["trained"]["batch_size"] == 50
+    assert results(folder, NAME.format(1))["trained"]["lr"] == 0.01
+
+
+@pytest.mark.parametrize(
+    "flag, value, other",
+    [("--seed", 5, 0), ("--batch_size", 50, 97), ("--lr", 0.5, 0.001)],
+)
+def test_a_flag_that_contradicts_the_record_is_refused(flag, value, other, tmp_path, base):
+    succeed(tmp_path, "run_vae.py", *base, *SHORT)
+    before = everything(tmp_path)
+    for how in (("--train", 0), ("--resume", 1), ("--replicates", 1), ("--replicates", 2)):
+        line = refused(tmp_path, "run_vae.py", *base, *SHORT, *how, flag, value)
+        for word in (
+            f"{flag} {value}",
+            f"{flag} {other}",
+            "--overwrite 1",
+            "--run",
+            NAME.format(0),
+        ):
+            assert word in line, line
+        line = refused(
+            tmp_path, "run_vae.py", *base, *SHORT, "--replicates", 2, "--ensemble", 2, flag, value
+        )
+        assert everything(tmp_path) == before
+
+
+def test_replicates_that_contradict_each_other_are_refused(tmp_path, base):
+    succeed(tmp_path, "run_vae.py", *base, *SHORT, "--run", 1, "--batch_size", 10)
+    succeed(tmp_path, "run_vae.py", *base, *SHORT, "--run", 2, "--batch_size", 20)
+    before = everything(tmp_path)
+    line = refused(tmp_path, "run_vae.py", *base, *SHORT, "--replicates", 3)
+    assert "--batch_size 20" in line and "10" in line
+    shutil.rmtree(tmp_path / "checkpoints" / NAME.format(2))
+    succeed(tmp_path, "run_vae.py", *base, *SHORT, "--run", 3, "--batch_size", 10, "--seed", 1)
+    before = everything(tmp_path)
+    line = refused(tmp_path, "run_vae.py", *base, *SHORT, "--replicates", 4)
+    assert "same seed, 1" in line
+    assert everything(tmp_path) == before
+
+
+def test_a_record_in_the_wrong_folder_is_refused(tmp_path, base):
+    succeed(tmp_path, "run_vae.py", *base, *SHORT)
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(folder / NAME.format(0), folder / NAME.format(0).replace("z=10", "z=07"))
+    for how in (("--train", 0), ("--resume", 1)):
+        line = refused(tmp_path, "run_vae.py", *base, "--z", 7, *how)
+        assert NAME.format(0) in line
+
+
+def test_another_device_or_number_of_threads_is_said(tmp_path, base):
+    succeed(tmp_path, "run_vae.py", *base, *SHORT)
+    flags = ("--resume", 1, "--iter_max", 8, "--threads", 2)
+    _, stderr = succeed(tmp_path, "run_vae.py", *base, *flags)
+    assert stderr.count("note: trained so far with threads 1, from here on with 2") == 1
+    _, stderr = succeed(tmp_path, "run_vae.py", *base, "--resume", 1, "--iter_max", 9)
+    assert "threads 2, from here on with 1" in stderr
+
+
+# Decided under the lock
+
+
+def test_two_at_once(tmp_path, base):
+    """The second is refused at once, and the first goes on undisturbed."""
+    folder = tmp_path / "checkpoints" / NAME.format(0)
+    first = Child(tmp_path, "run_vae.py", *base, "--iter_save", 50)
+    first.wait_until(lambda: (folder / "model-00050.pt").exists())
+    for flags in ((), ("--overwrite", 1), ("--resume", 1), ("--replicates", 1)):
+        assert "being trained by another process" in refused(tmp_path, "run_vae.py", *base, *flags)
+    assert first.process.is_alive()
+    os.kill(first.process.pid, signal.SIGKILL)
+    first.process.join()
+    step = weights(folder / "training-state.pt")["step"]
+    more = ("--resume", 1, "--iter_max", step + 5)  # the lock died with its holder
+    succeed(tmp_path, "run_vae.py", *base, *more)
+
+
+def test_what_happened_before_the_lock_is_seen(tmp_path, base, folders, monkeypatch):
+    """B starts while A trains and gets the lock once A has finished: it sees A's weights."""
+    started = {}
+
+    def a_comes_first(name):
+        if not started:
+            started["a"] = succeed(tmp_path, "run_vae.py", *base, *SHORT)
+        return lock(name)
+
+    from codebase.runs import run
+    from codebase.runs.wanted import Settings, Wanted
+
+    lock = run.training_lock
+    monkeypatch.setattr(run, "training_lock", a_comes_first)
+    wanted = Wanted(EXPERIMENTS["vae"], {"data": "synthetic"})
+    settings = Settings(6, 4, torch.device("cpu"), None, Path(base[3]), (2, 2))
+    with pytest.raises(UserError, match="holds a run"):
+        run.train(wanted, settings, "new")
+    started.clear()
+    shutil.rmtree(tmp_path / "checkpoints")
+    with pytest.raises(UserError, match="at iteration 6 already"):
+        run.train(
+            wanted, Settings(5, 4, torch.device("cpu"), None, Path(base[3]), (2, 2)), "resume"
+        )
+
+
+def test_a_run_is_not_replaced_while_it_is_evaluated(tmp_path, base, folders):
+    """The replacement waits until the evaluation has ended."""
+    succeed(tmp_path, "run_vae.py", *base, *SHORT)
+    path = tmp_path / "checkpoints" / NAME.format(0) / "model-00006.pt"
+    old = path.read_bytes()
+    lock = FileLock(tmp_path / "checkpoints" / ".locks" / f"{NAME.format(0)}.evaluation")
+    with lock:
+        child = Child(tmp_path, "run_vae.py", *base, *SHORT, "--overwrite", 1, "--seed", 9)
+        child.process.join(2)
+        assert child.process.is_alive() and path.read_bytes() == old
+    assert child.finish()[0] == 0
+    assert path.read_bytes() != old
+
+
+# Training states, and what to do without one
+
+
+def test_a_damaged_state_names_the_ways_out(tmp_path, base):
+    succeed(tmp_path, "run_vae.py", *base, *SHORT)
+    state = tmp_path / "checkpoints" / NAME.format(0) / "training-state.pt"
+    sound = state.read_bytes()
+    for damage in (b"", sound[:1000], bytes(len(sound)), sound.replace(sound[9000:9100], b"?")):
+        state.write_bytes(damage)
+        line = refused(tmp_path, "run_vae.py", *base, "--resume", 1, "--iter_max", 9)
+        assert "--overwrite 1" in line and "--train 0 to evaluate iterations [4, 6]" in line
+        assert str(state) in line
+        line = refused(tmp_path, "run_vae.py", *base, *SHORT)
+        assert "--overwrite 1" in line and "--train 0" in line
+        line = refused(tmp_path, "run_vae.py", *base, "--replicates", 1, "--iter_max", 9)
+        assert "--overwrite 1" in line
+    succeed(tmp_path, "run_vae.py", *base, "--train", 0)
+    succeed(tmp_path, "run_vae.py", *base, *SHORT, "--overwrite", 1)
+
+
+def test_a_state_of_another_run_is_refused(tmp_path, base):
+    succeed(tmp_path, "run_vae.py", *base, *SHORT)
+    succeed(tmp_path, "run_vae.py", *base, *SHORT, "--run", 1)
+    states = [tmp_path / "checkpoints" / NAME.format(n) / "training-state.pt" for n in (0, 1)]
+    shutil.copy(*states)
+    line = refused(tmp_path, "run_vae.py", *base, "--run", 1, "--resume", 1, "--iter_max", 9)
+    assert "it is of another run" in line and "--overwrite 1" in line
+
+
+def test_weights_without_a_state(tmp_path, base):
+    succeed(tmp_path, "run_vae.py", *base, *SHORT)
+    (tmp_path / "checkpoints" / NAME.format(0) / "training-state.pt").unlink()
+    line = refused(tmp_path, "run_vae.py", *base, "--resume", 1)
+    assert "no training-state.pt to resume from" in line and "--overwrite 1" in line
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "3", "null", '{"run": 3}', '{"run": {}}', "[" * 100_000, "\xff"]
+)
+def test_damaged_records(content, tmp_path, base):
+    succeed(tmp_path, "run_vae.py", *base, *SHORT)
+    path = tmp_path / "checkpoints" / NAME.format(0) / "run.json"
+    path.write_text(content, encoding="latin-1")
+    for how in (("--train", 0), ("--resume", 1), ("--replicates", 1)):
+        line = refused(tmp_path, "run_vae.py", *base, *how)
+        assert str(path) in line and "--overwrite 1" in line and "delete it" in line
+
+
+def test_overwriting_keeps_the_old_run_until_the_new_one_is_finished(tmp_path, base):
+    succeed(tmp_path, "run_vae.py", *base, *SHORT)
+    old = contents(tmp_path / "checkpoints" / NAME.format(0))
+    flags, started = ("--overwrite", 1, "--seed", 5, "--iter_save", 50), 0
+    for _ in range(2):  # the second time, what it replaces is not finished: that goes
+        child = Child(tmp_path, "run_vae.py", *base, *flags)
+        new = tmp_path / "checkpoints" / NAME.format(0) / "model-00050.pt"
+        child.wait_until(lambda at=started, new=new: new.exists() and new.stat().st_mtime_ns > at)
+        started = new.stat().st_mtime_ns
+        os.kill(child.process.pid, signal.SIGTERM)
+        status, _, stderr = child.finish()
+        assert status == 143 and "--resume 1" in stderr.splitlines()[-1]
+        assert contents(tmp_path / "checkpoints" / ".replaced" / NAME.format(0)) == old
+    step = weights(new.parent / "training-state.pt")["step"]
+    succeed(tmp_path, "run_vae.py", *base, "--resume", 1, "--iter_max", step + 5)
+    assert not (tmp_path / "checkpoints" / ".replaced" / NAME.format(0)).exists()
+    assert not list((tmp_path / "checkpoints").glob(".trash*"))
+    assert results(tmp_path, NAME.format(0))["seed"] == 5
+
+
+def test_setting_aside_goes_on_where_it_was_ended(folders):
+    """Weights moved, logs not yet: nothing is lost, and logs without weights are kept."""
+    for root in ("checkpoints", "logs"):
+        (folders / root / "run").mkdir(parents=True)
+        (folders / root / "run" / "file").touch()
+    (folders / "checkpoints" / ".replaced").mkdir()
+    (folders / "checkpoints" / "run").rename(folders / "checkpoints" / ".replaced" / "run")
+    run_folders.set_aside("run")
+    assert (folders / "logs" / ".replaced" / "run" / "file").exists()
+    assert (folders / "checkpoints" / ".replaced" / "run" / "file").exists()
+    run_folders.forget_what_was_set_aside("run")
+    assert not any(path.is_file() for path in folders.rglob("file"))
+
+
+# Interruptions
+
+
+def test_interrupted_in_the_report_a_run_names_what_finishes_it(tmp_path, base):
+    """A signal once the training is done: --resume 1 trains nothing and reports."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        folder = tmp_path / str(number)
+        logs = folder / "logs" / NAME.format(0)
+        child = Child(folder, "run_vae.py", *base, *SHORT, whole_report=True)
+        child.wait_until((logs / "reconstructions.png").exists)
+        os.kill(child.process.pid, number)
+        status, _, stderr = child.finish()
+        last = stderr.splitlines()[-1]
+        assert status == 128 + number and "interrupted; to go on: python" in last
+        assert "--resume 1" in last and not (logs / "results.json").exists()
+        line = refused(folder, "run_vae.py", *base, *SHORT)
+        assert "unfinished" in line and "--resume 1" in line and "--train 0" in line
+        before = contents(folder / "checkpoints")
+        stdout, _ = succeed(folder, "run_vae.py", *base, *SHORT, "--resume", 1, whole_report=True)
+        assert contents(folder / "checkpoints") == before
+        assert results(folder, NAME.format(0))["iterations"] == 6 and "NELBO: " in stdout
+
+
+def test_interrupted_before_it_begins_the_same_command_goes_on(tmp_path, base, data_dir):
+    """While the digits are drawn: nothing has begun, and nothing is left behind."""
+    child = Child(tmp_path, "run_vae.py", *base[:3], tmp_path / "data", "--overwrite", 1)
+    child.wait_until(lambda: (tmp_path / "data" / "synthetic").exists())
+    os.kill(child.process.pid, signal.SIGINT)
+    status, _, stderr = child.finish()
+    last = stderr.splitlines()[-1]
+    assert status == 130 and "Traceback" not in stderr
+    assert "to go on: python run_vae.py" in last and last.endswith("--overwrite 1")
+    assert everything(tmp_path) == {}
+
+
+# load_run
+
+
+@pytest.fixture(scope="module")
+def some_runs(data_dir, tmp_path_factory):
+    """A run of each kind of model: folder, and flags by the runs' names."""
+    folder = tmp_path_factory.mktemp("runs")
+    base = ("--data", "synthetic", "--data_dir", data_dir, "--iter_max", 2, "--iter_save", 1)
+    laplace = ("--prior", "laplace", "--likelihood", "gaussian", "--nn", "v3", "--z", 3)
+    commands = {
+        NAME.format(0): ("run_vae.py",),
+        "model=vae_z=03_run=0000_data=synthetic_nn=v3_likelihood=gaussian_prior=laplace": (
+            "run_vae.py",
+            *laplace,
+        ),
+        "model=gmvae_z=10_k=005_run=0000_data=synthetic": ("run_gmvae.py", "--k", 5),
+        "model=ssvae_gw=000_cw=050_run=0000_data=synthetic": (
+            "run_ssvae.py",
+            *("--gw", 0, "--cw", 50),
+        ),
+        "model=fsvae_run=0000_data=synthetic": ("run_fsvae.py",),
+    }
+    run_all(*(Child(folder, script, *base, *own) for script, *own in commands.values()))
+    return folder, list(commands)
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_load_run(some_runs, recorded, monkeypatch, tmp_path):
+    folder, names = some_runs
+    shutil.copytree(folder / "checkpoints", tmp_path / "checkpoints")
+    monkeypatch.setattr(checkpoints, "CHECKPOINTS", tmp_path / "checkpoints")
+    before = torch.get_rng_state()
+    for name in names:
+        path = tmp_path / "checkpoints" / name
+        if not recorded:  # other people's weights: the name tells
+            (path / "run.json").unlink()
+        last, first = weights(path / "model-00002.pt"), weights(path / "model-00001.pt")
+        for found in (name, path, str(path), path / "model-00002.pt"):
+            model = codebase.load_run(found)
+            assert same_weights(model.state_dict(), last) and not model.training
+            assert model.name == name and next(model.parameters()).device.type == "cpu"
+        assert same_weights(codebase.load_run(name, step=1).state_dict(), first)
+        assert same_weights(codebase.load_run(path / "model-00001.pt").state_dict(), first)
+        assert type(model) is LaplaceVAE or "laplace" not in name
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    "run, step, message",
+    [
+        ("model=vae_z=11_run=0000", None, "does not exist"),
+        ("nothing/there", None, "does not exist"),
+        (NAME.format(0), 7, r"no weights of iteration 7: it has iterations \[1, 2\]"),
+        ("{}/model-00009.pt", None, "is no file"),
+        ("{}/training-state.pt", None, "is no file"),
+        ("{}/model-00001.pt", 2, "weights of iteration 1, not 2"),
+        ("..", None, "leads out|no name"),
+        ("", None, "no name"),
+    ],
+)
+def test_load_run_of_what_is_not_there(run, step, message, some_runs, monkeypatch):
+    folder, names = some_runs
+    monkeypatch.setattr(checkpoints, "CHECKPOINTS", folder / "checkpoints")
+    with pytest.raises(UserError, match=message):
+        codebase.load_run(run.format(folder / "checkpoints" / names[0]), step)

@@ -1,0 +1,124 @@
+"""The table of runs beside the published figures."""
+
+import csv
+import math
+
+import pytest
+from conftest import succeed
+
+from codebase import UserError
+from codebase.runs import records, table
+from codebase.runs.experiment import EXPERIMENTS
+from codebase.runs.table import PUBLISHED
+
+
+def results_of(*values, kind="vae", iterations=20_000, figure="NELBO", data="mnist", **given):
+    """Results as runs leave them, one for each value."""
+    results = []
+    for number, value in enumerate(values, start=given.pop("first", 0)):
+        run = EXPERIMENTS[kind].run(given | {"run": number}, data)
+        results.append(
+            {
+                "name": run.name,
+                "data": data,
+                "iterations": iterations,
+                "trained": run.identity(),
+                "figures": {figure: value},
+            }
+        )
+    return results
+
+
+def test_rows():
+    [row] = table.rows(results_of(101.0, 102.0, 103.0))
+    assert (row["figure"], row["n"], row["mean"], row["sd"]) == ("NELBO", 3, 102.0, 1.0)
+    assert math.isclose(row["se"], 1 / math.sqrt(3))
+    assert (row["published"], row["published sd"]) == (101.5, 0.55)
+    assert math.isclose(row["difference"], 0.5 / 0.55)
+    assert (row["run"], row["seed"]) == ("0 1 2", "0 1 2")
+
+
+def test_what_is_not_comparable_is_not_compared():
+    for other in (
+        {"data": "synthetic"},
+        {"iterations": 300},
+        {"iterations": 19_999},
+        {"batch_size": 2056},
+        {"lr": 0.01},
+        {"z": 2},
+        {"beta": 2.0},
+    ):
+        [row] = table.rows(results_of(101.0, **other))
+        assert row["published"] is None and row["difference"] is None and row["sd"] is None
+
+
+def test_runs_of_another_kind_have_a_row_of_their_own():
+    """They differ in what names do not tell: the table shows it."""
+    rows = table.rows(results_of(101.0, 102.0) + results_of(90.0, batch_size=10, first=2))
+    assert [(row["n"], row["batch_size"]) for row in rows] == [(1, 10), (2, 97)]
+    text = table.markdown(rows)
+    assert "| model | batch_size | figure |" in text
+    assert "| vae_z=10 | 10 | NELBO | 90.00 |" in text
+
+
+def test_published_figures():
+    """To the letter of the homework's table; a single run has no deviation."""
+    assert PUBLISHED["model=vae_z=10"]["IWAE-1000"] == (95.62, 0.42)
+    assert PUBLISHED["model=gmvae_z=10_k=500"]["NELBO"] == (97.22, 0.54)
+    assert PUBLISHED["model=ssvae_gw=000_cw=100"] == {"accuracy": (0.735, None)}
+    run = results_of(0.7442, kind="ssvae", iterations=30_000, figure="accuracy", gw=0)
+    text = table.markdown(table.rows(run))
+    assert "| ssvae_gw=000_cw=100 | accuracy | 0.7442 |  | 1 | 0.7350 |  |" in text
+
+
+def test_the_whole_table(folders, capsys):
+    for results in (
+        *results_of(101.0, 102.0),
+        *results_of(99.0, kind="gmvae"),
+        *results_of(99.0, iterations=5, first=7),
+        *results_of(88.0, beta=4.0),
+    ):
+        records.write_results(records.LOGS / results["name"], results)
+    theirs = {"name": "model=vae_z=10_run=0009", "trained": "not recorded", "data": "mnist"}
+    theirs |= {"iterations": 20_000, "figures": {"NELBO": 101.2}}
+    records.write_results(records.LOGS / theirs["name"], theirs)
+    for i, bad in enumerate(("{broken", "[]", "3", "{}", "[" * 100_000, '{"iterations": 3}')):
+        folder = records.LOGS / f"model=vae_z=10_run=100{i}"
+        folder.mkdir()
+        (folder / "results.json").write_text(bad)
+    table.write(table.rows(table.collect()), records.LOGS / "table")
+    text = capsys.readouterr().out
+    assert (
+        "| vae_z=10 | 97 | 0.001 | NELBO | 101.50 ± 0.71 | 0.500 | 2 | 101.50 ± 0.55 | +0.0 |"
+        in text
+    )
+    assert "| gmvae_z=10_k=500 | 97 | 0.001 | NELBO | 99.00 |  | 1 | 97.22 ± 0.54 | +3.3 |" in text
+    assert "| vae_z=10 |  |  | NELBO | 101.20 |  | 1 | 101.50 ± 0.55 | -0.5 |" in text
+    assert "binarisation" in text and "88.00" not in text
+    assert (records.LOGS / "table.md").read_text() == text
+
+    table.write(table.rows(table.collect(everything=True)), records.LOGS / "table")
+    text = capsys.readouterr().out
+    assert (
+        "| vae_z=10_beta=4 | 20000 | 97 | 0.001 | NELBO | 88.00 |" in text and "| 5 | 97 |" in text
+    )
+    rows = list(csv.DictReader((records.LOGS / "table.csv").read_text().splitlines()))
+    identity = EXPERIMENTS["vae"].run({}, "mnist").identity()
+    assert identity.keys() < rows[0].keys()
+    assert {row["beta"] for row in rows if row["model"] == "vae"} == {"1.0", "4.0"}
+    assert [row["seed"] for row in rows if row["beta"] == "4.0"] == ["0"]
+
+
+def test_no_results(folders):
+    for everything in (False, True):
+        with pytest.raises(UserError, match="no results"):
+            table.collect(everything)
+
+
+def test_the_command(tmp_path, data_dir):
+    base = ("--data", "synthetic", "--data_dir", data_dir, "--iter_max", 2, "--sheet", "2x2")
+    succeed(tmp_path, "run_vae.py", *base, "--z", 3)
+    succeed(tmp_path, "run_gmvae.py", *base, "--k", 4)
+    stdout, stderr = succeed(tmp_path, "codebase", "table", "--all")
+    assert "| vae_z=03_data=synthetic |" in stdout and "gmvae_z=10_k=004" in stdout
+    assert (tmp_path / "logs" / "table.csv").exists() and "table.csv" in stderr
