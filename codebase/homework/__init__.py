@@ -1,0 +1,1 @@
+"""Marking and handing out: what is graded, the grader, its catalogue of mistakes, the starter."""
