@@ -17,12 +17,16 @@ from pathlib import Path
 import faults
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from codebase import ROOT, checkpoints, data, evaluate, figures
 from codebase.datasets import synthetic
 from codebase.models.vae import VAE
 from codebase.runs import records
 
+# Each of pytest-xdist's workers has a core of its own: threads would only wait for one another.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 SCRIPTS = ("run_vae.py", "run_gmvae.py", "run_ssvae.py", "run_fsvae.py")
 # No test may depend on a network: where there is one, a proxy that is not there hides it.
 NO_NETWORK = {f"{scheme}_proxy": "http://127.0.0.1:9" for scheme in ("http", "https")}
@@ -126,7 +130,8 @@ class Child:
         flags: --data_dir and the like, and values
         user: the user id it runs as
         file_size, memory: the most bytes that a file of its, and its data, may have
-        whole_report: evaluate as often as a user's command does, not twice and to IWAE-10
+        whole_report: evaluate as often as a user's command does, not twice and to IWAE-10, and draw
+            pictures as large
         fault: (number of the operation on files, kind): see `faults`
         trace: file that gets the operations on files
     """
@@ -166,6 +171,7 @@ def _main(folder, outputs, script, flags, options) -> None:
     torch.set_num_threads(1)
     if not options.get("whole_report"):
         evaluate.REPEATS, evaluate.IMPORTANCE_WEIGHTS = 2, (1, 10)
+        figures.SCREEN = 300
     for limit, name in ((resource.RLIMIT_FSIZE, "file_size"), (resource.RLIMIT_DATA, "memory")):
         if name in options:
             resource.setrlimit(limit, (options[name],) * 2)
@@ -184,7 +190,8 @@ def _main(folder, outputs, script, flags, options) -> None:
 def _import_what_is_imported_late() -> None:
     codecs.lookup("hex")
     importlib.import_module("tensorboardX")
-    figures.png(figures.as_figure(figures.Picture(torch.zeros(3, 8, 8), "", ["x"])))
+    figures.png(figures.Picture(torch.zeros(3, 8, 8), "", ["x"]))
+    figures.png(Figure())
     file = io.BytesIO()
     torch.save(VAE().state_dict(), file)
     file.seek(0)

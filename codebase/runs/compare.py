@@ -36,5 +36,5 @@ def compare(runs: Sequence[str], labels: Sequence[str], data_dir: Path, out: Pat
     x, y = (t.unflatten(0, (10, 10))[:, :2].flatten(0, 1) for t in data.examples(loaded))
     with figures.isolated_draws(x.device):
         picture = figures.comparison(models, x, y)
-    write_atomically(out, figures.png(figures.as_figure(picture)))
+    write_atomically(out, figures.png(picture))
     return out

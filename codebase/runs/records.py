@@ -219,6 +219,7 @@ class Events:
             # that thread ends at the first write that fails, and a full queue would block for ever.
             self._writer = SummaryWriter(str(folder), max_queue=1000, purge_step=from_step)
             self._thread = self._writer.file_writer.event_writer._worker
+            self._queue = self._writer.file_writer.event_writer._event_queue
 
     def scalars(self, step: int, scalars: dict[str, float]) -> None:
         """Record each tag's value."""
@@ -245,7 +246,8 @@ class Events:
     def close(self) -> None:
         with self._or_none():
             if self._writer is not None:
-                self._writer.close()
+                self._writer.close()  # returns when that thread has written everything, or died
+                self._queue.cancel_join_thread()
         self._writer = None
 
     @contextlib.contextmanager
@@ -253,6 +255,9 @@ class Events:
         try:
             yield
         except OSError as error:
+            if self._writer is not None:
+                # Nothing reads the queue any more: the process's end would wait for it for ever.
+                self._queue.cancel_join_thread()
             self._writer = None
             print(f"warning: no more TensorBoard events: {error}", file=sys.stderr)
 

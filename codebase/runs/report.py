@@ -111,8 +111,7 @@ def write_picture(model: torch.nn.Module, picture: Callable, path: Path, heading
     try:
         with figures.isolated_draws(next(model.parameters()).device):
             made = picture()
-        figure = figures.as_figure(made, heading) if isinstance(made, figures.Picture) else made
-        write_atomically(path, figures.png(figure))
+        write_atomically(path, figures.png(made, heading))
     except Exception as error:
         print(f"warning: {path.name} not written: {one_line(error)}", file=sys.stderr)
         return None
