@@ -17,6 +17,7 @@ from pathlib import Path
 import faults
 import pytest
 import torch
+from filelock import FileLock
 from matplotlib.figure import Figure
 
 from codebase import ROOT, checkpoints, data, evaluate, figures
@@ -33,15 +34,29 @@ NO_NETWORK = {f"{scheme}_proxy": "http://127.0.0.1:9" for scheme in ("http", "ht
 NOBODY = 65534 if os.name == "posix" and os.geteuid() == 0 else None  # root may do everything
 
 
+def pytest_configure(config):
+    if not hasattr(config, "workerinput"):
+        os.environ["TEST_DATA_DIR"] = tempfile.mkdtemp(prefix="codebase-data-")
+        os.chmod(os.environ["TEST_DATA_DIR"], 0o755)
+    global DATA_DIR
+    DATA_DIR = Path(os.environ["TEST_DATA_DIR"], "data")
+
+
+def pytest_unconfigure(config):
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ["TEST_DATA_DIR"])
+
+
 @pytest.fixture(scope="session")
 def data_dir():
-    """A data folder with the synthetic digits and house numbers, which every user can read."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        data.read_mnist("train", folder, "synthetic")
-        data.read_svhn(folder, "synthetic")
-        yield folder
+    """A data folder with the synthetic digits and house numbers, which every user can read.
+
+    pytest-xdist's workers share it.
+    """
+    with FileLock(DATA_DIR.with_suffix(".lock")):
+        data.read_mnist("train", DATA_DIR, "synthetic")
+        data.read_svhn(DATA_DIR, "synthetic")
+    return DATA_DIR
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import os
 import torch
 
 from codebase import UserError
+from codebase.machine import neighbours
 
 
 def tune_process(threads: int | None = None) -> None:
@@ -21,6 +22,8 @@ def tune_process(threads: int | None = None) -> None:
     anew: a step of FSVAE takes 39 ms instead of 14, of SSVAE 27 instead of 21. VAE's and GMVAE's
     blocks are too small for it to matter; other C libraries are left alone.
 
+    Beside a busy process, threads stop spinning: see `neighbours`.
+
     Args:
         threads: of the processor; None leaves them as they are
     """
@@ -33,6 +36,7 @@ def tune_process(threads: int | None = None) -> None:
         if hasattr(libc, "gnu_get_libc_version"):  # only glibc numbers its settings so
             libc.mallopt(m_mmap_threshold, 32 << 20)  # the most that it accepts
             libc.mallopt(m_trim_threshold, 1 << 30)
+    neighbours.watch()
 
 
 def pick_device(name: str) -> torch.device:
