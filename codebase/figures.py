@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
-from torchvision.io import encode_png
 from torchvision.utils import make_grid
 
 from codebase.data import one_hot
@@ -320,11 +320,12 @@ def curves(history: dict[str, Tensor], heading: str = ""):
 
 def png(picture, heading: str = "") -> bytes:
     """A Picture, or a matplotlib Figure, as the contents of a PNG file."""
-    if isinstance(picture, Picture):
-        pixels = as_pixels(picture, heading).permute(2, 0, 1).contiguous()
-        return encode_png(pixels, compression_level=3).numpy().tobytes()
     buffer = io.BytesIO()
-    picture.savefig(buffer, format="png", dpi=DPI)
+    if isinstance(picture, Picture):
+        pixels = as_pixels(picture, heading).numpy()
+        Image.fromarray(pixels).save(buffer, format="png", compress_level=3)
+    else:
+        picture.savefig(buffer, format="png", dpi=DPI)
     return buffer.getvalue()
 
 

@@ -28,6 +28,7 @@ from codebase.runs import records
 # Each of pytest-xdist's workers has a core of its own: threads would only wait for one another.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
+SCREEN = 700  # pixels across of a Child's pictures: small ones are written sooner
 SCRIPTS = ("run_vae.py", "run_gmvae.py", "run_ssvae.py", "run_fsvae.py")
 # No test may depend on a network: where there is one, a proxy that is not there hides it.
 NO_NETWORK = {f"{scheme}_proxy": "http://127.0.0.1:9" for scheme in ("http", "https")}
@@ -186,7 +187,7 @@ def _main(folder, outputs, script, flags, options) -> None:
     torch.set_num_threads(1)
     if not options.get("whole_report"):
         evaluate.REPEATS, evaluate.IMPORTANCE_WEIGHTS = 2, (1, 10)
-        figures.SCREEN = 300
+        figures.SCREEN = SCREEN
     for limit, name in ((resource.RLIMIT_FSIZE, "file_size"), (resource.RLIMIT_DATA, "memory")):
         if name in options:
             resource.setrlimit(limit, (options[name],) * 2)

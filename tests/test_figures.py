@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import Child, refused, same_weights, succeed, weights
+from conftest import SCREEN, Child, refused, same_weights, succeed, weights
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
@@ -30,7 +30,7 @@ def cells(path, rows, columns, shape, labelled=False):
     margin = figures.MARGIN if labelled else EDGE
     scale = (sheet.shape[1] - margin) // width
     assert sheet.shape == (figures.HEAD + scale * height, margin + scale * width, 3)
-    assert margin + scale * width <= figures.SCREEN < margin + (scale + 1) * width
+    assert scale == max((SCREEN - margin) // width, 1)
     grid = sheet[figures.HEAD :: scale, margin::scale]
     assert (grid == sheet[figures.HEAD + scale - 1 :: scale, margin + scale - 1 :: scale]).all()
     tops, lefts = (

@@ -119,7 +119,8 @@ def test_the_step_is_adams(rate):
             if step == 5:
                 break
     for one, other in zip(trainer.model.parameters(), reference.parameters(), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+        # A step is as long as the rate, whatever the gradient, of which the last bits are noise.
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-3 * rate)
 
 
 def test_saves_and_logs():
