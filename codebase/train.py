@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from codebase.checkpoints import CheckpointError, check_tensor, check_weights
+from codebase.machine.compiled import CompiledLoss
 from codebase.machine.cuda_graph import GraphedStep
 from codebase.machine.signals import Signals
 
@@ -34,6 +35,9 @@ class Trainer:
         model: `loss(*batch)` returns (loss, summaries): a scalar, and tensors by their tags
         batches: minibatches, tuples of tensors; each pass over the iterable is an epoch
         learning_rate: float: Adam's; its other settings are torch's default ones
+
+    Attributes:
+        compiled: whether `compile` has succeeded
     """
 
     def __init__(
@@ -50,13 +54,28 @@ class Trainer:
         )
         self.take_step = GraphedStep(self._take_step) if on_cuda else self._take_step
         self.step, self.seconds = 0, 0.0  # so far
+        self._compiled: CompiledLoss | None = None
 
     def _take_step(self, *batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         self.optimiser.zero_grad()
-        loss, summaries = self.model.loss(*batch)
+        loss, summaries = (self._compiled or self.model.loss)(*batch)
         loss.backward()
         self.optimiser.step()
         return loss, summaries
+
+    @property
+    def compiled(self) -> bool:
+        return self._compiled is not None
+
+    def compile(self) -> None:
+        """Let torch compile model.loss and its gradient, for minibatches as large as the first.
+
+        Raises:
+            Exception: of any kind: this machine cannot; the loss is computed as before
+        """
+        compiled = CompiledLoss(self.model.loss, self._first_batch())
+        self._rehearse(compiled)
+        self._compiled = compiled
 
     def train(
         self,
@@ -126,14 +145,19 @@ class Trainer:
         Raises:
             RuntimeError, MemoryError: there is not the memory for it
         """
+        return self._rehearse(self.model.loss)
+
+    def _rehearse(self, loss: Callable) -> list[bool]:
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
-            batches = self.batches
-            batch = batches.first() if hasattr(batches, "first") else next(iter(batches))
-            self.model.loss(*batch)[0].backward()
+            loss(*self._first_batch())[0].backward()
         trained = [parameter.grad is not None for parameter in self.model.parameters()]
         self.optimiser.zero_grad()
         return trained
+
+    def _first_batch(self) -> tuple[Tensor, ...]:
+        batches = self.batches
+        return batches.first() if hasattr(batches, "first") else next(iter(batches))
 
     def _check_finite(self, losses: list[Tensor]) -> None:
         finite = torch.isfinite(torch.stack(losses)).tolist()

@@ -4,8 +4,6 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
-
 from codebase import UserError, checkpoints
 from codebase.runs import records
 from codebase.runs.experiment import Run
@@ -152,9 +150,8 @@ def _ways_out(name: str) -> str:
     return f"take --overwrite 1 to train anew{evaluate}"
 
 
-def note_what_differs(state: dict, device: torch.device) -> None:
+def note_what_differs(state: dict, now: dict) -> None:
     """Say so where a resumed run may not end with an uninterrupted one's last digits."""
-    now = {"threads": torch.get_num_threads(), "device": device.type}
     for what, value in now.items():
         if state.get(what) != value:
             print(

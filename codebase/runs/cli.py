@@ -67,8 +67,9 @@ def sheet(text: str) -> tuple[int, int]:
         ) from None
 
 
+COMPILE = "1: let torch.compile make the loss faster, where there is a C++ compiler"
 _ITERATIONS = Whole(1, 10**9)
-_SWITCH = {"type": of(Whole(0, 1)), "default": 0}
+_SWITCH = {"type": of(options.SWITCH), "default": 0}
 
 
 def parser(experiment: Experiment, description: str) -> argparse.ArgumentParser:
@@ -126,6 +127,7 @@ def parser(experiment: Experiment, description: str) -> argparse.ArgumentParser:
         help="images in a minibatch",
     )
     add("--lr", type=of(options.LEARNING_RATE), default=1e-3, help="Adam's learning rate")
+    add("--compile", **_SWITCH, help=COMPILE)
     add(
         "--data",
         type=of(OneOf("auto", dataset, "synthetic")),
@@ -162,6 +164,8 @@ def main(model: str, description: str) -> None:
         flags.error("--replicates trains what is missing: it takes no --overwrite 1 or --train 0")
     if args["replicates"] is None and args["ensemble"] > 1:
         flags.error("--ensemble needs --replicates")
+    if args["ensemble"] > 1 and args["compile"]:
+        flags.error("--ensemble and --compile 1 exclude each other")
     if experiment.classes not in (0, args["sheet"][0]):
         flags.error(f"--sheet: a row is a class here, and there are {experiment.classes} classes")
     if given.get("data") == "auto":

@@ -34,6 +34,7 @@ class Run:
         seed: of all its random draws
         batch_size: images in a minibatch
         lr: Adam's learning rate
+        compile: 1 where torch.compile computed the loss, which changes last bits; else 0
     """
 
     model: str
@@ -43,6 +44,7 @@ class Run:
     seed: int
     batch_size: int
     lr: float
+    compile: int
 
     def __post_init__(self):
         object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
@@ -78,8 +80,8 @@ class Run:
 
     def identity(self) -> dict[str, int | float | str]:
         """Its fields and options by their flags, as records have them."""
-        fields = {key: getattr(self, key) for key in ("data", "run", "seed", "batch_size", "lr")}
-        return {"model": self.model, **self.options, **fields}
+        keys = ("data", "run", "seed", "batch_size", "lr", "compile")
+        return {"model": self.model, **self.options, **{key: getattr(self, key) for key in keys}}
 
     @classmethod
     def from_identity(cls, identity: Mapping) -> "Run":
@@ -142,6 +144,7 @@ class Experiment:
             "seed": options.SEED,
             "batch_size": options.BATCH_SIZE,
             "lr": options.LEARNING_RATE,
+            "compile": options.SWITCH,
         }
 
     def run(self, given: Mapping, source: str) -> Run:
@@ -160,6 +163,7 @@ class Experiment:
             seed=given.get("seed", number),
             batch_size=given.get("batch_size", self.batch_size),
             lr=given.get("lr", 1e-3),
+            compile=given.get("compile", 0),
         )
 
     def build(self, run: Run) -> torch.nn.Module:

@@ -97,6 +97,7 @@ RUN_NUMBER = Whole(0, 999_999)
 SEED = Whole(0, 2**63 - 1)
 BATCH_SIZE = Whole(1, 1_000_000)
 LEARNING_RATE = Real(1e-9, 10)
+SWITCH = Whole(0, 1)
 
 
 def exactly(value: int | float | str) -> str:

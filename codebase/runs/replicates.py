@@ -120,7 +120,7 @@ def _shared(wanted: Wanted, members: Sequence[Wanted], source: str) -> dict:
                 "they would be one run counted twice; take others with another --run"
             )
         seeds[run.seed] = run.name
-        for flag in ("batch_size", "lr"):
+        for flag in ("batch_size", "lr", "compile"):
             if record is None or flag in wanted.given:
                 continue
             value = getattr(run, flag)

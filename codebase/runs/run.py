@@ -6,6 +6,7 @@ that it can go on from wherever it ends.
 
 import contextlib
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from codebase import UserError, checkpoints
 from codebase.data import find_or_download
 from codebase.datasets.checked import DataError
 from codebase.figures import curves
+from codebase.machine.compiled import why_not_compiled
 from codebase.machine.files import one_line, remove_leftovers
 from codebase.machine.signals import Interruption
 from codebase.machine.tuning import tune_process
@@ -145,6 +147,20 @@ class Training:
             else:
                 self._resume()
         self.saved = self.trainer.step  # iterations
+        if run.compile:
+            self._compile()
+        if self.state is not None:
+            begin.note_what_differs(self.state, self._circumstances())
+
+    def _compile(self) -> None:
+        started = time.perf_counter()
+        try:
+            self.trainer.compile()
+        except Exception as error:
+            print(f"warning: not compiled: {why_not_compiled(error)}", file=sys.stderr)
+        else:
+            took = time.perf_counter() - started
+            print(f"compiled in {took:.0f} s", file=sys.stderr)
 
     def _resume(self) -> None:
         name = self.runs[0].name
@@ -153,7 +169,6 @@ class Training:
             self.trainer.load_state_dict(self.state)
         except (checkpoints.CheckpointError, ValueError) as error:
             raise UserError(begin.damaged(name, str(error))) from None
-        begin.note_what_differs(self.state, self.device)
 
     def carry_out(self, display: Display) -> list[dict]:
         """Train up to iter_max and report. Returns the results of each run."""
@@ -213,15 +228,25 @@ class Training:
 
     def _save_state(self) -> None:
         """Save all that the rest of the training depends on, in the first run's folder."""
-        state = self.trainer.state_dict() | {
-            "runs": [run.identity() for run in self.runs],
-            "iter_max": self.iter_max,
-            "iter_save": self.iter_save,
-            "history": [history.tensors() for history in self.histories],
+        state = (
+            self.trainer.state_dict()
+            | {
+                "runs": [run.identity() for run in self.runs],
+                "iter_max": self.iter_max,
+                "iter_save": self.iter_save,
+                "history": [history.tensors() for history in self.histories],
+            }
+            | self._circumstances()
+        )
+        checkpoints.save_training_state(self.runs[0].name, state)
+
+    def _circumstances(self) -> dict:
+        """What changes the last digits, beside the identity."""
+        return {
             "threads": torch.get_num_threads(),
             "device": self.device.type,
+            "compiled": self.trainer.compiled,
         }
-        checkpoints.save_training_state(self.runs[0].name, state)
 
     def _write_sheets(self, step: int, events: list[records.Events]) -> None:
         for run, model, own in zip(self.runs, self.models, events, strict=True):
@@ -248,6 +273,7 @@ class Training:
         results = results_of(trained, outcome) | {
             "together": list(self.together),
             "seconds": self.trainer.seconds,
+            "compiled": self.trainer.compiled,
         }
         records.write_results(folder, results)
         if before is None:
