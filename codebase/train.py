@@ -73,7 +73,7 @@ class Trainer:
         Raises:
             Exception: of any kind: this machine cannot; the loss is computed as before
         """
-        compiled = CompiledLoss(self.model.loss, self._first_batch())
+        compiled = CompiledLoss(self.model.loss)
         self._rehearse(compiled)
         self._compiled = compiled
 
@@ -150,14 +150,12 @@ class Trainer:
     def _rehearse(self, loss: Callable) -> list[bool]:
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
-            loss(*self._first_batch())[0].backward()
+            batches = self.batches
+            batch = batches.first() if hasattr(batches, "first") else next(iter(batches))
+            loss(*batch)[0].backward()
         trained = [parameter.grad is not None for parameter in self.model.parameters()]
         self.optimiser.zero_grad()
         return trained
-
-    def _first_batch(self) -> tuple[Tensor, ...]:
-        batches = self.batches
-        return batches.first() if hasattr(batches, "first") else next(iter(batches))
 
     def _check_finite(self, losses: list[Tensor]) -> None:
         finite = torch.isfinite(torch.stack(losses)).tolist()

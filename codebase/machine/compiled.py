@@ -12,30 +12,34 @@ from codebase.machine.files import one_line
 class CompiledLoss:
     """A function of a minibatch, compiled for minibatches of one size.
 
-    The draws are those of the function itself. The smaller minibatch at the end of an epoch, for
-    which torch would compile once more, is given to the function as it is.
+    The draws are those of the function itself. Its first minibatch tells the size; the smaller one
+    at the end of an epoch, for which torch would compile once more, is given to the function as it
+    is.
 
     Args:
         loss: of the tensors of a minibatch
-        batch: a minibatch of that size
     """
 
-    def __init__(self, loss: Callable, batch: tuple[Tensor, ...]):
+    def __init__(self, loss: Callable):
         from torch._inductor import config  # here: what is not compiled needs no compiler
 
         config.fallback_random = True  # torch's own generator, not the compiler's
         # It would say that a machine without a GPU has CUDA's compiler but no GPU.
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
         self._loss, self._compiled = loss, torch.compile(loss, dynamic=False)
-        self._shapes = [tensor.shape for tensor in batch]
+        self._shapes: list[torch.Size] | None = None
 
     def __call__(self, *batch: Tensor):
-        whole = [tensor.shape for tensor in batch] == self._shapes
-        return (self._compiled if whole else self._loss)(*batch)
+        shapes = [tensor.shape for tensor in batch]
+        if self._shapes is None:
+            self._shapes = shapes
+        return (self._compiled if shapes == self._shapes else self._loss)(*batch)
 
 
 def why_not_compiled(error: Exception) -> str:
     """What an error of torch.compile means, in a line."""
     if "C++ compiler" in str(error) or "CxxCompiler" in str(error):
         return "no C++ compiler works here (g++, clang++ or MSVC); the run goes on without"
-    return f"{one_line(error):.100}; the run goes on without"
+    errors = [line for line in str(error).splitlines() if " error: " in line]  # the compiler's own
+    reason = errors[0].partition(" error: ")[2] if errors else one_line(error)
+    return f"{reason:.100}; the run goes on without"

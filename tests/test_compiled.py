@@ -1,0 +1,128 @@
+"""--compile 1: the same draws and losses, one compilation, and what happens without a compiler."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from conftest import refused, results, run_script, same_weights, succeed, weights
+from test_train import copied, setting, trained
+from torch._dynamo.utils import counters
+
+from codebase.machine.compiled import why_not_compiled
+from codebase.train import Trainer
+
+NAME = "model=vae_z=10_run=0000_data=synthetic"
+
+
+@pytest.fixture(autouse=True)
+def compiler():
+    if not any(map(shutil.which, ("g++", "clang++"))):
+        pytest.skip("no C++ compiler is here")
+    torch.compiler.reset()
+    counters.clear()
+
+
+def losses_of(trainer, iterations):
+    """The loss of each iteration."""
+    losses = []
+    take_step = trainer.take_step
+
+    def step(*batch):
+        loss, summaries = take_step(*batch)
+        losses.append(loss.detach().clone())
+        return loss, summaries
+
+    trainer.take_step = step
+    torch.manual_seed(1)
+    states = trained(trainer, iterations, 20)
+    return torch.stack(losses), states
+
+
+def compiled_trainer(name):
+    trainer = Trainer(*setting(name))
+    trainer.compile()
+    assert trainer.compiled
+    return trainer
+
+
+MODELS = [
+    "vae",
+    *(
+        pytest.param(name, marks=pytest.mark.attack)
+        for name in ("gmvae", "ssvae", "ssvae gw 0", "fsvae")
+    ),
+]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_compiled_losses_are_the_losses(name):
+    """Of 50 iterations, 17 epochs of which each ends with a smaller minibatch."""
+    plain, _ = losses_of(Trainer(*setting(name)), 50)
+    trainer = compiled_trainer(name)
+    graphs = counters["stats"]["unique_graphs"]
+    compiled, states = losses_of(trainer, 50)
+    torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-4)
+    assert counters["stats"]["unique_graphs"] == graphs == 1  # nothing compiled on the way
+    assert not counters["graph_break"]
+
+    resumed = Trainer(*setting(name))
+    resumed.load_state_dict(copied(states[20]))
+    resumed.compile()
+    assert same_weights(trained(resumed, 50)[50]["model"], states[50]["model"])
+
+
+def test_compiling_changes_neither_weights_nor_draws():
+    plain, other = Trainer(*setting("vae")), Trainer(*setting("vae"))
+    torch.manual_seed(1)
+    before, weights_before = torch.get_rng_state(), copied(plain.model.state_dict())
+    other.compile()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert same_weights(other.model.state_dict(), weights_before)
+    assert all(parameter.grad is None for parameter in other.model.parameters())
+
+
+def test_a_compiled_run(data_dir, tmp_path):
+    """It is recorded, said, and part of what the run is."""
+    flags = ("--data", "synthetic", "--data_dir", data_dir, "--iter_max", 3)
+    _, stderr = succeed(tmp_path, "run_vae.py", *flags, "--compile", 1)
+    assert "\ncompiled in " in stderr
+    record = json.loads((tmp_path / "checkpoints" / NAME / "run.json").read_text())
+    found = results(tmp_path, NAME)
+    assert record["run"]["compile"] == 1 and found["compiled"] is True
+    assert "--compile" in refused(tmp_path, "run_vae.py", *flags, "--train", 0, "--compile", 0)
+    _, stderr = succeed(tmp_path, "run_vae.py", *flags, "--train", 0)
+    assert "compiled in" not in stderr  # an evaluation needs none
+
+
+def test_without_a_compiler_the_run_goes_on(data_dir, project):
+    """A process of its own: importing torch reads which compiler there is."""
+    flags = ("--data", "synthetic", "--iter_max", 3)
+    env = {"CXX": "/no/g++", "TORCHINDUCTOR_CACHE_DIR": str(project / "cache")}
+    env["OMP_NUM_THREADS"] = "1"
+    done = run_script(project, "run_vae.py", *flags, "--compile", 1, data_dir=data_dir, env=env)
+    assert done.returncode == 0, done.stderr
+    succeed(project.parent, "run_vae.py", *flags, "--data_dir", data_dir)
+    lines = [line for line in done.stderr.splitlines() if "compiled" in line]
+    assert lines == [
+        "warning: not compiled: no C++ compiler works here (g++, clang++ or MSVC); "
+        "the run goes on without"
+    ]
+    plain, without = (
+        weights(folder / "checkpoints" / NAME / "model-00003.pt")
+        for folder in (project.parent, project)
+    )
+    assert same_weights(plain, without)
+    assert results(project, NAME)["compiled"] is False
+
+
+def test_any_error_of_the_compiler_is_a_line():
+    without = "; the run goes on without"
+    assert why_not_compiled(RuntimeError("two\nlines of it")) == f"two{without}"
+    told = "C++ compile error\n/tmp/a.cpp:1:10: fatal error: Python.h: No such file\n  1 | #include"
+    assert why_not_compiled(RuntimeError(told)) == f"Python.h: No such file{without}"
+
+
+def test_an_ensemble_is_not_compiled(tmp_path):
+    flags = ("--replicates", 2, "--ensemble", 2, "--compile", 1)
+    assert "--ensemble and --compile 1 exclude" in refused(tmp_path, "run_vae.py", *flags)
