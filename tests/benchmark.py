@@ -9,9 +9,13 @@ DataLoader over torchvision's data set with ToTensor, torch.bernoulli, Adam with
 in the progress bar at every step, ten copies of each image for SSVAE's ten labels, the mixture
 density elementwise, and all importance weights decoded at once. With `--after N` both ways train on
 from the same weights, trained for N iterations: SSVAE's baseline is slower then than at the start.
+
+Three more columns are of the project's own rate: with --compile 1, beside as many busy loops as
+there are processors, and beside another training of the same model; 0.5 is what fair sharing gives.
 """
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -28,6 +32,7 @@ sys.path.insert(0, str(ROOT))
 
 MODELS = ("vae", "gmvae", "ssvae", "fsvae")
 SECONDS = 3  # of each measurement
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 TARGETS = {"vae": 3, "gmvae": 3, "ssvae": 1.5, "fsvae": 2}
 EVALUATION_TARGETS = {"vae": 1.6, "gmvae": 3}
 
@@ -45,7 +50,7 @@ def build(name):
     return kinds[name](**({"z_dim": 10} if name in ("vae", "gmvae") else {}))
 
 
-def project_training(name, data_dir, source):
+def project_training(name, data_dir, source, compiled=False):
     """A function that trains for so many iterations, as the run scripts do."""
     import torch
     from tqdm import tqdm
@@ -65,6 +70,8 @@ def project_training(name, data_dir, source):
         if name == "ssvae":
             batches = batches.with_labelled(labelled)
     trainer = Trainer(model, batches)
+    if compiled:
+        trainer.compile()
 
     def run(iterations):
         with tqdm(file=open(os.devnull, "w")) as bar:
@@ -189,8 +196,9 @@ def work(way, name, data_dir, source):
 
     import torch
 
-    if way == "project":
-        run, model, batches = project_training(name, Path(data_dir), source)
+    if way != "baseline":
+        compiled = way == "compiled"
+        run, model, batches = project_training(name, Path(data_dir), source, compiled)
     else:
         run, model = baseline_training(name, Path(data_dir), source)
     run(20)
@@ -235,14 +243,17 @@ class Worker:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self._answer()
+        self.answer()
 
     def ask(self, question):
+        self.begin(question)
+        return self.answer()
+
+    def begin(self, question):
         self.process.stdin.write(question + "\n")
         self.process.stdin.flush()
-        return self._answer()
 
-    def _answer(self):
+    def answer(self):
         [value] = json.loads(self.process.stdout.readline()).values()
         return value
 
@@ -286,37 +297,70 @@ def time_process(command, cwd):
     return time.perf_counter() - started, usage.ru_maxrss / 1024
 
 
+@contextlib.contextmanager
+def busy_loops():
+    """As many processes that only compute as there are processors."""
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(CORES)]
+    try:
+        time.sleep(0.5)
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
 def training_table(models, rounds, after, data_dir, source):
-    print("| training | it/s | baseline | ratio | target | of the GEMM peak | peak MB | baseline |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(
+        "| training | it/s | baseline | ratio | target | of the GEMM peak | --compile 1 "
+        "| beside loops | beside itself | peak MB | baseline |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
     for name in models:
-        project = Worker("project", name, data_dir, source)
-        baseline = Worker("baseline", name, data_dir, source)
+        ways = ("project", "baseline", "compiled", "project")
+        workers = [Worker(way, name, data_dir, source) for way in ways]
+        project, baseline, compiled, another = workers
         if after:
             weights = data_dir / f"{name}.pt"
             project.ask(f"advance {after} {weights}")
-            baseline.ask(f"load {weights}")
-        rates, plain_rates, matrix = [], [], []
+            for worker in workers[1:]:
+                worker.ask(f"load {weights}")
+        rates, ratios, matrix = [], [], []
         for _ in range(rounds):
-            rates.append(project.ask("train"))
-            plain_rates.append(baseline.ask("train"))
+            rate = project.ask("train")
+            plain = baseline.ask("train")
+            faster = compiled.ask("train")
             matrix.append(project.ask("matrix"))
-        rate, plain = statistics.median(rates), statistics.median(plain_rates)
+            with busy_loops():
+                project.ask("train")  # in which it notices that it has neighbours
+                beside_loops = project.ask("train")
+            for worker in (project, another):
+                worker.begin("train")
+            beside_itself = min(worker.answer() for worker in (project, another))
+            rates.append(rate)
+            ratios.append([rate / plain, faster / rate, beside_loops / rate, beside_itself / rate])
+        ratio, faster, beside_loops, beside_itself = map(
+            statistics.median, zip(*ratios, strict=True)
+        )
+        rate = statistics.median(rates)
         share = project.ask("operations") * rate / statistics.median(matrix)
-        ratio = statistics.median(a / b for a, b in zip(rates, plain_rates, strict=True))
         peaks = [worker.ask("peak") for worker in (project, baseline)]
         print(
-            f"| {name} | {rate:.0f} | {plain:.0f} | {ratio:.2f} | {TARGETS[name]} | {share:.0%} "
+            f"| {name} | {rate:.0f} | {rate / ratio:.0f} | {ratio:.2f} | {TARGETS[name]} "
+            f"| {share:.0%} | {faster:.2f} | {beside_loops:.2f} | {beside_itself:.2f} "
             f"| {peaks[0]:.0f} | {peaks[1]:.0f} |",
             flush=True,
         )
-        project.close()
-        baseline.close()
+        for worker in workers:
+            worker.close()
 
 
 def evaluation_table(models, rounds, data_dir, source):
-    print("| --train 0, whole process | s | baseline | ratio | target | peak MB | baseline |")
-    print("|---|---|---|---|---|---|---|")
+    print(
+        "| --train 0, whole process | s | baseline | ratio | target | beside loops | peak MB "
+        "| baseline |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shutil.copytree(ROOT / "codebase", folder / "codebase")
@@ -327,23 +371,21 @@ def evaluation_table(models, rounds, data_dir, source):
             script = [sys.executable, f"run_{model}.py", *flags]
             time_process(script, folder)  # one iteration of training: weights to evaluate
             plain = [sys.executable, __file__, "--evaluate", model, name, data_dir, source]
-            pairs = []
+            seconds, ratios, peaks = [], [], []
             for _ in range(rounds):
-                pairs.append(
-                    (
-                        time_process([*script, "--train", "0"], folder),
-                        time_process([str(word) for word in plain], folder),
-                    )
-                )
-            seconds, peaks = zip(*(zip(*pair, strict=True) for pair in pairs), strict=True)
-            ratio = statistics.median(b / a for a, b in seconds)
-            (a, b), (peak, plain_peak) = (
-                [statistics.median(column) for column in zip(*values, strict=True)]
-                for values in (seconds, peaks)
-            )
+                own, peak = time_process([*script, "--train", "0"], folder)
+                slower, plain_peak = time_process([str(word) for word in plain], folder)
+                with busy_loops():
+                    beside, _ = time_process([*script, "--train", "0"], folder)
+                seconds.append(own)
+                ratios.append([slower / own, beside / own])
+                peaks.append([peak, plain_peak])
+            own = statistics.median(seconds)
+            ratio, beside = map(statistics.median, zip(*ratios, strict=True))
+            peak, plain_peak = map(statistics.median, zip(*peaks, strict=True))
             print(
-                f"| {model} | {a:.1f} | {b:.1f} | {ratio:.2f} | {EVALUATION_TARGETS[model]} "
-                f"| {peak:.0f} | {plain_peak:.0f} |",
+                f"| {model} | {own:.1f} | {own * ratio:.1f} | {ratio:.2f} "
+                f"| {EVALUATION_TARGETS[model]} | {beside:.2f} | {peak:.0f} | {plain_peak:.0f} |",
                 flush=True,
             )
 

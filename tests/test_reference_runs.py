@@ -1,0 +1,151 @@
+"""The weights that come with the project: when they are taken, and that nothing changes them."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from conftest import SCRIPTS, contents, refused, report_lines, same_weights, succeed, weights
+
+from codebase import ROOT, UserError, checkpoints, load_run
+from codebase.models.gmvae import GMVAE
+from codebase.runs import records
+from codebase.runs.experiment import EXPERIMENTS
+from codebase.runs.records import Record, results, write_record, write_results
+from codebase.runs.reference import keep_as_reference
+
+REFERENCES = ROOT / "checkpoints" / "reference"
+VAE_NAME = "model=vae_z=10_run=0000"
+# Figures of the weights' own records, widely: the homework's table has their spread.
+EXPECTED = {
+    VAE_NAME: ("run_vae.py", (), "NELBO", 100.4, 102.6),
+    "model=gmvae_z=10_k=500_run=0000": ("run_gmvae.py", (), "NELBO", 97.5, 100.0),
+    "model=ssvae_gw=000_cw=100_run=0000": ("run_ssvae.py", ("--gw", 0), "accuracy", 0.72, 0.77),
+    "model=ssvae_gw=001_cw=100_run=0000": ("run_ssvae.py", (), "accuracy", 0.92, 0.96),
+}
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """A folder as a fresh clone has it: reference weights, and no runs."""
+    shutil.copytree(REFERENCES, tmp_path / "checkpoints" / "reference")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_reference_weights(name, clone, mnist_dir):
+    script, flags, figure, low, high = EXPECTED[name]
+    before = contents(clone)
+    flags = (*flags, "--data_dir", mnist_dir, "--train", 0)
+    stdout, stderr = succeed(clone, script, *flags)
+    folder = clone / "checkpoints" / "reference" / name
+    assert f"No run of your own: the reference weights in {folder} are taken\n" in stderr
+    found = json.loads((clone / "logs" / "reference" / name / "results.json").read_text())
+    assert low < found["figures"][figure] < high, stdout
+    trained = found["trained"]
+    assert (trained["model"], trained["seed"], trained["data"]) == (script[4:-3], 0, "mnist")
+    assert {path.stem for path in (clone / "logs" / "reference" / name).glob("*.png")} == {
+        *("samples", "reconstructions", "traversal")
+    }
+    after = contents(clone)
+    assert {path: after[path] for path in before} == before
+    assert all(path.startswith("logs/reference/") for path in after.keys() - before.keys())
+
+
+def test_their_files_are_small_and_recorded():
+    assert {path.name for path in REFERENCES.iterdir()} == EXPECTED.keys()
+    files = [path for path in REFERENCES.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 8 << 20
+    for name in EXPECTED:
+        record = records.read_record(REFERENCES / name)
+        assert record.run.name == name and (record.run.seed, record.run.compile) == (0, 0)
+        [path] = (REFERENCES / name).glob("*.pt")
+        assert path.name == f"model-{record.run.experiment.iter_max:05d}.pt"
+        assert {tensor.dtype for tensor in weights(path).values()} == {torch.float16}
+
+
+@pytest.mark.parametrize("script", SCRIPTS[:3])
+def test_without_the_data_there_are_samples(script, clone):
+    stdout, stderr = succeed(clone, script, "--data_dir", clone / "no", "--train", 0)
+    assert "Only samples, which need no data: " in stderr and str(clone / "no") in stderr
+    [path] = (clone / "logs").rglob("*.png")
+    assert stdout == f"Picture: {path}\n" and path.name == "samples.png"
+    assert not (clone / "no").exists()
+
+
+def test_a_run_of_ones_own_comes_first(clone, data_dir):
+    """On whatever data; and training does not see the reference weights."""
+    base = ("--data", "synthetic", "--data_dir", data_dir)
+    before = contents(clone)
+    flags = (*base, "--iter_max", 3)
+    with_them, _ = succeed(clone, "run_vae.py", *flags, "--resume", 1)
+    bare, _ = succeed(clone / "bare", "run_vae.py", *flags)
+    assert report_lines(with_them) == report_lines(bare)
+    name = f"{VAE_NAME}_data=synthetic"
+    own, other = (
+        weights(folder / "checkpoints" / name / "model-00003.pt")
+        for folder in (clone, clone / "bare")
+    )
+    assert same_weights(own, other)
+    stdout, stderr = succeed(clone, "run_vae.py", "--data_dir", data_dir, "--train", 0)
+    assert "reference" not in stderr and report_lines(stdout) == report_lines(bare)
+    after = contents(clone)
+    assert {path: after[path] for path in before} == before
+
+
+def test_other_runs_have_no_reference(clone, data_dir):
+    base = ("--data_dir", data_dir, "--train", 0)
+    for flags in (("--z", 3), ("--run", 1), ("--data", "synthetic"), ("--beta", 2)):
+        line = refused(clone, "run_vae.py", *base, *flags)
+        assert "does not exist" in line
+    line = refused(clone, "run_vae.py", *base, "--iter_max", 7)
+    assert "no weights of iteration 7" in line and "[20000]" in line
+    assert "--lr" in refused(clone, "run_vae.py", *base, "--lr", 0.5)
+
+
+def test_load_run_takes_them(folders, monkeypatch):
+    shutil.copytree(REFERENCES, folders / "checkpoints" / "reference")
+    model = load_run(VAE_NAME)
+    kept = weights(REFERENCES / VAE_NAME / "model-20000.pt")
+    for key, value in model.state_dict().items():
+        assert value.dtype == torch.float32 and torch.equal(value, kept[key].float())
+
+
+# Making them
+
+
+def finished_run(step):
+    """A GMVAE's run that ended at an iteration, untrained."""
+    run = EXPERIMENTS["gmvae"].run({"z": 2, "k": 3}, "mnist")
+    torch.manual_seed(0)
+    model = run.build()
+    write_record(Record(run), torch.device("cpu"))
+    checkpoints.save_model_by_name(model, step)
+    return run, model
+
+
+def test_keeping_a_run(folders):
+    run, model = finished_run(20_000)
+    with pytest.raises(UserError, match="not finished at iteration 20000"):
+        keep_as_reference(run.name)
+    figures = {"NELBO": 1.0}
+    write_results(records.logs_folder(run.name), results(run, 20_000, figures, torch.device("cpu")))
+    path = keep_as_reference(run.name)
+    assert path == folders / "checkpoints" / "reference" / run.name / "model-20000.pt"
+    for key, kept in weights(path).items():
+        own = model.state_dict()[key]
+        assert kept.dtype == torch.float16
+        # Ten bits behind the leading one; below 2^-14 a fixed 2^-25.
+        assert ((kept.float() - own).abs() <= own.abs() / 2048 + 2**-25).all()
+    assert (path.parent / "run.json").read_bytes() == (
+        checkpoints.run_folder(run.name) / "run.json"
+    ).read_bytes()
+    assert isinstance(load_run(run.name), GMVAE)
+
+
+def test_what_cannot_be_kept(folders):
+    with pytest.raises(UserError, match="train the run first"):
+        keep_as_reference("model=vae_z=03_run=0000")
+    run, _ = finished_run(7)
+    with pytest.raises(UserError, match="not finished at iteration 20000"):
+        keep_as_reference(run.name)
