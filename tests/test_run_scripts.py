@@ -507,3 +507,19 @@ def test_scripts_are_thin():
 
 def test_checkpoints_folder_is_beside_the_scripts():
     assert checkpoints.CHECKPOINTS == ROOT / "checkpoints"
+
+
+def test_it_can_be_installed(project, monkeypatch):
+    """What pip install -e . reads: every package is found, and what it depends on."""
+    pyprojecttoml = pytest.importorskip("setuptools.config.pyprojecttoml")
+    for name in ("pyproject.toml", "requirements.txt", "README.md"):
+        shutil.copy(ROOT / name, project)
+    monkeypatch.chdir(project)
+    found = pyprojecttoml.read_configuration("pyproject.toml", expand=True)
+    packages = {
+        str(path.parent.relative_to(ROOT)).replace(os.sep, ".")
+        for path in (ROOT / "codebase").rglob("__init__.py")
+    }
+    assert set(found["tool"]["setuptools"]["packages"]) == packages
+    names = [re.match("[A-Za-z-]+", line)[0] for line in found["project"]["dependencies"]]
+    assert {"torch", "torchvision", "numpy", "tqdm"} <= set(names)
