@@ -1,1 +1,0 @@
-"""Marking and handing out: what is graded, the grader, its catalogue of mistakes, the starter."""
