@@ -134,7 +134,7 @@ def run_script(
 
 # Child processes that start at once, because the server that forks them has imported everything.
 FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(["conftest", "run_vae", "codebase.__main__", "matplotlib.figure"])
+FORKSERVER.set_forkserver_preload(["tests.preloaded"])
 
 
 class Child:
@@ -194,16 +194,16 @@ def _main(folder, outputs, script, flags, options) -> None:
     module = "codebase.__main__" if script == "codebase" else script.removesuffix(".py")
     main = importlib.import_module(module).main
     if options.get("user") is not None:
-        _import_what_is_imported_late()  # the user may have no access to those modules
+        import_what_is_imported_late()  # the user may have no access to those modules
         os.setgid(options["user"])
         os.setuid(options["user"])
     if "fault" in options or "trace" in options:
-        _import_what_is_imported_late()
+        import_what_is_imported_late()
         faults.install(folder, *options.get("fault", (0, "end")), options.get("trace"))
     main()
 
 
-def _import_what_is_imported_late() -> None:
+def import_what_is_imported_late() -> None:
     codecs.lookup("hex")
     importlib.import_module("tensorboardX")
     figures.png(figures.Picture(torch.zeros(3, 8, 8), "", ["x"]))

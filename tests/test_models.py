@@ -306,9 +306,9 @@ def test_bounds_against_numerical_integration(build):
         values = torch.stack([-bound()[0] for _ in range(repeats)])
         return values.mean(), values.std() / math.sqrt(repeats)
 
-    elbo, error_1 = mean_and_error(lambda: model.negative_elbo_bound(x), 200)
-    iwae_10, error_10 = mean_and_error(lambda: model.negative_iwae_bound(x, 10), 200)
-    iwae_1000, error_1000 = mean_and_error(lambda: model.negative_iwae_bound(x, 1000), 30)
+    elbo, error_1 = mean_and_error(lambda: model.negative_elbo_bound(x), 100)
+    iwae_10, error_10 = mean_and_error(lambda: model.negative_iwae_bound(x, 10), 100)
+    iwae_1000, error_1000 = mean_and_error(lambda: model.negative_iwae_bound(x, 1000), 10)
     assert elbo <= iwae_10 + 3 * (error_1 + error_10)
     assert iwae_10 <= iwae_1000 + 3 * (error_10 + error_1000)
     assert iwae_1000 <= log_p_x + 3 * error_1000

@@ -95,8 +95,8 @@ def test_a_run_of_ones_own_comes_first(clone, data_dir):
 
 def test_other_runs_have_no_reference(clone, data_dir):
     base = ("--data_dir", data_dir, "--train", 0)
-    for flags in (("--z", 3), ("--run", 1), ("--data", "synthetic"), ("--beta", 2)):
-        line = refused(clone, "run_vae.py", *base, *flags)
+    for flags in (("--z", 3), ("--run", 1), (), ("--beta", 2)):
+        line = refused(clone, "run_vae.py", *base, *flags, "--data", "synthetic")
         assert "does not exist" in line
     line = refused(clone, "run_vae.py", *base, "--iter_max", 7)
     assert "no weights of iteration 7" in line and "[20000]" in line

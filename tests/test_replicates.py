@@ -169,7 +169,7 @@ def test_torchrun_with_a_worker_killed(project, data_dir):
     """Two workers share four runs; one is killed in the middle, and the table is complete."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
     command += ["--standalone", "--max-restarts=3", "--", str(project / "run_vae.py")]
-    command += ["--run", "1", "--replicates", "4", "--iter_max", "200", "--iter_save", "50"]
+    command += ["--run", "1", "--replicates", "4", "--iter_max", "100", "--iter_save", "25"]
     command += ["--data", "synthetic", "--data_dir", str(data_dir), "--sheet", "2x2"]
     process = subprocess.Popen(
         command,
@@ -180,7 +180,7 @@ def test_torchrun_with_a_worker_killed(project, data_dir):
     )
     weights_of = project / "checkpoints"
     deadline = time.monotonic() + 240
-    while len(list(weights_of.glob("*/model-00050.pt"))) < 2 and time.monotonic() < deadline:
+    while len(list(weights_of.glob("*/model-00025.pt"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
     workers = subprocess.run(
         ["pgrep", "-P", str(process.pid)], capture_output=True, text=True
@@ -192,4 +192,4 @@ def test_torchrun_with_a_worker_killed(project, data_dir):
     assert len(lines_of(stdout, 4)) == 7
     for run in range(1, 5):
         found = json.loads((project / "logs" / name_of(run) / "results.json").read_text())
-        assert found["iterations"] == 200 and found["seed"] == run
+        assert found["iterations"] == 100 and found["seed"] == run

@@ -419,8 +419,8 @@ def test_interrupted_in_the_report_a_run_names_what_finishes_it(tmp_path, base):
     for number in (signal.SIGINT, signal.SIGTERM):
         folder = tmp_path / str(number)
         logs = folder / "logs" / NAME.format(0)
-        child = Child(folder, "run_vae.py", *base, *SHORT, whole_report=True)
-        child.wait_until((logs / "reconstructions.png").exists)
+        child = Child(folder, "run_vae.py", *base, *SHORT)
+        child.wait_until((logs / "curves.png").exists)
         os.kill(child.process.pid, number)
         status, _, stderr = child.finish()
         last = stderr.splitlines()[-1]
@@ -429,7 +429,7 @@ def test_interrupted_in_the_report_a_run_names_what_finishes_it(tmp_path, base):
         line = refused(folder, "run_vae.py", *base, *SHORT)
         assert "unfinished" in line and "--resume 1" in line and "--train 0" in line
         before = contents(folder / "checkpoints")
-        stdout, _ = succeed(folder, "run_vae.py", *base, *SHORT, "--resume", 1, whole_report=True)
+        stdout, _ = succeed(folder, "run_vae.py", *base, *SHORT, "--resume", 1)
         assert contents(folder / "checkpoints") == before
         assert results(folder, NAME.format(0))["iterations"] == 6 and "NELBO: " in stdout
 
