@@ -23,12 +23,12 @@ from matplotlib.figure import Figure
 from codebase import ROOT, checkpoints, data, evaluate, figures
 from codebase.datasets import synthetic
 from codebase.models.vae import VAE
-from codebase.runs import records
+from codebase.runs import records, report
 
 # Each of pytest-xdist's workers has a core of its own: threads would only wait for one another.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
-SCREEN = 700  # pixels across of a Child's pictures: small ones are written sooner
+SCREEN = 300  # pixels across of a Child's pictures: small ones are written sooner
 SCRIPTS = ("run_vae.py", "run_gmvae.py", "run_ssvae.py", "run_fsvae.py")
 # No test may depend on a network: where there is one, a proxy that is not there hides it.
 NO_NETWORK = {f"{scheme}_proxy": "http://127.0.0.1:9" for scheme in ("http", "https")}
@@ -107,9 +107,9 @@ def count(request):
 
 
 def pytest_terminal_summary(terminalreporter):
-    for report in terminalreporter.getreports("passed"):
-        for key, value in report.user_properties:
-            if key == "attack" and report.when == "call":
+    for passed in terminalreporter.getreports("passed"):
+        for key, value in passed.user_properties:
+            if key == "attack" and passed.when == "call":
                 family, tried = value
                 terminalreporter.write_line(f"attack: {family}: {tried} tried, {tried} kept")
 
@@ -148,6 +148,7 @@ class Child:
         file_size, memory: the most bytes that a file of its, and its data, may have
         whole_report: evaluate as often as a user's command does, not twice and to IWAE-10, and draw
             pictures as large
+        stop: (signal, picture): it sends itself the signal when the picture has been written
         fault: (number of the operation on files, kind): see `faults`
         trace: file that gets the operations on files
     """
@@ -197,10 +198,23 @@ def _main(folder, outputs, script, flags, options) -> None:
         import_what_is_imported_late()  # the user may have no access to those modules
         os.setgid(options["user"])
         os.setuid(options["user"])
+    if "stop" in options:
+        _stop_after(*options["stop"])
     if "fault" in options or "trace" in options:
         import_what_is_imported_late()
         faults.install(folder, *options.get("fault", (0, "end")), options.get("trace"))
     main()
+
+
+def _stop_after(number: int, picture: str) -> None:
+    write = report.write_atomically
+
+    def write_and_stop(path, content):
+        write(path, content)
+        if path.name == picture:
+            os.kill(os.getpid(), number)
+
+    report.write_atomically = write_and_stop
 
 
 def import_what_is_imported_late() -> None:

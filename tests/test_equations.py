@@ -41,7 +41,7 @@ def on_the_grid(model, x):
 
 def test_the_gap_is_the_divergence_from_the_posterior():
     model, images = model_on_a_line()
-    for x in images:
+    for x in images[:2]:
         log_q, log_joint = on_the_grid(model, x)
         log_p_x = torch.logsumexp(log_joint, 0) + math.log(WIDTH)
         weights = log_q.exp() * WIDTH
@@ -83,7 +83,7 @@ def gradients(model, x, draws):
 def test_both_gradients_are_right_and_one_is_noisier():
     model, images = model_on_a_line()
     torch.manual_seed(1)
-    estimates = gradients(model, images, 4000)
+    estimates = gradients(model, images, 2000)
     for i, x in enumerate(images):
         q_m, q_v = model.enc.encode(x[None])
         m = q_m.clone().requires_grad_(True)
@@ -153,7 +153,7 @@ def test_the_ssvaes_bound_is_the_joint_bound():
     model.cls.net[4].weight.mul_(3), model.cls.net[4].bias.mul_(3)  # far from uniform
     bound = torch.stack([model.negative_elbo_bound(x)[0] for _ in range(300)])
     joint = []
-    for _ in range(4000):
+    for _ in range(2500):
         label = q_y.sample()
         y = F.one_hot(label, 10).double()
         m, h = model.enc.net(torch.cat([x, y], 1)).chunk(2, 1)
@@ -239,7 +239,7 @@ def figures_of_page() -> dict[str, list[str]]:
             rows = rest.split("\n\n")[0].splitlines()[2:]
             cells = [cell.strip() for row in rows for cell in row.strip("|").split("|")[1:]]
         else:
-            cells = [re.match(r"[\d.]+|@", rest)[0]]
+            cells = [re.match(r"\d+(\.\d+)?", rest)[0]]
         found.setdefault(mark[1], []).extend(cells)
     return found
 
@@ -302,7 +302,7 @@ def computed_figures(mnist_dir) -> dict[str, list[float]]:
 
 
 def test_figures_of_the_page(mnist_dir):
-    """Each to within one of its last digit, or a hundredth: other machines round otherwise."""
+    """To within one of the last digit, or a thousandth: other machines round otherwise."""
     printed, computed = figures_of_page(), computed_figures(mnist_dir)
     assert printed.keys() == computed.keys()
     for name, values in computed.items():
@@ -310,7 +310,7 @@ def test_figures_of_the_page(mnist_dir):
         for value, text in zip(values, printed[name], strict=True):
             text = text.replace(",", "").replace("%", "").strip()
             unit = 10.0 ** -len(text.partition(".")[2])
-            assert abs(float(text) - value) <= max(unit, 0.01 * abs(value)), (name, text, value)
+            assert abs(float(text) - value) <= max(unit, 1e-3 * abs(value)), (name, text, value)
 
 
 # The page's links

@@ -419,10 +419,8 @@ def test_interrupted_in_the_report_a_run_names_what_finishes_it(tmp_path, base):
     for number in (signal.SIGINT, signal.SIGTERM):
         folder = tmp_path / str(number)
         logs = folder / "logs" / NAME.format(0)
-        child = Child(folder, "run_vae.py", *base, *SHORT)
-        child.wait_until((logs / "curves.png").exists)
-        os.kill(child.process.pid, number)
-        status, _, stderr = child.finish()
+        stop = (number, "reconstructions.png")
+        status, _, stderr = Child(folder, "run_vae.py", *base, *SHORT, stop=stop).finish()
         last = stderr.splitlines()[-1]
         assert status == 128 + number and "interrupted; to go on: python" in last
         assert "--resume 1" in last and not (logs / "results.json").exists()
