@@ -1,0 +1,45 @@
+"""What the README promises: its example runs, and its names and files exist."""
+
+import importlib
+import re
+
+import torch
+
+from codebase import ROOT
+
+TEXT = (ROOT / "README.md").read_text()
+
+
+def test_the_librarys_example():
+    """As it stands, with the reference weights; two draws of z give bounds that are close."""
+    [example] = re.findall(r"```python\n(.*?)```", TEXT, re.S)
+    torch.manual_seed(0)
+    names: dict = {}
+    exec(example, names)
+    assert names["images"].shape == names["similar"].shape == (16, 784)
+    assert names["m"].shape == names["v"].shape == (16, 10)
+    assert abs(names["nelbo"] - names["kl"] - names["rec"]) < 1e-3
+    assert 50 < names["niwae"] < names["nelbo"] < 150
+
+
+def test_files_and_functions_exist():
+    targets = re.findall(r"\]\(([^)#]+)\)", TEXT)
+    local = [target for target in targets if not target.startswith("https://")]
+    assert len(local) > 8 and all((ROOT / target).exists() for target in local)
+    [table] = re.findall(r"\| problem \|.*?\n\n", TEXT, re.S)
+    homes = {
+        "utils": "codebase.utils",
+        "likelihoods": "codebase.models.likelihoods",
+        "LaplaceVAE": "codebase.models.laplace_vae",
+    }
+    rows = [row.split("|")[2] for row in table.strip().splitlines()[2:]]
+    names = [name for row in rows for name in re.findall(r"`([\w.]+)`", row)]
+    assert len(names) > 10
+    for name in names:
+        owner, _, attribute = name.partition(".")
+        if owner in ("utils", "likelihoods"):
+            assert hasattr(importlib.import_module(homes[owner]), attribute), name
+        else:
+            home = homes.get(owner, f"codebase.models.{owner.lower()}")
+            kind = getattr(importlib.import_module(home), owner)
+            assert not attribute or hasattr(kind, attribute), name
