@@ -67,7 +67,10 @@ def sheet(text: str) -> tuple[int, int]:
         ) from None
 
 
-COMPILE = "1: let torch.compile make the loss faster, where there is a C++ compiler"
+COMPILE = (
+    "1: let torch.compile make the loss faster, where there is a C++ compiler; it pays from about "
+    "10,000 iterations on"
+)
 _ITERATIONS = Whole(1, 10**9)
 _SWITCH = {"type": of(options.SWITCH), "default": 0}
 
