@@ -106,10 +106,11 @@ def test_an_ssvaes_bound_has_its_own_terms(capsys):
 
 WRONG_IMAGES = {
     "as pictures": (torch.zeros(3, 1, 28, 28), "x.flatten"),
-    "one image": (torch.zeros(784), "shape"),
+    "one image": (torch.zeros(784), r"x.reshape\(1, -1\)"),
+    "doubles": (torch.zeros(3, 784, dtype=torch.float64), r"x.to\(torch.float32\)"),
     "bytes": (torch.zeros(3, 784, dtype=torch.uint8), r"x.float\(\) / 255"),
     "0 to 255": (torch.full((3, 784), 255.0), "x / 255"),
-    "below 0": (torch.full((3, 784), -0.5), "go from -0.5"),
+    "below 0": (torch.full((3, 784), -0.5), "go from -0.5 .* another scale"),
     "not a number": (torch.full((3, 784), torch.nan), "go from nan"),
     "of another kind": (torch.zeros(3, 3072), "another kind"),
 }

@@ -358,6 +358,16 @@ def test_a_state_of_another_run_is_refused(tmp_path, base):
     assert "it is of another run" in line and "--overwrite 1" in line
 
 
+def test_a_state_without_weights_names_what_goes_on(tmp_path, base):
+    """As a run has that was stopped before its first --iter_save."""
+    succeed(tmp_path, "run_vae.py", *base, *SHORT)
+    for path in (tmp_path / "checkpoints" / NAME.format(0)).glob("model-*.pt"):
+        path.unlink()
+    line = refused(tmp_path, "run_vae.py", *base, "--train", 0)
+    assert "stopped before its first --iter_save: --resume 1 goes on" in line
+    succeed(tmp_path, "run_vae.py", *base, *SHORT, "--resume", 1)
+
+
 def test_weights_without_a_state(tmp_path, base):
     succeed(tmp_path, "run_vae.py", *base, *SHORT)
     (tmp_path / "checkpoints" / NAME.format(0) / "training-state.pt").unlink()

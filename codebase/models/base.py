@@ -119,12 +119,19 @@ class LatentVariableModel(torch.nn.Module):
     def check_images(self, x: Tensor) -> None:
         """Raise ValueError, with what to do, unless x is (batch, x_dim) of floats in [0, 1]."""
         wanted = f"images are wanted as floats in [0, 1], (batch, {self.enc.x_dim})"
+        own = next(self.parameters()).dtype
         if x.dim() != 2 or x.shape[1] != self.enc.x_dim:
-            fits = x.dim() > 0 and x.shape[1:].numel() == self.enc.x_dim
-            hint = "x.flatten(1) makes rows of them" if fits else "they are of another kind"
+            hint = "they are of another kind"
+            if x.numel() == self.enc.x_dim:
+                hint = "x.reshape(1, -1) makes a batch of one"
+            elif x.dim() > 0 and x.shape[1:].numel() == self.enc.x_dim:
+                hint = "x.flatten(1) makes rows of them"
             raise ValueError(f"{wanted}; these have shape {tuple(x.shape)}: {hint}")
         if not x.is_floating_point():
             raise ValueError(f"{wanted}; these have dtype {x.dtype}: x.float() / 255")
+        if x.dtype != own:
+            raise ValueError(f"{wanted}; these have dtype {x.dtype}, the model {own}: x.to({own})")
         if len(x) and not (x.min() >= 0 and x.max() <= 1):
             low, high = x.min().item(), x.max().item()
-            raise ValueError(f"{wanted}; these go from {low:g} to {high:g}: x / 255")
+            hint = "x / 255" if low >= 0 and 1 < high <= 255 else "they are on another scale"
+            raise ValueError(f"{wanted}; these go from {low:g} to {high:g}: {hint}")

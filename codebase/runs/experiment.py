@@ -286,15 +286,15 @@ EXPERIMENTS: dict[str, Experiment] = {
     for experiment in (
         _VAE(
             *("vae", "mnist", 20_000, 97, (Z, *VARIANTS, PRIOR)),
-            next="python run_gmvae.py, or --z 2 to see the latent plane",
+            next="python run_gmvae.py, whose prior is a mixture; --z 2 shows the latent plane",
         ),
         _GMVAE(
             *("gmvae", "mnist", 20_000, 97, (Z, K, *VARIANTS)),
-            next="--z 2 to see the components on the latent plane, or python run_ssvae.py --gw 0",
+            next="python run_ssvae.py --gw 0; --z 2 shows the components on the latent plane",
         ),
         _SSVAE(
             *("ssvae", "mnist", 30_000, 97, (GW, CW)),
-            next="--gw 0 to see what the classifier finds without the generative model, or --gw 1",
+            next="compare --gw 1 with --gw 0, the classifier without the generative model",
             classes=10,
         ),
         _FSVAE(

@@ -345,7 +345,7 @@ def evaluate(wanted: Wanted, settings: Settings) -> dict[str, float]:
         try:
             checkpoints.load_model_by_name(model, step)
         except checkpoints.CheckpointMissing as error:
-            raise UserError(f"{error}{_weights_on_other_data(wanted, run)}") from None
+            raise UserError(f"{error}{_what_there_is(wanted, run)}") from None
         data = run.experiment.load(run, settings.device, settings.data_dir, train=False)
         if run.data == "synthetic":
             print(BANNER.format(run.experiment.dataset.upper()), file=sys.stderr)
@@ -404,7 +404,11 @@ def results_of(trained: Trained, outcome: dict[str, float]) -> dict:
     return results | run.experiment.details(model, data)
 
 
-def _weights_on_other_data(wanted: Wanted, run: Run) -> str:
+def _what_there_is(wanted: Wanted, run: Run) -> str:
+    """In the place of weights that are missing."""
+    state = checkpoints.run_folder(run.name) / checkpoints.STATE_FILE
+    if state.exists() and not checkpoints.saved_steps(run.name):
+        return ". It was stopped before its first --iter_save: --resume 1 goes on with it"
     other = wanted.experiment.dataset if run.data == "synthetic" else "synthetic"
     if not checkpoints.saved_steps(wanted.run(other).name):
         return ""
