@@ -220,7 +220,7 @@ def _load(path: Path):
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
     if content.startswith(b"PK"):  # otherwise it may be of torch's format before 1.6
-        _check_archive(content, path)
+        content = _verified(content, path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -233,19 +233,27 @@ def _load(path: Path):
         raise CheckpointError(f"{path} is refused: {reason}") from None
 
 
-def _check_archive(content: bytes, path: Path) -> None:
-    """Raise CheckpointError unless each record in a zip file has its checksum: torch looks at none.
+def _verified(content: bytes, path: Path) -> bytes:
+    """The records of a zip file, which have their checksums, packed anew.
 
-    A flipped bit would else become a weight.
+    torch looks at no checksum, and takes a record whose directory entry has a certain bit for an
+    empty folder: a flipped bit would become a weight. Packed anew, it reads what was checked.
+
+    Raises:
+        CheckpointError: the file is damaged, or too large
     """
+    buffer = io.BytesIO()
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            if sum(record.file_size for record in archive.infolist()) > LARGEST_FILE:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive, zipfile.ZipFile(buffer, "w") as anew:
+            records = archive.infolist()
+            if sum(record.file_size for record in records) > LARGEST_FILE:
                 raise CheckpointError(
                     f"{path} is refused: unpacked it exceeds {LARGEST_FILE:,} bytes"
                 )
-            damaged = archive.testzip()
+            if len({record.filename for record in records}) < len(records):
+                raise CheckpointError(f"{path} is damaged: two of its records have one name")
+            for record in records:
+                anew.writestr(record.filename, archive.read(record))
     except (zipfile.BadZipFile, zlib.error, RuntimeError, OSError, ValueError, EOFError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from None
-    if damaged is not None:
-        raise CheckpointError(f"{path} is damaged: {damaged} does not have its checksum")
+    return buffer.getvalue()

@@ -5,7 +5,9 @@ methods alone.
 """
 
 import contextlib
+import functools
 import io
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -147,13 +149,16 @@ def as_pixels(picture: Picture, heading: str = "") -> Tensor:
     height, width = images.shape[0] + HEAD, images.shape[1] + margin
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
     text = f"{heading}\n{picture.title}".strip()
-    figure.text((margin + 4) / width, 1 - HEAD / 2 / height, text, va="center", fontsize=11)
+    write = functools.partial(figure.text, va="center", fontsize=11, parse_math=False)
+    write((margin + 4) / width, 1 - HEAD / 2 / height, text)
     row_height = (grid.shape[1] - EDGE) / max(len(rows), 1) * scale
     for i, label in enumerate(rows):
         middle = 1 - (HEAD + EDGE * scale + (i + 0.5) * row_height) / height
-        figure.text((margin - 8) / width, middle, label, ha="right", va="center", fontsize=11)
+        write((margin - 8) / width, middle, label, ha="right")
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a letter that its font lacks it draws a box
+        canvas.draw()
     pixels = torch.from_numpy(np.array(canvas.buffer_rgba()))[:, :, :3]
     pixels[HEAD:, margin:] = images
     return pixels

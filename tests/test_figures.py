@@ -323,6 +323,8 @@ def test_a_comparison_of_runs(data_dir, tmp_path):
     rows = cells(out, 3, 20, (28, 28), labelled=True)
     assert not (rows[1] == rows[2]).all() and set(np.unique(rows[0])) == {0, 1}
     assert "--labels" in refused(tmp_path, *command, "--labels", "B = 1")
+    _, stderr = succeed(tmp_path, *command, "--labels", "$x^{$", "日本", "--out", out)
+    assert stderr == ""  # labels are not formulas, nor does a letter without a glyph warn
     assert "does not exist" in refused(tmp_path, *command[:2], "nothing")
 
 

@@ -111,6 +111,16 @@ def test_load_run_takes_them(folders, monkeypatch):
         assert value.dtype == torch.float32 and torch.equal(value, kept[key].float())
 
 
+@pytest.mark.parametrize("flag, value", [("prior", "laplace"), ("beta", 4.0), ("run", 1)])
+def test_a_record_of_another_run_is_refused(flag, value, clone, data_dir):
+    path = clone / "checkpoints" / "reference" / VAE_NAME / "run.json"
+    content = json.loads(path.read_text())
+    content["run"][flag] = value
+    path.write_text(json.dumps(content))
+    line = refused(clone, "run_vae.py", "--data_dir", data_dir, "--train", 0)
+    assert f"{path} is that of model=vae" in line and "git checkout" in line
+
+
 # Making them
 
 

@@ -469,6 +469,17 @@ def test_a_package_that_is_missing(package, monkeypatch):
         packages.check()
 
 
+def test_a_folder_that_torch_cannot_make(monkeypatch):
+    """TORCHINDUCTOR_CACHE_DIR=/proc/x: not the fault of the packages."""
+
+    def load(name):
+        raise FileNotFoundError(2, "No such file or directory", "/proc/x")
+
+    monkeypatch.setattr(packages.importlib, "import_module", load)
+    with pytest.raises(SystemExit, match="/proc/x is needed, and an environment variable may"):
+        packages.check()
+
+
 def test_models_work_without_torchvision(project):
     stubs = project.parent / "stubs"
     stubs.mkdir()

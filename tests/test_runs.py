@@ -111,7 +111,7 @@ def test_names_that_no_script_gives(name):
 def test_identities_that_cannot_be():
     sound = EXPERIMENTS["vae"].run({}, "mnist").identity()
     for key, value in (
-        *[("model", value) for value in ("x", None, 3)],
+        *[("model", value) for value in ("x", None, 3, ["vae"], {})],
         *[("z", value) for value in (0, "10", 10.0, True, 10**9)],
         *[("beta", value) for value in (1, float("nan"), -1.0, "1")],
         *[("data", value) for value in ("svhn", 3, "auto")],
@@ -452,6 +452,20 @@ def test_interrupted_before_it_begins_the_same_command_goes_on(tmp_path, base, d
     assert status == 130 and "Traceback" not in stderr
     assert "to go on: python run_vae.py" in last and last.endswith("--overwrite 1")
     assert everything(tmp_path) == {}
+
+
+def test_names_that_lead_nowhere(folders):
+    """A loop of links, a name longer than names may be, a NUL: a line, not a traceback."""
+    (folders / "checkpoints").mkdir()
+    (folders / "checkpoints" / "reference").symlink_to("reference")
+    for name in ("x", "x" * 5000, "x\0y"):
+        with pytest.raises(UserError):
+            checkpoints.reference_folder(name)
+        with pytest.raises(UserError):
+            codebase.load_run(name)
+        if name != "x":
+            with pytest.raises(UserError):
+                checkpoints.run_folder(name)
 
 
 # load_run

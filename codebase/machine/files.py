@@ -97,8 +97,12 @@ def child_folder(root: Path, name: str) -> Path:
         UserError: the name, or a link there, leads out of the root; or the name is hidden
     """
     folder = root / name
-    if not name or name.startswith(".") or folder.resolve().parent != root.resolve():
-        raise UserError(f"{name!r} leads out of {root}, or is hidden there: take a plain name")
+    try:
+        inside = folder.resolve().parent == root.resolve()
+    except (OSError, RuntimeError, ValueError):  # a loop of links, a name of 5,000 letters, a NUL
+        inside = False
+    if not name or name.startswith(".") or not inside:
+        raise UserError(f"{name!r:.200} leads out of {root}, or is hidden there: take a plain name")
     return folder
 
 

@@ -55,6 +55,8 @@ def _mend(name: str, error: Exception) -> str:
     words = str(error).lower()
     if isinstance(error, MemoryError) or "memory" in words or "map segment" in words:
         return "this process may use too little memory (ulimit -v shows how much)"
+    if isinstance(error, OSError) and error.filename and "site-packages" not in error.filename:
+        return f"{error.filename} is needed, and an environment variable may name it"
     if name == "tqdm":
         return "an environment variable TQDM_... has a value that it cannot read"
     if name == "torchvision":

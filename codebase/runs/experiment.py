@@ -87,7 +87,7 @@ class Run:
     def from_identity(cls, identity: Mapping) -> "Run":
         """The run that `identity` describes. Raises ValueError where there is no such run."""
         model = identity.get("model")
-        if model not in EXPERIMENTS:
+        if not isinstance(model, str) or model not in EXPERIMENTS:
             raise ValueError(f"model is {model!r:.40}")
         experiment = EXPERIMENTS[model]
         types = experiment.types()

@@ -7,7 +7,6 @@ command changes it. logs/<name>/results.json has the figures; TensorBoard's even
 import contextlib
 import datetime
 import json
-import math
 import platform
 import sys
 import threading
@@ -148,7 +147,7 @@ def _is_sound(results: dict) -> bool:
     figures = results.get("figures")
     if type(results.get("iterations")) is not int or not isinstance(figures, dict) or not figures:
         return False
-    if not all(type(value) in (int, float) and math.isfinite(value) for value in figures.values()):
+    if not all(type(value) in (int, float) and abs(value) < 1e300 for value in figures.values()):
         return False
     if results.get("trained") == NOT_RECORDED:
         return isinstance(results.get("name"), str)

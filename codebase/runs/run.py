@@ -359,7 +359,13 @@ def evaluate(wanted: Wanted, settings: Settings) -> dict[str, float]:
 
 
 def _evaluate_reference(folder: Path, wanted: Wanted, settings: Settings) -> dict[str, float]:
-    run = wanted.agreed(run_in(folder))
+    recorded = run_in(folder)
+    if recorded.name != folder.name:
+        raise UserError(
+            f"{folder / records.RECORD_FILE} is that of {recorded.name}: git checkout {folder} "
+            "brings back the project's own"
+        )
+    run = wanted.agreed(recorded)
     steps = checkpoints.steps_in(folder)
     step = settings.iter_max or steps[-1]
     if step not in steps:
