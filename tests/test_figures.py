@@ -326,6 +326,7 @@ def test_a_comparison_of_runs(data_dir, tmp_path):
     _, stderr = succeed(tmp_path, *command, "--labels", "$x^{$", "日本", "--out", out)
     assert stderr == ""  # labels are not formulas, nor does a letter without a glyph warn
     assert "does not exist" in refused(tmp_path, *command[:2], "nothing")
+    assert "name a file" in refused(tmp_path, *command, "--out", tmp_path)
 
 
 @pytest.mark.parametrize("model", [VAE, GMVAE, SSVAE, FSVAE])

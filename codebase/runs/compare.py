@@ -22,10 +22,13 @@ def compare(runs: Sequence[str], labels: Sequence[str], data_dir: Path, out: Pat
         its path
 
     Raises:
-        UserError: there is no such run, their images are not of one kind, or a label is missing
+        UserError: there is no such run, their images are not of one kind, a label is missing, or
+            out is a folder
     """
     if len(set(labels)) != len(runs):
         raise UserError(f"--labels: there are {len(set(labels))} for {len(runs)} runs")
+    if not out.name or out.is_dir():
+        raise UserError(f"--out {out} is a folder: name a file, such as comparison.png")
     identities = [identity_of(run) for run in runs]
     if len({(run.data, run.options.get("likelihood", "bernoulli")) for run in identities}) > 1:
         raise UserError("compare: these runs were not trained on the same kind of images")
