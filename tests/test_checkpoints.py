@@ -292,8 +292,8 @@ def try_directory_bits(path, step):
             size = 46 + len(record.filename) + len(record.extra) + len(record.comment)
             attributes.append(attributes[-1] + size)
     folders = [8 * byte + 4 for byte in attributes]
-    refused = 0
-    for bit in [*folders, *range(8 * start, 8 * len(GOOD), step)]:
+    refused, bits = 0, [*folders, *range(8 * start, 8 * len(GOOD), step)]
+    for bit in bits:
         path.write_bytes(flipped(GOOD, bit))
         model = VAE(z_dim=2)
         # Memory that is freed, and given again, holds what no weight is.
@@ -304,18 +304,18 @@ def try_directory_bits(path, step):
             refused += 1
         else:
             assert same_weights(model.state_dict(), good_state()), bit
-    return refused, len(folders)
+    return refused, len(bits)
 
 
 def test_bits_of_the_archives_directory(path):
-    refused, entries = try_directory_bits(path, 97)
-    assert refused > 20 and entries > 10
+    refused, tried = try_directory_bits(path, 97)
+    assert 20 < refused < tried  # what torch does not need may be wrong
 
 
 @pytest.mark.attack
 def test_every_bit_of_the_archives_directory(path, count):
-    refused, _ = try_directory_bits(path, 1)
-    count("bits of the archive's directory", refused)
+    _, tried = try_directory_bits(path, 1)
+    count("bits of the archive's directory", tried)
 
 
 def zip_bomb() -> bytes:
