@@ -1,9 +1,12 @@
 """The commands beside the run scripts: python -m codebase <command>."""
 
+import os
 from pathlib import Path
 
 from codebase import ROOT
+from codebase.homework import SANDBOXES
 from codebase.runs import cli
+from codebase.runs.options import SWITCH, OneOf, Whole
 
 
 def main() -> None:
@@ -26,8 +29,22 @@ def main() -> None:
     )
     compare.add_argument("--out", type=Path, default="comparison.png", help="the picture's file")
 
+    switch = {"type": cli.of(SWITCH), "default": 0}
     reference = command("reference", "keep runs as the weights that come with the project", _keep)
     reference.add_argument("runs", nargs="+", help="names of finished runs with default iterations")
+
+    grade = command("grade", "mark submissions of the homework, and say what is wrong", _grade)
+    add = grade.add_argument
+    add("submissions", nargs="+", type=Path, help="zips or folders; a folder of zips is a class")
+    add("--out", type=Path, help="folder of reports: results.json (Gradescope's) and report.md")
+    add("--points", type=Path, help="JSON file: function → points (default: the homework's)")
+    add("--weights", **switch, help="1: evaluate the submissions' checkpoints")
+    add("--data_dir", type=Path, default=ROOT / "data", help="folder of MNIST, for --weights 1")
+    add("--jobs", type=cli.of(Whole(1, 1024)), default=os.cpu_count(), help="gradings at once")
+    add("--show_points", **switch | {"default": 1}, help="1: students see their points")
+    add("--show_output", **switch, help="1: students see what their code prints")
+    kinds = cli.of(OneOf("best", *SANDBOXES))
+    add("--sandbox", type=kinds, default="best", help=f"where code runs: {', '.join(SANDBOXES)}")
 
     args = parser.parse_args()
     if "act" not in args:
@@ -53,6 +70,24 @@ def _keep(args) -> None:
 
     for name in args.runs:
         print(f"Weights: {keep_as_reference(name)}")
+
+
+def _grade(args) -> None:
+    from codebase.homework import grading, problems, sandbox
+
+    points = grading.default_points() if args.points is None else problems.read_points(args.points)
+    kind = (
+        sandbox.kind_of_this_machine() if args.sandbox == "best" else sandbox.wanted(args.sandbox)
+    )
+    settings = grading.Settings(
+        points,
+        kind,
+        bool(args.weights),
+        args.data_dir,
+        bool(args.show_points),
+        bool(args.show_output),
+    )
+    grading.command(args.submissions, settings, args.out, args.jobs)
 
 
 if __name__ == "__main__":

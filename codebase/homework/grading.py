@@ -1,0 +1,193 @@
+"""Grading submissions, one or a class of them: in parallel, each once, with reports on disk."""
+
+import json
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from codebase import UserError
+from codebase.homework import grade, report, sandbox, submission, weights
+from codebase.homework.problems import PROBLEMS
+from codebase.machine.files import child_folder, read_file, write_atomically
+
+RESULTS, REPORT = "results.json", "report.md"
+LARGEST_RESULTS = 8 << 20  # bytes
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to grade.
+
+    Args:
+        points: for each function
+        kind: of sandbox
+        with_weights: evaluate the submissions' checkpoints
+        data_dir: folder of the data sets, for those
+        show_points, show_output: in the reports: the points; what a submission prints
+    """
+
+    points: dict[str, float]
+    kind: str
+    with_weights: bool = False
+    data_dir: Path = Path("data")
+    show_points: bool = True
+    show_output: bool = False
+
+    def key(self, handed_in: submission.Submission) -> str:
+        """What a submission's report depends on."""
+        checkpoints = sorted(handed_in.weights) if self.with_weights else None
+        shown = (self.show_points, self.show_output)
+        name = handed_in.name
+        return grade.key_of(handed_in, self.points, self.kind, checkpoints, shown, name)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A graded submission, as it is written: `table` for the terminal, and two files."""
+
+    name: str
+    table: str
+    results: str
+    markdown: str
+
+
+def find(paths: list[Path]) -> dict[str, Path]:
+    """Submissions by name: zips and folders; in place of a folder that has zips, those.
+
+    Raises:
+        UserError: there is none at a path, or two have one name
+    """
+    found: dict[str, Path] = {}
+    for path in paths:
+        zips = sorted(path.glob("*.zip")) if path.is_dir() else []
+        for one in zips or [path]:
+            if not one.exists():
+                raise UserError(f"{one}: there is no such zip or folder")
+            name = submission.name_of(one)
+            if name in found:
+                raise UserError(f"{found[name]} and {one} have one name: rename one of them")
+            found[name] = one
+    return found
+
+
+def grade_one(path: Path, settings: Settings, number: int = 0) -> Outcome:
+    """Grade a submission; one that cannot be read gets no points and is told why."""
+    try:
+        handed_in = submission.read(path)
+    except UserError as error:
+        graded = grade.unreadable(submission.name_of(path), settings.points, str(error))
+        return _outcome(graded, "", settings, [])
+    graded = grade.grade(handed_in, settings.points, settings.kind, number)
+    lines = []
+    if settings.with_weights:
+        lines = weights.evaluate(path, handed_in, settings.data_dir)
+    return _outcome(graded, settings.key(handed_in), settings, lines)
+
+
+def _outcome(graded, key: str, settings: Settings, lines: list[str]) -> Outcome:
+    table = report.table(graded)
+    if lines:
+        table += "\n" + "\n".join(f"  {line}" for line in lines if line)
+    return Outcome(
+        graded.name,
+        table,
+        report.results(graded, key, settings.show_points, settings.show_output),
+        report.markdown(graded, lines, settings.show_output),
+    )
+
+
+def grade_all(
+    found: dict[str, Path], settings: Settings, out: Path | None, jobs: int
+) -> Iterator[Outcome]:
+    """Grade submissions, and write each one's reports as soon as it is graded.
+
+    One whose reports are there already, of the same code and settings, is not graded again.
+
+    Args:
+        found: paths by name
+        settings: how to grade
+        out: folder of the reports; None writes none
+        jobs: submissions that are graded at once
+
+    Yields:
+        those that were graded
+    """
+    wanted = {}
+    for name, path in found.items():
+        if out is None or not _is_graded(child_folder(out, name), path, settings):
+            wanted[name] = path
+    for outcome in _in_parallel(list(wanted.values()), settings, jobs):
+        if out is not None:
+            folder = child_folder(out, outcome.name)
+            write_atomically(folder / REPORT, outcome.markdown.encode(errors="replace"))
+            write_atomically(folder / RESULTS, outcome.results.encode(errors="replace"))
+        yield outcome
+
+
+def _is_graded(folder: Path, path: Path, settings: Settings) -> bool:
+    key = (read_results(folder) or {}).get("extra_data", {}).get("key")
+    if not key:
+        return False
+    try:
+        return key == settings.key(submission.read(path))
+    except UserError:
+        return False
+
+
+def read_results(folder: Path) -> dict | None:
+    """A submission's results.json; None where there is none that can be read."""
+    try:
+        content = json.loads(read_file(folder / RESULTS, LARGEST_RESULTS))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _in_parallel(paths: list[Path], settings: Settings, jobs: int) -> Iterator[Outcome]:
+    if jobs == 1 or len(paths) < 2:
+        for path in paths:
+            yield grade_one(path, settings)
+        return
+    context = get_context("spawn")
+    pool = ProcessPoolExecutor(min(jobs, len(paths)), context, torch.set_num_threads, (1,))
+    try:
+        waiting = [
+            pool.submit(grade_one, path, settings, number) for number, path in enumerate(paths)
+        ]
+        for future in as_completed(waiting):
+            yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def command(paths: list[Path], settings: Settings, out: Path | None, jobs: int) -> None:
+    """Grade submissions and print how they did."""
+    found = find(paths)
+    print(sandbox.guarantees(settings.kind), file=sys.stderr)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    many = len(found) > 3
+    done = 0
+    with tqdm(total=len(found), disable=not many, desc="graded", unit="submission") as bar:
+        for outcome in grade_all(found, settings, out, jobs):
+            done += 1
+            if many:
+                bar.update()
+            else:
+                print(outcome.table)
+        bar.update(len(found) - done)
+    if done < len(found):
+        print(f"{len(found) - done} graded already, and not changed since", file=sys.stderr)
+    if out is not None:
+        print(f"Reports: {out}")
+
+
+def default_points() -> dict[str, float]:
+    """The homework's own."""
+    return {problem.function: problem.points for problem in PROBLEMS}

@@ -1,0 +1,594 @@
+"""Marking a function: its numbers beside this project's, part by part, and why they differ."""
+
+import functools
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+import torch
+
+from codebase.homework import cases
+from codebase.homework.mistakes import MISTAKES, Mistake
+from codebase.homework.problems import Problem
+
+# Differences that are no mistakes, relative to 1 + the right value. Correct solutions of other
+# forms differ by up to 2e-6 in float32; in float64, by 1e-7 where log 2π is a float32.
+TOLERANCE = {"float32": 2e-5, "float64": 1e-6}
+SLOPE_TOLERANCE = 2e-3  # sums over 500,000 weights in float32: up to 4e-4
+STANDARD_ERRORS = 5
+# A term may vary from draw to draw three times as much as the right terms do. Noise without a bound
+# would hide any mistake in its standard error.
+MOST_NOISE = 3
+WIRED_DEDUCTION = 0.2  # of the points, where only one size of batch works
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Whether a part of a function is right, and if not, why."""
+
+    part: str
+    passed: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """All parts of a function, for one choice of helpers."""
+
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...]
+    asked: "_Asked"
+    timed_out: bool = False
+
+    @property
+    def full(self) -> bool:
+        return all(finding.passed for finding in self.findings)
+
+    def share(self, problem: Problem) -> float:
+        """Of the points."""
+        return sum(problem.parts[finding.part] for finding in self.findings if finding.passed)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What a submission gets for a function.
+
+    Args:
+        problem: the function
+        points: the most that it may get
+        score: what it gets
+        findings: of each part
+        notes: what the student is to know besides
+        mistakes: of the catalogue, those whose numbers the submission's are
+        ended: whether it gave no answer, for its time or its process had ended
+    """
+
+    problem: Problem
+    points: float
+    score: float
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...]
+    mistakes: tuple[Mistake, ...] = ()
+    ended: bool = False
+
+    @property
+    def lost(self) -> list[str]:
+        """The parts that are wrong."""
+        return [finding.part for finding in self.findings if not finding.passed]
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why points were lost, a sentence each."""
+        reasons = [finding.reason for finding in self.findings if not finding.passed]
+        return list(dict.fromkeys(reason for reason in reasons if reason))
+
+
+def mark(
+    problem: Problem,
+    points: float,
+    seed: int,
+    ask: Callable[[dict], dict],
+    earlier: Mapping[str, Mark] = MappingProxyType({}),
+) -> Mark:
+    """Mark a function of a submission.
+
+    Args:
+        problem: the function
+        points: the most that it may get
+        seed: of the inputs
+        ask: gives the submission's answer to a question, see `worker.answer`
+        earlier: marks of the submission's functions that have been marked before
+    """
+    own = _Asked(cases.questions(problem, seed), ask)
+    hang = [name for name, mark in earlier.items() if mark.ended and not mark.problem.model]
+    if hang and problem.model:  # nobody waits for them again
+        own = own.with_our_helpers(problem, False, *hang)
+    best, notes, factor = None, [], 1.0
+    if problem.model and not _right_at_once(problem, own):
+        ours = own.with_our_helpers(problem)
+        if own("exact")[0] != ours("exact")[0] and _right_at_once(problem, ours):
+            best, notes = _judge(problem, ours), [_fault(problem, own, ours, earlier)]
+    best = best or _judge(problem, own)
+    if not best.full and not best.timed_out:
+        best, notes = _with_our_helpers(problem, own, best, earlier)
+    if not best.full and problem.model and not best.timed_out and _wired(problem, best.asked):
+        factor = 1 - WIRED_DEDUCTION
+        parts = tuple(Finding(part, True) for part in problem.parts)
+        best = replace(best, findings=parts, notes=())
+        size = cases.WIRED_BATCH
+        notes.append(
+            f"It is right for batches of {size} alone: that size is wired in. Take it from x "
+            f"(−{WIRED_DEDUCTION:.0%})."
+        )
+    elif hang and best.full and not notes and problem.model:
+        notes = [_BY_ITSELF.format(_listed(hang))]
+    mistakes = () if best.full else tuple(_named(problem, best))
+    score = round(points * best.share(problem) * factor, 2)
+    notes = (*notes, *best.notes)
+    return Mark(problem, points, score, best.findings, notes, mistakes, best.timed_out)
+
+
+class _Asked:
+    """Asks each question once."""
+
+    def __init__(self, questions: dict[str, dict], ask: Callable[[dict], dict]):
+        self.questions, self.answers, self._ask = questions, {}, ask
+
+    def __call__(self, name: str) -> tuple[list | None, list, str]:
+        """The submission's results, the right ones, and why there are none."""
+        if name not in self.answers:
+            self.answers[name] = self._ask(self.questions[name])
+        answer = self.answers[name]
+        return answer.get("calls"), cases.reference(self.questions[name]), _said(answer)
+
+    def with_our_helpers(self, problem: Problem, furnish: bool = False, *names: str) -> "_Asked":
+        """The same questions, with helpers of this project: those of some names, or all."""
+        helpers = cases.helpers_for(problem)
+        given = helpers | {"names": list(names) or helpers["names"], "furnish": furnish}
+        changed = {name: asked | {"helpers": given} for name, asked in self.questions.items()}
+        return _Asked(changed, self._ask)
+
+
+def _said(answer: dict) -> str:
+    """Why a function gave no answer."""
+    error = str(answer.get("error", ""))[:400]
+    if answer.get("kind") == "NotImplementedError":
+        return "It is not written yet (NotImplementedError)."
+    if answer.get("kind") == "Ended":
+        return f"It gave no answer: {error}."
+    return f"It ends with {error}." if error else ""
+
+
+# Whose fault it is
+
+
+def _right_at_once(problem: Problem, asked: _Asked) -> bool:
+    """Whether a bound is right with the contract's draws."""
+    found, right, error = asked("exact")
+    if error or not found:
+        return False
+    terms, gradient = _exact_terms(problem, found, right)
+    return gradient is None and not any(terms.values())
+
+
+def _with_our_helpers(problem, own: _Asked, judged, earlier) -> tuple[Judgement, list[str]]:
+    """The better of two judgements: with the submission's helpers, and with this project's."""
+    for furnish in (False, True) if problem.model else (False,):
+        ours = own.with_our_helpers(problem, furnish)
+        if problem.model and own("exact")[::2] == ours("exact")[::2]:
+            continue  # other helpers change nothing
+        better = _judge(problem, ours)
+        if better.share(problem) > judged.share(problem) + 1e-9:
+            return better, [_fault(problem, own, ours, earlier, furnish)]
+    return judged, []
+
+
+_BY_ITSELF = "It is right by itself: {} is at fault, and no points are lost here for that."
+
+
+def _fault(problem: Problem, own: _Asked, ours: _Asked, earlier, furnish=False) -> str:
+    """A sentence: which helper is to blame."""
+    wanted, _, _ = ours("exact")
+    dtype = own.questions["exact"]["dtype"]
+    for name in cases.helpers_for(problem)["names"]:
+        calls, _, _ = own.with_our_helpers(problem, False, name)("exact")
+        if calls is not None and _same(calls, wanted, dtype, gradients=False):
+            if name in earlier and not earlier[name].lost:
+                return f"{name} draws in another order than the contract's: no points are lost."
+            return _BY_ITSELF.format(name)
+    if furnish:
+        return _BY_ITSELF.format("the model's constructor, or its networks in models/nns/,")
+    wrong = [name for name, mark in earlier.items() if mark.lost and not mark.problem.model]
+    return _BY_ITSELF.format(_listed(wrong) if wrong else "utils.py")
+
+
+def _wired(problem: Problem, asked: _Asked) -> bool:
+    """Whether it is right for a batch of 100, and for no other size."""
+    found, right, error = asked("wired")
+    if error or not found:
+        return False
+    terms, gradient = _exact_terms(problem, found, right)
+    return gradient is None and not any(terms.values())
+
+
+# The parts of a function
+
+
+def _judge(problem: Problem, asked: _Asked) -> Judgement:
+    found, _, error = asked("exact")
+    ended = asked.answers["exact"].get("kind") == "Ended"
+    if not found and not ended and "single" in asked.questions:
+        found, _, _ = asked("single")
+    if not found:
+        findings = tuple(Finding(part, False, error) for part in problem.parts)
+        return Judgement(findings, (), asked, timed_out=ended)
+    judge = _judge_method if problem.model else _judge_values
+    if problem.function == "sample_gaussian":
+        judge = _judge_draws
+    findings, notes = judge(problem, asked)
+    return Judgement(tuple(findings), tuple(notes), asked)
+
+
+def _judge_values(problem: Problem, asked: _Asked) -> tuple[list[Finding], list[str]]:
+    """A deterministic function: values, then what only some values show, then the gradient."""
+    notes = []
+    found, right, error = asked("exact")
+    wrong = error or _difference(found, right, "float64")
+    gradient = _gradient_of_inputs(found, right, bool(wrong)) if found else error
+    if wrong or gradient:  # perhaps it computes in float32 alone
+        single, single_right, error = asked("single")
+        trouble = error or _difference(single, single_right, "float32")
+        if single and not trouble:
+            if wrong:
+                notes.append("It is right in float32 but not in float64, to 1e-6.")
+            wrong, gradient = "", _gradient_of_inputs(single, single_right, False)
+    findings = [Finding("values", not wrong, wrong)]
+    for part in problem.parts.keys() & {"broadcasting", "extreme values"}:
+        found, right, error = asked(part)
+        reason = error or (_shapes(found, right) if wrong else _difference(found, right, "float64"))
+        if not reason and wrong and not _finite(found):
+            reason = "nan or inf"
+        findings.append(Finding(part, not reason, reason and f"{part}: {reason}"))
+    findings.append(Finding("gradient", not gradient, gradient))
+    return findings, notes
+
+
+def _judge_draws(problem: Problem, asked: _Asked) -> tuple[list[Finding], list[str]]:
+    """sample_gaussian: the contract's draws; else draws of the same distribution."""
+    notes = []
+    found, right, error = asked("exact")
+    wrong = error or _difference(found, right, "float32")
+    if wrong and found and not _shapes(found, right):
+        wrong = _distribution(asked.questions["many"], *asked("many"))
+        if not wrong:
+            notes.append("Its draws come in another order than randn_like's: no points are lost.")
+    broadcast, broadcast_right, error = asked("broadcasting")
+    narrow = error or _shapes(broadcast, broadcast_right)
+    if not narrow and not wrong and _difference(broadcast, broadcast_right, "float32"):
+        narrow = _distribution(asked.questions["many broadcasting"], *asked("many broadcasting"))
+    gradient = _gradient_of_draws(asked.questions["exact"], found, bool(wrong)) if found else error
+    return [
+        Finding("draws", not wrong, wrong),
+        Finding("broadcasting", not narrow, narrow and f"broadcasting: {narrow}"),
+        Finding("gradient", not gradient, gradient),
+    ], notes
+
+
+def _judge_method(problem: Problem, asked: _Asked) -> tuple[list[Finding], list[str]]:
+    """A bound: each of its terms, and the gradient of the first."""
+    found, right, _ = asked("exact")
+    terms, gradient = _exact_terms(problem, found, right)
+    other = []  # terms that differ from the contract's draws alone
+    if any(terms.values()):
+        if known := _equal(problem, asked.questions, {"exact": found}, gradients=True):
+            loses = frozenset().union(*(mistake.loses for mistake in known))
+            other = [term for term in terms if terms[term] and term not in loses]
+        else:
+            many, many_right, _ = asked("many")
+            if many is not None:
+                means, gradient_of_means = _mean_terms(problem, many, many_right)
+                other = [term for term in terms if terms[term] and not means[term]]
+                terms = {term: reason and means[term] for term, reason in terms.items()}
+                if gradient is not None and not terms[next(iter(terms))]:
+                    gradient = gradient_of_means
+        terms |= dict.fromkeys(other, "")
+    notes = []
+    if other:
+        notes = [
+            f"{_listed(other)}: other draws than the contract's, right on average; no points are "
+            "lost."
+        ]
+    findings = [Finding(term, not reason, reason) for term, reason in terms.items()]
+    return [*findings, Finding("gradient", not gradient, gradient or "")], notes
+
+
+def _exact_terms(problem, found, right) -> tuple[dict[str, str], str | None]:
+    """What is wrong with each term, with the contract's draws; and with the gradient."""
+    names = [part for part in problem.parts if part != "gradient"]
+    terms = dict.fromkeys(names, "")
+    for one, other in zip(found[0], right[0], strict=True):
+        for i, name in enumerate(names):
+            if not terms[name]:
+                terms[name] = _term(name, i, one, other["values"][i][0])
+    gradient = None
+    for one, other in zip(found[0], right[0], strict=True):
+        gradient = gradient or _slopes(one, other, wrong=bool(terms[names[0]]))
+    return terms, gradient
+
+
+def _term(name: str, i: int, result: dict, right: float) -> str:
+    if i >= len(result["values"]):
+        return f"{name} is not returned: {len(result['values'])} values are."
+    values, shape = result["values"][i], result["shapes"][i]
+    if len(values) != 1:
+        return f"{name} has shape {tuple(shape)}; a scalar is wanted, the mean over the batch."
+    if not _close(values[0], right, TOLERANCE["float32"]):
+        return f"{name} is {values[0]:.6g} and should be {right:.6g}."
+    return ""
+
+
+def _slopes(result: dict, right: dict, wrong: bool) -> str | None:
+    """What is wrong with the gradient of a bound, by the networks that it trains."""
+    found, wanted = result.get("gradients") or {}, right["gradients"]
+    for group, slope in wanted.items():
+        if slope != 0 and not found.get(group):  # None, 0, or not there
+            return f"No gradient of the bound reaches {group}: it would not be trained."
+        if not math.isfinite(found.get(group, 0)):
+            return f"The gradient for {group} is not finite."
+        if not wrong and not _close(found[group], slope, SLOPE_TOLERANCE):
+            return f"The gradient for {group} is wrong: something is detached, or computed twice."
+    return None
+
+
+def _mean_terms(problem, many, right) -> tuple[dict[str, str], str | None]:
+    """What is wrong with each term's mean over many draws, and with the mean gradient."""
+    names = [part for part in problem.parts if part != "gradient"]
+    found, right = many[0], right[0]
+    wanted = torch.tensor([[v[0] for v in call["values"]] for call in right]).double()
+    noise = MOST_NOISE * wanted.std(0).max().item()
+    terms = dict.fromkeys(names, "")
+    for i, name in enumerate(names):
+        if all(i < len(call["values"]) and len(call["values"][i]) == 1 for call in found):
+            values = [call["values"][i][0] for call in found]
+            terms[name] = _mean(name, values, wanted[:, i].tolist(), noise)
+        else:
+            terms[name] = f"{name} is not a scalar."
+    gradient = None
+    pairs = [pair for pair in zip(found, right, strict=True) if "gradients" in pair[1]]
+    for group in pairs[0][1]["gradients"]:
+        slopes = [(call.get("gradients") or {}).get(group) or 0.0 for call, _ in pairs]
+        wanted = [call["gradients"].get(group, 0.0) for _, call in pairs]
+        if any(wanted) and not any(slopes):
+            gradient = f"No gradient of the bound reaches {group}: it would not be trained."
+        most = MOST_NOISE * torch.tensor(wanted).double().std().item()
+        gradient = gradient or _mean(f"The gradient for {group}", slopes, wanted, most) or None
+    return terms, gradient
+
+
+def _mean(name: str, values: list[float], right: list[float], most_noise: float) -> str:
+    """What is wrong with the mean of draws, beside the mean of right draws."""
+    values, right = (torch.tensor(v, dtype=torch.float64) for v in (values, right))
+    if not values.isfinite().all():
+        return f"{name} is not finite for some draws."
+    mean, wanted = values.mean().item(), right.mean().item()
+    spread = values.std().item()
+    least = TOLERANCE["float32"] * (1 + abs(wanted))
+    if spread > most_noise + least:
+        return f"{name} varies by ±{spread:.3g} from draw to draw; up to {most_noise:.3g} is usual."
+    error = math.sqrt((spread**2 + right.std().item() ** 2) / len(values))
+    if abs(mean - wanted) > STANDARD_ERRORS * error + least:
+        return f"{name} is {mean:.6g} on average and should be {wanted:.6g} ± {error:.2g}."
+    return ""
+
+
+# Numbers
+
+
+def _close(found: float, right: float, tolerance: float) -> bool:
+    if found == right:
+        return True
+    return (
+        math.isfinite(found)
+        and math.isfinite(right)
+        and abs(found - right) <= tolerance * (1 + abs(right))
+    )
+
+
+def _shapes(found: list, right: list) -> str:
+    """What is wrong with the shapes of a function's results."""
+    for one, other in _calls(found, right):
+        shape = one["shapes"][0] if one["shapes"] else None
+        if len(one["shapes"]) != 1 or shape != other["shapes"][0]:
+            returned = tuple(shape) if len(one["shapes"]) == 1 else f"{len(one['shapes'])} results"
+            return f"The shape is {returned}; {tuple(other['shapes'][0])} is wanted."
+    return ""
+
+
+def _difference(found: list, right: list, dtype: str) -> str:
+    """What is wrong with the values of a function's results."""
+    if reason := _shapes(found, right):
+        return reason
+    for one, other in _calls(found, right):
+        for value, wanted in zip(one["values"][0], other["values"][0], strict=True):
+            if not _close(value, wanted, TOLERANCE[dtype]):
+                return f"A value is {value:.6g} and should be {wanted:.6g}."
+    return ""
+
+
+def _calls(found: list, right: list):
+    return zip(sum(found, []), sum(right, []), strict=True)
+
+
+def _finite(found: list) -> bool:
+    return all(
+        math.isfinite(value) for calls in found for call in calls for value in call["values"][0]
+    )
+
+
+def _gradient_of_inputs(found: list, right: list, wrong: bool) -> str:
+    """What is wrong with the gradients of a function's inputs."""
+    for one, other in _calls(found, right):
+        for name, wanted in other["gradients"].items():
+            slopes = (one.get("gradients") or {}).get(name)
+            argument = ("the first", "the second", "the third")[int(name)]
+            if not slopes or (any(wanted) and not any(slopes)):
+                return f"There is no gradient for {argument} argument."
+            if not all(map(math.isfinite, slopes)):
+                return f"The gradient for {argument} argument is not finite."
+            if not wrong and not all(
+                _close(slope, value, SLOPE_TOLERANCE)
+                for slope, value in zip(slopes, wanted, strict=True)
+            ):
+                return f"The gradient for {argument} argument is wrong."
+    return ""
+
+
+def _gradient_of_draws(question: dict, found: list, wrong: bool) -> str:
+    """What is wrong with the gradients of z = m + √v·ε, at the draws that were returned."""
+    for call, results in zip(_arguments(question), found, strict=True):
+        m, v = (argument.double() for argument in call)
+        for result in results:
+            slopes = result.get("gradients") or {}
+            if any(not slopes.get(name) or not any(slopes[name]) for name in "01"):
+                return "No gradient reaches the mean, or the variance: nothing would be trained."
+            if wrong:
+                continue
+            z = torch.tensor(result["values"][0], dtype=torch.float64).view_as(m)
+            weights = torch.linspace(0.5, 1.5, z.numel(), dtype=torch.float64).view_as(m)
+            for name, wanted in (("0", weights), ("1", weights * (z - m) / (2 * v))):
+                slope = torch.tensor(slopes[name], dtype=torch.float64).view_as(m)
+                if not torch.allclose(slope, wanted, SLOPE_TOLERANCE, SLOPE_TOLERANCE):
+                    return "The gradient with respect to the mean or the variance is wrong."
+    return ""
+
+
+def _arguments(question: dict) -> list[list[torch.Tensor]]:
+    return cases.worker.draw(torch, question)["args"]
+
+
+def _distribution(question: dict, found, right, error: str) -> str:
+    """What is wrong with many draws as draws from N(m, diag v): mean, variances, shape, order."""
+    if error:
+        return error
+    if reason := _shapes(found, right):
+        return reason
+    m, v = torch.broadcast_tensors(*(a.double() for a in _arguments(question)[0]))
+    z = torch.tensor([call["values"][0] for call in found[0]], dtype=torch.float64)
+    noise = (z - m.flatten()) / v.flatten().sqrt()  # (draws, elements): N(0, I)
+    n = len(noise)
+    if not noise.isfinite().all():
+        return "Some draws are not finite."
+    if (noise.mean(0).abs() > STANDARD_ERRORS / n**0.5).any():
+        return "The mean of its draws is not m."
+    covariance = noise.T @ noise / n
+    off = covariance - covariance.diag().diag()
+    if ((covariance.diag() - 1).abs() > STANDARD_ERRORS * (2 / n) ** 0.5).any():
+        ratio = covariance.diag().mean()
+        return f"The variance of its draws is not v, but about {ratio:.2g} of it."
+    if (off.abs() > STANDARD_ERRORS / n**0.5).any():
+        return "Its elements share their noise: each needs a draw of its own."
+    following = (noise[1:] * noise[:-1]).mean().abs()
+    if following > STANDARD_ERRORS / noise.numel() ** 0.5:
+        return "Its draws repeat themselves."
+    if abs(noise.pow(4).mean() - 3) > STANDARD_ERRORS * (96 / noise.numel()) ** 0.5:
+        return "Its draws are not normal."
+    return ""
+
+
+# Which mistake it is
+
+
+def _named(problem: Problem, judged: Judgement) -> list[Mistake]:
+    """The catalogue's mistakes whose numbers a submission's are."""
+    names = ["exact", *(name for name in problem.parts if name in judged.asked.questions)]
+    found = {name: judged.asked.answers.get(name, {}).get("calls") for name in names}
+    if any(calls is None for calls in found.values()):
+        return []
+    for gradients in (True, False):
+        if same := _equal(problem, judged.asked.questions, found, gradients):
+            return same
+    return _named_by_term(problem, judged, found["exact"]) if problem.model else []
+
+
+def _equal(problem: Problem, questions, found: dict[str, list], gradients: bool) -> list[Mistake]:
+    """The mistakes that give a submission's values, and gradients, to all its questions."""
+    return [
+        mistake
+        for mistake in MISTAKES[problem.function]
+        if all(
+            answer is not None and _same(found[name], answer, questions[name]["dtype"], gradients)
+            for name in found
+            for answer in [_mistaken(mistake, questions[name])]
+        )
+    ]
+
+
+def _mistaken(mistake: Mistake, question: dict) -> list | None:
+    """A mistake's answer; None where it gives none."""
+    return _mistakes_answer(mistake, json.dumps(question | {"helpers": None}))
+
+
+@functools.lru_cache(maxsize=512)
+def _mistakes_answer(mistake: Mistake, question: str) -> list | None:
+    try:
+        return cases.reference(json.loads(question), mistake.run)
+    except (RuntimeError, IndexError, ValueError):
+        return None
+
+
+def _same(found: list, answers: list, dtype: str, gradients: bool) -> bool:
+    for one, other in _calls(found, answers):
+        if one["shapes"] != other["shapes"]:
+            return False
+        for values, wanted in zip(one["values"], other["values"], strict=True):
+            if not all(
+                _close(a, b, TOLERANCE[dtype]) or (math.isnan(a) and math.isnan(b))
+                for a, b in zip(values, wanted, strict=True)
+            ):
+                return False
+        if gradients and not _same_gradients(one.get("gradients"), other.get("gradients")):
+            return False
+    return True
+
+
+def _same_gradients(found: dict | None, wanted: dict | None) -> bool:
+    found, wanted = found or {}, wanted or {}
+    for name in found.keys() | wanted.keys():
+        pair = [gradients.get(name) or 0.0 for gradients in (found, wanted)]
+        one, other = (value if isinstance(value, list) else [value] for value in pair)
+        if len(one) != len(other):
+            return False
+        if not all(map(functools.partial(_close, tolerance=SLOPE_TOLERANCE), one, other)):
+            return False
+    return True
+
+
+def _named_by_term(problem, judged, found) -> list[Mistake]:
+    """Where no mistake explains all: one for each wrong term but the bound, which is their sum."""
+    terms = [part for part in problem.parts if part != "gradient"]
+    wrong = {finding.part for finding in judged.findings if not finding.passed}
+    named = []
+    for i, term in enumerate(terms):
+        if i == 0 or term not in wrong:
+            continue
+        for mistake in MISTAKES[problem.function]:
+            answer = _mistaken(mistake, judged.asked.questions["exact"])
+            if (
+                answer is not None
+                and mistake.loses <= {terms[0], term}
+                and all(
+                    i < len(one["values"])
+                    and one["shapes"][i] == other["shapes"][i]
+                    and _close(one["values"][i][0], other["values"][i][0], TOLERANCE["float32"])
+                    for one, other in _calls(found, answer)
+                )
+            ):
+                named.append(mistake)
+                break
+    return named
+
+
+def _listed(words: list[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]

@@ -1,0 +1,155 @@
+"""What the homework asks for: the graded functions, their points, and the parts of each."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from codebase import UserError
+from codebase.machine.files import read_file
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A function that students write.
+
+    Args:
+        function: its name, with its class where it is a method
+        file: where it is written, below the package
+        number: of the homework's problem and part, for order
+        title: of the homework's problem
+        points: for the whole function
+        parts: what is marked, with shares of the points that add up to 1
+        constructor: arguments of the model in tests
+        bonus: whether its points come on top
+    """
+
+    function: str
+    file: str
+    number: str
+    title: str
+    points: float
+    parts: dict[str, float]
+    constructor: dict[str, int | str] | None = None
+    bonus: bool = False
+
+    @property
+    def method(self) -> str:
+        """The name without its class."""
+        return self.function.rpartition(".")[2]
+
+    @property
+    def model(self) -> str:
+        """The class; empty for a function."""
+        return self.function.rpartition(".")[0]
+
+
+VAE_TERMS = {"nelbo": 0.3, "kl": 0.25, "rec": 0.25, "gradient": 0.2}
+IWAE_TERMS = {"niwae": 0.5, "kl": 0.15, "rec": 0.15, "gradient": 0.2}
+SSVAE_TERMS = {"nelbo": 0.25, "kl_z": 0.2, "kl_y": 0.15, "rec": 0.2, "gradient": 0.2}
+FSVAE_TERMS = {"nelbo": 0.3, "kl_z": 0.25, "rec": 0.25, "gradient": 0.2}
+
+PROBLEMS = (
+    Problem(
+        "sample_gaussian",
+        "utils.py",
+        "1.1",
+        "Variational autoencoder",
+        6,
+        {"draws": 0.6, "broadcasting": 0.1, "gradient": 0.3},
+    ),
+    Problem(
+        "VAE.negative_elbo_bound",
+        "models/vae.py",
+        "1.2",
+        "Variational autoencoder",
+        6,
+        VAE_TERMS,
+        {"z_dim": 4},
+    ),
+    Problem(
+        "log_normal",
+        "utils.py",
+        "2.1",
+        "Mixture of Gaussians as the prior",
+        4,
+        {"values": 0.5, "broadcasting": 0.2, "extreme values": 0.1, "gradient": 0.2},
+    ),
+    Problem(
+        "log_normal_mixture",
+        "utils.py",
+        "2.2",
+        "Mixture of Gaussians as the prior",
+        5,
+        {"values": 0.6, "extreme values": 0.2, "gradient": 0.2},
+    ),
+    Problem(
+        "GMVAE.negative_elbo_bound",
+        "models/gmvae.py",
+        "2.3",
+        "Mixture of Gaussians as the prior",
+        7,
+        VAE_TERMS,
+        {"z_dim": 4, "k": 5},
+    ),
+    Problem(
+        "VAE.negative_iwae_bound",
+        "models/vae.py",
+        "3.1",
+        "Importance-weighted bound",
+        6,
+        IWAE_TERMS,
+        {"z_dim": 4},
+    ),
+    Problem(
+        "GMVAE.negative_iwae_bound",
+        "models/gmvae.py",
+        "3.2",
+        "Importance-weighted bound",
+        3,
+        IWAE_TERMS,
+        {"z_dim": 4, "k": 5},
+    ),
+    Problem(
+        "SSVAE.negative_elbo_bound",
+        "models/ssvae.py",
+        "4.1",
+        "Semi-supervised learning",
+        15,
+        SSVAE_TERMS,
+        {},
+    ),
+    Problem(
+        "FSVAE.negative_elbo_bound",
+        "models/fsvae.py",
+        "5.1",
+        "Style and content (bonus)",
+        6,
+        FSVAE_TERMS,
+        {},
+        bonus=True,
+    ),
+)
+BY_FUNCTION = {problem.function: problem for problem in PROBLEMS}
+LARGEST_FILE = 1 << 20  # bytes
+
+
+def read_points(path: Path) -> dict[str, float]:
+    """Points of one's own: a JSON object, function → points; the others keep the homework's.
+
+    Raises:
+        UserError: the file cannot be read, or names no such function, or no such points
+    """
+    try:
+        content = json.loads(read_file(path, LARGEST_FILE))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"--points {path}: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f'--points {path}: it holds no object, such as {{"log_normal": 4}}')
+    for function, points in content.items():
+        if function not in BY_FUNCTION:
+            known = ", ".join(BY_FUNCTION)
+            raise UserError(f"--points {path}: {function!r:.60} is none of {known}")
+        if type(points) not in (int, float) or not 0 <= points < 1e6 or math.isnan(points):
+            raise UserError(f"--points {path}: {function} has {points!r:.40}, which are no points")
+    return {problem.function: content.get(problem.function, problem.points) for problem in PROBLEMS}

@@ -1,0 +1,121 @@
+"""What grading says: a table for the terminal, Gradescope's results.json, Markdown for students."""
+
+import json
+import re
+import unicodedata
+
+from codebase.homework.grade import Graded, points_by_problem
+from codebase.homework.marking import Mark
+from codebase.homework.problems import Problem
+
+
+def plain(text: str) -> str:
+    """A text that a submission may have written: without what commands a terminal."""
+    kept = (
+        character if character == "\n" or unicodedata.category(character)[0] != "C" else "�"
+        for character in text
+    )
+    return "".join(kept)
+
+
+def in_markdown(text: str) -> str:
+    """A text as Markdown that shows it as it is, in one line."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~&!$])", r"\\\1", " ".join(plain(text).split()))
+
+
+def number(points: float) -> str:
+    """Points, without needless digits."""
+    return f"{points:.2f}".rstrip("0").rstrip(".")
+
+
+def explanation(mark: Mark) -> list[str]:
+    """Sentences: which mistake it is, which parts are wrong, and what else there is to know."""
+    lines = []
+    if mark.mistakes:
+        also = "This is the mistake" if len(mark.mistakes) == 1 else "These mistakes give it"
+        lines.append(f"{also}: {' Or: '.join(mistake.sentence for mistake in mark.mistakes)}")
+    return [plain(line) for line in [*lines, *mark.reasons, *mark.notes]]
+
+
+def table(graded: Graded) -> str:
+    """For the terminal: a line for each function, and below it why points were lost."""
+    lines = [f"{plain(graded.name)}:"]
+    for mark in graded.marks:
+        problem = mark.problem
+        points = f"{number(mark.score):>5} of {number(mark.points)}"
+        seconds = f"{graded.seconds[problem.function]:.1f} s"
+        bonus = "  bonus" if problem.bonus else ""
+        lines.append(f"  {problem.number} {problem.function:<28}{points:<12}{seconds:>7}{bonus}")
+        lines += [f"        {line}" for line in explanation(mark)]
+    lines.append(f"  {'total':<32}{number(graded.score):>5} of {number(graded.of)}")
+    lines += [f"  note: {plain(note)}" for note in graded.notes]
+    return "\n".join(lines)
+
+
+def results(
+    graded: Graded, key: str = "", show_points: bool = True, show_output: bool = False
+) -> str:
+    """Gradescope's results.json."""
+    visibility = "visible" if show_points else "hidden"
+    notes = [f"Note: {plain(note)}" for note in graded.notes]
+    if show_output and graded.printed:
+        notes.append(f"Your code prints:\n{plain(graded.printed)}")
+    content = {
+        "score": graded.score,
+        "visibility": visibility,
+        "stdout_visibility": "visible" if show_output else "hidden",
+        "output": "\n".join(notes),
+        "output_format": "text",
+        "tests": [_test(mark, visibility) for mark in graded.marks],
+        "extra_data": {"name": graded.name, "key": key},
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def _test(mark: Mark, visibility: str) -> dict:
+    return {
+        "number": mark.problem.number,
+        "name": name(mark.problem),
+        "score": mark.score,
+        "max_score": mark.points,
+        "status": "passed" if mark.score == mark.points else "failed",
+        "output": "\n".join(explanation(mark)) or "Right.",
+        "output_format": "text",
+        "visibility": visibility,
+        "extra_data": {
+            "function": mark.problem.function,
+            "lost": mark.lost,
+            "mistakes": [mistake.name for mistake in mark.mistakes],
+        },
+    }
+
+
+def name(problem: Problem) -> str:
+    """A function's name in reports."""
+    return f"{problem.function}{' (bonus)' if problem.bonus else ''}"
+
+
+def markdown(graded: Graded, weights: list[str] = (), show_output: bool = False) -> str:
+    """The report for the student."""
+    lines = [f"# {in_markdown(graded.name)}", ""]
+    lines += [f"**{number(graded.score)} of {number(graded.of)} points**", ""]
+    lines += ["| problem | function | points |", "|---|---|---|"]
+    for title, marks in points_by_problem(graded.marks).items():
+        for mark in marks:
+            points = f"{number(mark.score)} of {number(mark.points)}"
+            lines.append(f"| {title} | `{mark.problem.function}` | {points} |")
+    for mark in graded.marks:
+        if said := explanation(mark):
+            lines += ["", f"## {mark.problem.number} {mark.problem.function}", ""]
+            if mark.lost:
+                lines += [f"Points were lost for: {', '.join(mark.lost)}.", ""]
+            lines += [f"- {in_markdown(line)}" for line in said]
+    if graded.notes:
+        lines += ["", "## Notes", ""]
+        lines += [f"- {in_markdown(note)}" for note in graded.notes]
+    if weights:
+        lines += ["", "## Weights", "", *weights]
+    if show_output and graded.printed:
+        lines += ["", "## What the code prints", ""]
+        lines += [f"    {line}" for line in plain(graded.printed).splitlines()]
+    return "\n".join(lines) + "\n"

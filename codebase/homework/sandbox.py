@@ -1,0 +1,338 @@
+"""Where submissions run: processes that see no solution, no other submission, and no network.
+
+bubblewrap gives them a file system of their own where it works; else root gives them another user
+and namespaces; else there are limits alone, and `guarantees` says what is not kept from them.
+"""
+
+import contextlib
+import json
+import math
+import os
+import select
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from codebase import UserError
+from codebase.homework import SANDBOXES, worker
+
+WORKER = Path(worker.__file__)
+END_SECONDS = 5  # in which killed processes are gone
+START_SECONDS = 60  # importing torch takes 2, and on a busy machine 20
+MEMORY = 3000 << 20  # bytes, of all processes of a sandbox together
+FIRST_USER = 61_000  # user ids that nobody has; each sandbox has one of its own
+
+
+class SandboxEnded(Exception):
+    """The sandbox's own process has ended, or uses too much memory."""
+
+
+def kind_of_this_machine() -> str:
+    """The best kind of sandbox that works here."""
+    return next(kind for kind in SANDBOXES if _works(kind))
+
+
+def wanted(kind: str) -> str:
+    """A kind of sandbox that somebody asks for. Raises UserError where it does not work here."""
+    if not _works(kind):
+        raise UserError(f"--sandbox {kind} does not work on this machine: leave the flag out")
+    return kind
+
+
+def guarantees(kind: str) -> str:
+    """One line: how submissions are kept apart, and what is not guaranteed."""
+    if kind == "bubblewrap":
+        return (
+            "Submissions run in bubblewrap: they see no file of this project or of others, and no "
+            "network."
+        )
+    if kind == "namespaces":
+        return (
+            "Submissions run as another user, in namespaces of their own: they see no file of this "
+            "project or of others, and no network."
+        )
+    network = "" if sys.platform == "linux" else " and use the network"
+    return (
+        "Submissions run with limits alone, for neither bubblewrap nor root is here: they CAN read "
+        f"this user's files, this project's solution among them, and write to its folders{network}."
+    )
+
+
+def _works(kind: str) -> bool:
+    try:
+        with Sandbox(kind, "", {}) as sandbox:
+            return sandbox.start("--check").get("ready") is True
+    except (OSError, SandboxEnded):
+        return False
+
+
+def _environment(kind: str, number: int) -> dict[str, str]:
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "HOME": "/tmp",
+        "LANG": "C.UTF-8",
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "GRADER_PROCESSES": str(worker.LIMITS["processes"] + _own_processes()),
+    }
+    if kind != "limits":
+        environment["GRADER_OWN_PIDS"] = "1"
+        environment["GRADER_USER"] = str(FIRST_USER + number % 1000)
+    return environment
+
+
+def _folders() -> list[str]:
+    """What a sandbox sees of the file system: programs and libraries, Python and its packages."""
+    folders = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/alternatives"]
+    folders += ["/etc/ld.so.cache", sys.base_prefix, sys.prefix]
+    folders += [str(path) for path in map(Path, sys.path) if path.name == "site-packages"]
+    return [folder for folder in dict.fromkeys(folders) if os.path.lexists(folder)]
+
+
+def _own_processes() -> int:
+    """How many threads there may be that count towards this user's limit; none for root."""
+    if os.geteuid() == 0:
+        return 0
+    return sum(1 for _ in Path("/proc").glob("[0-9]*/task/*"))
+
+
+def _prefix(kind: str) -> list[str]:
+    """The command that starts another one in a sandbox."""
+    if kind == "limits":
+        return []
+    if kind == "namespaces":
+        if os.geteuid() != 0 or shutil.which("unshare") is None:
+            raise FileNotFoundError("unshare")
+        namespaces = ["--mount", "--pid", "--net", "--ipc", "--uts"]
+        return ["unshare", *namespaces, "--fork", "--kill-child", "--mount-proc"]
+    if shutil.which("bwrap") is None:
+        raise FileNotFoundError("bwrap")
+    command = ["bwrap", "--die-with-parent", "--new-session", "--unshare-pid", "--unshare-net"]
+    command += ["--unshare-ipc", "--unshare-uts", "--proc", "/proc", "--dev", "/dev"]
+    for folder in ("/tmp", "/dev/shm"):
+        command += ["--perms", "1777", "--size", str(worker.LIMITS["file"]), "--tmpfs", folder]
+    command += ["--chdir", "/tmp"]
+    for folder in _folders():
+        for parent in reversed(Path(folder).parents[:-1]):  # which another user may pass through
+            if str(parent) != "/tmp":
+                command += ["--perms", "0755", "--dir", str(parent)]
+        if os.path.islink(folder):
+            command += ["--symlink", os.readlink(folder), folder]
+        else:
+            command += ["--ro-bind", folder, folder]
+    for path in map(Path, sys.path):  # where the project itself is installed
+        if path.name == "site-packages" and (path / "codebase").exists():
+            command += ["--tmpfs", str(path / "codebase")]
+    return [*command, "--ro-bind", str(WORKER), "/grader.py"]
+
+
+class Sandbox:
+    """One submission's processes.
+
+    Args:
+        kind: see `codebase.homework.SANDBOXES`
+        package: the submission's, "codebase" or "submission"
+        sources: its files
+        number: of the sandbox, which gives it a user of its own
+    """
+
+    def __init__(self, kind: str, package: str, sources: dict[str, str], number: int = 0):
+        self.kind, self.number = kind, number
+        self._hello = {"package": package, "sources": sources}
+        self._process, self._temporary = None, None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+    def ask(self, question: dict) -> dict:
+        """The answer to a question, see `worker.answer`; or its `error`.
+
+        A submission may end its own sandbox: the next question then gets a new one.
+        """
+        try:
+            if self._process is None:
+                self._start()
+            self._send(question)
+            return checked(self._receive(question["seconds"] + 10), question)
+        except SandboxEnded as ended:
+            self.close()
+            return {"error": str(ended), "kind": "Ended", "broken": {}, "missing": []}
+
+    def ready(self) -> None:
+        """Start it, so that the first question does not wait for that."""
+        with contextlib.suppress(SandboxEnded):  # the first question then says why
+            self._start()
+
+    def close(self) -> None:
+        """End all its processes."""
+        if self._process is None:
+            return
+        process, self._process = self._process, None
+        for stream in (process.stdin, process.stdout):
+            with contextlib.suppress(OSError):
+                stream.close()
+        below = descendants(process.pid)
+        process.kill()  # with bubblewrap and unshare, their namespace of processes ends too
+        process.wait()
+        deadline = time.monotonic() + END_SECONDS
+        while below and time.monotonic() < deadline:
+            for pid in below:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.01)
+            below = [pid for pid in below if Path(f"/proc/{pid}").exists()]
+        if self._temporary is not None:
+            with contextlib.suppress(OSError):
+                shutil.rmtree(self._temporary)
+
+    def start(self, *arguments: str) -> dict:
+        """Start its first process; returns what that says when it is ready."""
+        script = [WORKER.read_text()] if self.kind == "namespaces" else []
+        file = {"bubblewrap": ["/grader.py"], "namespaces": ["-c"], "limits": [str(WORKER)]}
+        environment = _environment(self.kind, self.number)
+        if self.kind != "bubblewrap":
+            self._temporary = tempfile.mkdtemp()
+            environment["TMPDIR"] = environment["HOME"] = self._temporary
+        if self.kind == "namespaces":
+            environment["TMPDIR"] = environment["HOME"] = "/tmp"  # of its own
+            environment["GRADER_ROOT"] = self._temporary
+            environment["GRADER_FOLDERS"] = json.dumps(_folders())
+        command = [sys.executable, "-I", *file[self.kind], *script, *arguments]
+        self._process = subprocess.Popen(
+            [*_prefix(self.kind), *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            start_new_session=True,
+        )
+        return self._receive(START_SECONDS)
+
+    def _start(self) -> None:
+        ready = self.start()
+        if "ready" not in ready:
+            raise SandboxEnded(f"the sandbox does not start: {ready.get('error')}")
+        self._send(self._hello)
+        self._receive(START_SECONDS)
+
+    def _send(self, message: dict) -> None:
+        content = json.dumps(message).encode()
+        try:
+            self._process.stdin.write(struct.pack("<I", len(content)) + content)
+            self._process.stdin.flush()
+        except OSError:
+            raise SandboxEnded("the submission ended its sandbox") from None
+
+    def _receive(self, seconds: float) -> dict:
+        """A message, while the sandbox's memory is watched."""
+        content, deadline, wanted = bytearray(), time.monotonic() + seconds, 4
+        descriptor = self._process.stdout.fileno()
+        while len(content) < wanted:
+            if time.monotonic() > deadline:
+                raise SandboxEnded(f"none came within {seconds:g} seconds")
+            if not select.select([descriptor], [], [], 0.2)[0]:
+                if resident(descendants(self._process.pid)) > MEMORY:
+                    raise SandboxEnded(f"its processes use more than {MEMORY >> 20} MB together")
+                continue
+            piece = os.read(descriptor, 1 << 20)
+            if not piece:
+                raise SandboxEnded("the submission ended its sandbox")
+            content += piece
+            if wanted == 4 and len(content) >= 4:
+                wanted = 4 + struct.unpack("<I", content[:4])[0]
+                if wanted > 2 * worker.LIMITS["output"]:
+                    raise SandboxEnded("an answer of more than 8 MB")
+        try:
+            message = json.loads(bytes(content[4:wanted]))
+        except (ValueError, RecursionError):
+            message = None
+        if not isinstance(message, dict):
+            raise SandboxEnded("the submission ended its sandbox")
+        return message
+
+
+def checked(answer: dict, question: dict) -> dict:
+    """An answer of which only numbers and texts are left, of the form that the question asks for.
+
+    What comes out of a sandbox may have been written by the submission: nothing about it is sure.
+    """
+    kept = {
+        "printed": answer.get("printed") if isinstance(answer.get("printed"), str) else "",
+        "missing": [],
+        "broken": {},
+    }
+    if isinstance(answer.get("missing"), list):
+        kept["missing"] = [word for word in answer["missing"][:50] if isinstance(word, str)]
+    if isinstance(answer.get("broken"), dict):
+        pairs = list(answer["broken"].items())[:50]
+        kept["broken"] = {name: reason for name, reason in pairs if isinstance(reason, str)}
+    try:
+        calls = [
+            [_numbers(result, question, call) for result in results]
+            for results, call in zip(answer["calls"], question["calls"], strict=True)
+            if len(results) == call.get("repeat", 1) or _refuse()
+        ]
+        return kept | {"calls": calls}
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
+        unknown = "an answer that is none" if "calls" in answer else "no answer"
+        error, kind = answer.get("error"), answer.get("kind")
+        kept["error"] = error if isinstance(error, str) else unknown
+        return kept | {"kind": kind if isinstance(kind, str) else "Ended"}
+
+
+def _refuse():
+    raise ValueError
+
+
+def _numbers(result: dict, question: dict, call: dict) -> dict:
+    """One result: values and shapes of its terms, and gradients."""
+    values = [[float(value) for value in term] for term in result["values"]]
+    shapes = [[int(size) for size in shape] for shape in result["shapes"]]
+    for term, shape in zip(values, shapes, strict=True):
+        if min(shape, default=0) < 0 or len(term) != min(math.prod(shape), worker.MOST_VALUES):
+            _refuse()
+    gradients = {}
+    for name, value in (result.get("gradients") or {}).items():
+        if value is None:
+            gradients[name] = None
+        elif question["model"]:
+            gradients[name] = float(value)
+        else:
+            gradients[name] = [float(slope) for slope in value]
+            if len(value) != math.prod(call["args"][int(name)]["shape"]):
+                _refuse()
+    return {"values": values, "shapes": shapes, "gradients": gradients}
+
+
+def descendants(process: int) -> list[int]:
+    """A process's children, and theirs."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError, IndexError, ValueError):
+                stat = (entry / "stat").read_bytes()
+                parents[int(entry.name)] = int(stat.rpartition(b")")[2].split()[1])
+    found = [process]
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid]
+    return found[1:]
+
+
+def resident(processes: list[int]) -> int:
+    """Bytes of memory that processes hold, without the files that they have mapped."""
+    total = 0
+    for pid in processes:
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+                if line.startswith(("RssAnon:", "RssShmem:")):
+                    total += int(line.split()[1]) << 10
+    return total

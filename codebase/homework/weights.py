@@ -1,0 +1,65 @@
+"""A submission's checkpoints, evaluated by this project's code beside the published figures."""
+
+import contextlib
+import io
+import tempfile
+from pathlib import Path
+
+import torch
+
+from codebase import UserError, data
+from codebase.homework import submission
+from codebase.homework.submission import Submission
+from codebase.runs.experiment import run_named
+from codebase.runs.load import load_run
+from codebase.runs.table import PUBLISHED
+
+LARGEST = 64 << 20  # bytes of a checkpoint; the homework's have 5 million at most
+SEED = 0
+
+
+def evaluate(path: Path, handed_in: Submission, data_dir: Path) -> list[str]:
+    """Lines of Markdown: the figures of the last checkpoint of each run of the homework.
+
+    Args:
+        path: of the submission
+        handed_in: what was read there
+        data_dir: folder of the data sets
+    """
+    last = {}
+    for run, step in sorted(handed_in.weights):
+        last[run] = step
+    lines = []
+    for run, step in last.items():
+        with contextlib.suppress(UserError):
+            if run_named(run).group in PUBLISHED:
+                inner = handed_in.weights[run, step]
+                lines += _evaluated(path, inner, run, step, data_dir)
+    return lines or ["No checkpoints of the homework's runs are in it."]
+
+
+def _evaluated(path: Path, inner: str, name: str, step: int, data_dir: Path) -> list[str]:
+    title = [f"`{name}`, iteration {step}:", ""]
+    run = run_named(name)
+    try:
+        data.find_or_download(run.experiment.dataset, run.data, data_dir)
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, name, f"model-{step:05d}.pt")
+            file.parent.mkdir()
+            file.write_bytes(submission.content(path, inner, LARGEST))
+            model = load_run(file)
+        test = run.experiment.load(run, torch.device("cpu"), data_dir, train=False)
+        with torch.random.fork_rng([]), contextlib.redirect_stdout(io.StringIO()):
+            torch.manual_seed(SEED)
+            figures = run.experiment.evaluate(model, test)
+    except (UserError, OSError) as error:
+        reason = str(error).replace(str(path), "").splitlines()[0]
+        return [*title, f"It cannot be evaluated: {reason}", ""]
+    rows = ["| figure | here | published |", "|---|---|---|"]
+    for figure, value in figures.items():
+        mean, deviation = PUBLISHED[run.group].get(figure, (None, None))
+        published = "" if mean is None else f"{mean:g}"
+        published += "" if deviation is None else f" ± {deviation:g}"
+        digits = 4 if figure == "accuracy" else 2
+        rows.append(f"| {figure} | {value:.{digits}f} | {published} |")
+    return [*title, *rows, ""]

@@ -1,0 +1,293 @@
+"""Function bodies that want points, or harm, and are to get neither."""
+
+# Each is the body of a function of utils.py or a method; `args` are not used.
+HOSTILE = {
+    "equal to everything": """
+        class Anything(float):
+            __eq__ = __le__ = __ge__ = __lt__ = __gt__ = lambda self, other: True
+            __hash__ = float.__hash__
+            shape = ()
+            def __sub__(self, other): return 0.0
+            __rsub__ = __add__ = __radd__ = __sub__
+        return Anything(), Anything(), Anything(), Anything()
+        """,
+    "tensor that lies": """
+        class Lie(torch.Tensor):
+            @classmethod
+            def __torch_function__(cls, function, types, args=(), kwargs=None):
+                return torch.zeros(())
+        return torch.zeros(()).as_subclass(Lie)
+        """,
+    "patched comparison": """
+        import math, builtins, json
+        torch.allclose = torch.equal = torch.isclose = math.isclose = lambda *a, **k: True
+        torch.Tensor.__eq__ = lambda self, other: True
+        builtins.abs = lambda x: 0.0
+        json.dumps = lambda *a, **k: '{"calls": "passed"}'
+        return torch.zeros(3)
+        """,
+    "sys.exit": "import sys; sys.exit(0)",
+    "os._exit": "os._exit(0)",
+    "kills its parent": """
+        import signal
+        os.kill(os.getppid(), signal.SIGKILL)
+        return torch.zeros(3)
+        """,
+    "stops its parent": """
+        import signal
+        os.kill(os.getppid(), signal.SIGSTOP)
+        return torch.zeros(3)
+        """,
+    "kills everybody": """
+        import signal
+        os.kill(-1, signal.SIGKILL)
+        return torch.zeros(3)
+        """,
+    "fork bomb": """
+        while True:
+            try:
+                os.fork()
+            except OSError:
+                pass
+        """,
+    "threads that stay": """
+        import threading
+        for _ in range(100):
+            threading.Thread(target=lambda: [None for _ in iter(int, 1)]).start()
+        return torch.zeros(3)
+        """,
+    "child that stays": """
+        import time
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:
+                time.sleep(3600)
+            os._exit(0)
+        return torch.zeros(3)
+        """,
+    "100 GB tensor": "return torch.ones(25_000_000_000).sum()",
+    "memory, bit by bit": """
+        held = []
+        while True:
+            held.append(bytearray(1 << 24))
+        """,
+    "memory of many": """
+        import time
+        for _ in range(6):
+            if os.fork() == 0:
+                held = bytearray(os.urandom(1 << 20)) * 1024
+                time.sleep(60)
+        time.sleep(60)
+        """,
+    "memory without owner": """
+        import mmap
+        held = []
+        while True:
+            held.append(mmap.mmap(-1, 1 << 28))
+            held[-1].write(bytes(1 << 28))
+        """,
+    "memory file": """
+        names = []
+        while True:
+            names.append(os.memfd_create("held"))
+            os.write(names[-1], bytes(1 << 24))
+        """,
+    "endless loop in C": "return sum(iter(int, 1))",
+    "endless sleep that ignores signals": """
+        import signal, time
+        for number in range(1, 65):
+            try:
+                signal.signal(number, signal.SIG_IGN)
+            except (OSError, ValueError):
+                pass
+        time.sleep(3600)
+        """,
+    "1 GB of prints": """
+        while True:
+            print("x" * (1 << 20))
+        """,
+    "prints past Python": """
+        for _ in range(1000):
+            os.write(1, bytes(1 << 20))
+        return torch.zeros(3)
+        """,
+    "huge answer": "return torch.zeros(100_000_000)",
+    "many results": "return [torch.zeros(3)] * 1_000_000",
+    "results without end": """
+        import itertools
+        return tuple(torch.zeros(3) for _ in itertools.count())
+        """,
+    "writes into every pipe": """
+        import json, struct
+        content = json.dumps({"calls": [[{"values": [[0.0]], "shapes": [[]]}]]}).encode()
+        for descriptor in range(3, 64):
+            try:
+                os.write(descriptor, struct.pack("<I", len(content)) + content)
+                os.write(descriptor, content)
+            except OSError:
+                pass
+        os._exit(0)
+        """,
+    "answer of another form": """
+        import json
+        content = json.dumps({"calls": [[{"values": {"a": 1}, "shapes": 7, "gradients": []}]]})
+        for descriptor in range(3, 64):
+            try:
+                os.write(descriptor, content.encode())
+            except OSError:
+                pass
+        os._exit(0)
+        """,
+    "answer nested 100,000 deep": """
+        for descriptor in range(3, 64):
+            try:
+                os.write(descriptor, b"[" * 100_000)
+            except OSError:
+                pass
+        os._exit(0)
+        """,
+    "forged results": """
+        import pathlib
+        for root in ("/", "/tmp", "/autograder/results", os.getcwd(), str(pathlib.Path.home())):
+            for name in ("results.json", "report.md", "results/results.json"):
+                try:
+                    pathlib.Path(root, name).write_text('{"score": 1000}')
+                except OSError:
+                    pass
+        return torch.zeros(3)
+        """,
+    "big files": """
+        for number in range(1000):
+            with open(f"/tmp/{number}", "wb") as file:
+                file.write(bytes(1 << 24))
+        """,
+    "crash in C": """
+        import ctypes
+        ctypes.string_at(0)
+        """,
+    "recursion": """
+        def again(n):
+            return again(n + 1) + 1
+        sys = __import__("sys")
+        sys.setrecursionlimit(10 ** 9)
+        return again(0)
+        """,
+    "error without end": """
+        class Error(BaseException):
+            def __str__(self):
+                return "x" * (1 << 30)
+        raise Error
+        """,
+    "error that raises": """
+        class Error(Exception):
+            def __str__(self):
+                raise Error
+            __repr__ = __str__
+        raise Error
+        """,
+    "error for terminals": """
+        raise ValueError("\\x1b[2J\\x1b]0;owned\\x07 | <script> `x` \\r\\n# heading")
+        """,
+    "name for terminals": """
+        Error = type("\\x1b[31m<b>|Error", (Exception,), {})
+        raise Error("\\u202e")
+        """,
+    "raised limits": """
+        import resource
+        for name in ("RLIMIT_DATA", "RLIMIT_NPROC", "RLIMIT_FSIZE", "RLIMIT_NOFILE"):
+            resource.setrlimit(getattr(resource, name), (resource.RLIM_INFINITY,) * 2)
+        return torch.zeros(3)
+        """,
+    "changed limits": """
+        frame = __import__("sys")._getframe()
+        while frame is not None:
+            frame.f_globals.get("LIMITS", {}).update(data=1 << 60, output=1 << 60, printed=1 << 60)
+            if "question" in frame.f_locals:
+                frame.f_locals["question"]["seconds"] = 10 ** 6
+            frame = frame.f_back
+        return torch.zeros(3)
+        """,
+    "questions answered by themselves": """
+        frame = __import__("sys")._getframe()
+        while frame is not None:
+            for held in frame.f_locals.values():
+                if isinstance(held, dict) and "args" in held:
+                    return held["args"][0][0]
+            frame = frame.f_back
+        """,
+    "stops the clock": """
+        import time, signal
+        time.monotonic = time.time = lambda: 0.0
+        signal.alarm(0)
+        return torch.zeros(3)
+        """,
+}
+# Each looks for something, and says LEAK where it finds it.
+SPIES = {
+    "solution": """
+        import sys
+        for name, module in list(sys.modules.items()):
+            if name.startswith("codebase.runs") or name.startswith("codebase.homework"):
+                raise ValueError("LEAK " + name)
+        for root, folders, files in os.walk("/"):
+            folders[:] = [f for f in folders if root != "/" or f not in ("proc", "sys", "usr")]
+            if any(name == "gmvae.py" for name in files) and TMP not in root:
+                raise ValueError("LEAK " + root)
+        """,
+    "other files": """
+        for path in ("/etc/passwd", "/etc/shadow", "/root/.bashrc", "/home", HERE):
+            if os.path.exists(path) and os.access(path, os.R_OK):
+                raise ValueError("LEAK " + path)
+        """,
+    "network": """
+        import socket
+        try:
+            with socket.create_connection(("127.0.0.1", PORT), 2):
+                pass
+        except OSError:
+            raise ValueError("none") from None
+        raise ValueError("LEAK")
+        """,
+    "parent's memory": """
+        for path in (f"/proc/{os.getppid()}/mem", f"/proc/{os.getppid()}/environ", "/proc/1/mem"):
+            try:
+                open(path, "rb").read(1)
+            except OSError:
+                continue
+            raise ValueError("LEAK " + path)
+        """,
+    "system calls": """
+        import ctypes
+        libc = ctypes.CDLL(None)
+        if libc.ptrace(16, os.getppid(), 0, 0) == 0 or libc.shmget(0, 4096, 0o1600) >= 0:
+            raise ValueError("LEAK")
+        try:
+            os.memfd_create("x")
+        except OSError:
+            raise ValueError("none") from None
+        raise ValueError("LEAK")
+        """,
+    "root": """
+        if os.geteuid() == 0 or os.getegid() == 0:
+            raise ValueError("LEAK")
+        try:
+            os.setuid(0)
+        except OSError:
+            raise ValueError("none") from None
+        raise ValueError("LEAK")
+        """,
+    "writing": """
+        for path in ("/usr/x", "/usr/bin/x", "/x", "/etc/x", PREFIX + "/x", "/dev/x"):
+            try:
+                open(path, "w").close()
+            except OSError:
+                continue
+            raise ValueError("LEAK " + path)
+        """,
+    "what an earlier question left": """
+        from pathlib import Path
+        if Path("/tmp/left").exists():
+            raise ValueError("kept")
+        Path("/tmp/left").write_text("x")
+        """,
+}

@@ -1,0 +1,385 @@
+"""Marking: the catalogue of mistakes, what submissions look like, and what reports say."""
+
+import io
+import json
+import os
+import stat
+import zipfile
+
+import pytest
+import students
+import torch
+
+from codebase import UserError, utils
+from codebase.homework import cases, grade, marking, problems, report, sandbox, submission
+from codebase.homework.mistakes import MISTAKES
+from codebase.homework.problems import BY_FUNCTION, PROBLEMS
+
+POINTS = {problem.function: problem.points for problem in PROBLEMS}
+SEED = 5
+
+
+def asking(run=None):
+    """Answers of a function in this process; of the right one where it is None."""
+
+    def ask(question: dict) -> dict:
+        try:
+            return {"calls": cases.reference(question, run)}
+        except (RuntimeError, IndexError, ValueError) as error:
+            return {"error": str(error), "kind": type(error).__name__}
+
+    return ask
+
+
+def mark(function: str, run=None, seed: int = SEED) -> marking.Mark:
+    problem = BY_FUNCTION[function]
+    return marking.mark(problem, problem.points, seed, asking(run))
+
+
+# Marking
+
+
+def test_points_are_the_homeworks():
+    by_problem = {}
+    for problem in PROBLEMS:
+        title = "bonus" if problem.bonus else grade.title(problem)
+        by_problem[title] = by_problem.get(title, 0) + problem.points
+    assert list(by_problem.values()) == [12, 16, 9, 15, 6]
+    assert all(sum(problem.parts.values()) == pytest.approx(1) for problem in PROBLEMS)
+
+
+@pytest.mark.parametrize("function", BY_FUNCTION)
+def test_the_solution_gets_full_points(function):
+    for seed in (SEED, SEED + 1):
+        marked = mark(function, seed=seed)
+        assert (marked.score, marked.notes, marked.lost) == (marked.points, (), [])
+
+
+@pytest.mark.parametrize("function", BY_FUNCTION)
+def test_each_mistake_loses_its_parts_and_is_named(function):
+    together = set()
+    for mistake in MISTAKES[function]:
+        marked = mark(function, mistake.run)
+        assert set(marked.lost) == mistake.loses, (mistake.name, marked.reasons)
+        share = sum(BY_FUNCTION[function].parts[part] for part in mistake.loses)
+        assert marked.score == pytest.approx(marked.points * (1 - share), abs=0.006)
+        named = [other.name for other in marked.mistakes]
+        assert mistake.name in named
+        together |= {frozenset((mistake.name, name)) for name in named if name != mistake.name}
+    # Two mistakes with the same numbers are both named, whichever it was.
+    for pair in together:
+        one, other = (m for m in MISTAKES[function] if m.name in pair)
+        assert {one, other} <= set(mark(function, other.run).mistakes)
+    assert len(together) <= 1
+
+
+def test_the_catalogue_is_large_and_each_mistake_has_a_name_of_its_own():
+    assert sum(map(len, MISTAKES.values())) >= 60
+    for mistakes in MISTAKES.values():
+        assert len({mistake.name for mistake in mistakes}) == len(mistakes)
+        assert len({mistake.sentence for mistake in mistakes}) == len(mistakes)
+
+
+def other_draws(bound):
+    """A bound whose draws are not the contract's."""
+
+    def run(model, *args):
+        torch.rand(1)
+        return bound(model, *args)
+
+    return run
+
+
+@pytest.mark.parametrize("function", [p.function for p in PROBLEMS if p.model])
+def test_other_draws_of_the_right_bound_are_right(function):
+    problem = BY_FUNCTION[function]
+    right = getattr(cases.MODELS[problem.model], problem.method)
+    marked = mark(function, other_draws(right))
+    assert marked.score == marked.points, marked.reasons
+    assert "no points are lost" in marked.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("function", "mistake", "lost"),
+    [
+        ("VAE.negative_iwae_bound", "no − log m", ["niwae"]),
+        ("GMVAE.negative_iwae_bound", "mean of logarithms", ["niwae"]),
+        ("GMVAE.negative_elbo_bound", "prior without − log k", ["nelbo", "kl"]),
+        ("VAE.negative_elbo_bound", "KL without ½", ["nelbo", "kl"]),
+        ("SSVAE.negative_elbo_bound", "kl_y left out", ["nelbo"]),
+        ("FSVAE.negative_elbo_bound", "kl left out", ["nelbo"]),
+        ("VAE.negative_elbo_bound", "without gradient", ["gradient"]),
+        ("FSVAE.negative_elbo_bound", "without gradient", ["gradient"]),
+    ],
+)
+def test_other_draws_hide_no_mistake(function, mistake, lost):
+    [wrong] = [m for m in MISTAKES[function] if m.name == mistake]
+    assert mark(function, other_draws(wrong.run)).lost == lost
+
+
+def test_noise_hides_no_mistake():
+    def noisy(model, x):
+        nelbo, kl, rec = model.negative_elbo_bound(x)
+        noise = 1000 * torch.randn(())
+        return 0.5 * nelbo + noise, kl, 0.5 * rec + noise
+
+    marked = mark("VAE.negative_elbo_bound", noisy)
+    assert {"nelbo", "rec"} <= set(marked.lost)
+    assert "varies" in marked.reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (lambda m, v: m + v.sqrt() * (torch.rand_like(m) - 0.5) * 12**0.5, "not normal"),
+        (lambda m, v: m + 2 * v.sqrt() * torch.randn_like(m), "variance"),
+        (lambda m, v: m + 0.5 + v.sqrt() * torch.randn_like(m), "mean"),
+        (lambda m, v: m + v.sqrt() * torch.randn(m.shape[-1]), "share their noise"),
+    ],
+)
+def test_draws_of_another_distribution_lose_points(wrong, reason):
+    marked = mark("sample_gaussian", lambda m, v: (torch.rand(1), wrong(m, v.expand_as(m)))[1])
+    assert "draws" in marked.lost and reason in marked.reasons[0]
+
+
+def test_two_mistakes_are_both_named():
+    def both(model, x):
+        q_m, q_v = model.enc.encode(x)
+        z = utils.sample_gaussian(q_m, q_v)
+        zero, one = torch.zeros_like(q_m), torch.ones_like(q_v)
+        kl = utils.kl_normal(zero, one, q_m, q_v).mean()
+        rec = utils.log_bernoulli_with_logits(x, model.dec.decode(z)).mean()
+        return kl + rec, kl, rec
+
+    marked = mark("VAE.negative_elbo_bound", both)
+    assert [mistake.name for mistake in marked.mistakes] == ["KL reversed", "sign of rec"]
+
+
+def test_one_batch_size_alone_is_a_deduction():
+    def wired(model, x):
+        return tuple(term * len(x) / 100 for term in model.negative_elbo_bound(x))
+
+    marked = mark("VAE.negative_elbo_bound", wired)
+    assert marked.score == 4.8 and "batches of 100" in marked.notes[0]
+
+
+def test_points_of_ones_own(tmp_path):
+    path = tmp_path / "points.json"
+    path.write_text('{"log_normal": 10, "VAE.negative_elbo_bound": 0.5}')
+    points = problems.read_points(path)
+    assert points == POINTS | {"log_normal": 10, "VAE.negative_elbo_bound": 0.5}
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{", '{"log_norm": 1}', '{"log_normal": -1}', '{"log_normal": "4"}']
+    + ['{"log_normal": NaN}', '{"log_normal": true}', "[" * 100_000, '{"log_normal": 1e300}'],
+)
+def test_points_that_are_none_are_refused(tmp_path, content):
+    path = tmp_path / "points.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match="--points"):
+        problems.read_points(path)
+
+
+# Answers, which a submission may have written itself
+
+
+def test_an_answer_is_numbers_of_the_form_that_was_asked_for():
+    question = cases.questions(BY_FUNCTION["log_normal"], 1)["exact"]
+    right = {"calls": cases.reference(question)}
+    kept = sandbox.checked(json.loads(json.dumps(right)), question)
+    assert kept["calls"] == right["calls"]
+    result = right["calls"][0][0]
+    for wrong in (
+        {"calls": None},
+        {"calls": []},
+        {"calls": [[]]},
+        {"calls": [[result, result]]},
+        {"calls": [[{}]]},
+        {"calls": [[None]]},
+        {"calls": [[result | {"values": 1}]]},
+        {"calls": [[result | {"values": [["1e", 2]]}]]},
+        {"calls": [[result | {"values": [[1.0]]}]]},
+        {"calls": [[result | {"shapes": [[-8]]}]]},
+        {"calls": [[result | {"shapes": []}]]},
+        {"calls": [[result | {"gradients": [1]}]]},
+        {"calls": [[result | {"gradients": {"0": [1.0]}}]]},
+        {"calls": [[result | {"gradients": {"x": 1.0}}]]},
+        {"calls": [[result | {"gradients": {"9": [1.0]}}]]},
+        {"error": 7, "kind": [], "printed": 3, "missing": 4, "broken": [1]},
+        {},
+    ):
+        kept = sandbox.checked(wrong, question)
+        assert "calls" not in kept and isinstance(kept["error"], str)
+
+
+# Submissions as they are
+
+
+def test_a_submission_is_found_wherever_it_lies(tmp_path):
+    files = students.homework()
+    noise = {
+        "__MACOSX/hw2/codebase/._utils.py": b"\0\5\26\7",
+        "hw2/notebook.ipynb": "{}",
+        "hw2/.git/codebase/utils.py": "",
+        "hw2/checkpoints/model=vae_z=10_run=0000/model-20000.pt": b"PK",
+        "hw2/checkpoints/model=vae_z=10_run=0000/state.pkl": b"cos\nsystem\n",
+    }
+    nested = {f"hw2/{name}": content for name, content in files.items()} | noise
+    for path in (
+        students.zipped(tmp_path / "a.zip", files),
+        students.zipped(tmp_path / "b.zip", nested),
+        students.folder(tmp_path / "c", nested),
+        students.folder(tmp_path / "d", nested) / "hw2",
+        students.folder(tmp_path / "e", files) / "codebase",
+    ):
+        found = submission.read(path)
+        assert (found.package, found.sources) == ("codebase", files)
+    assert list(submission.read(tmp_path / "b.zip").weights) == [("model=vae_z=10_run=0000", 20000)]
+    successor = submission.read(
+        students.zipped(tmp_path / "f.zip", students.homework(package="submission"))
+    )
+    assert successor.package == "submission" and "submission/models/vae.py" in successor.sources
+
+
+def test_text_is_read_as_it_was_written(tmp_path):
+    files = students.homework()
+    utf8 = files["codebase/utils.py"]
+    files["codebase/utils.py"] = b"\xef\xbb\xbf" + utf8.replace("\n", "\r\n").encode()
+    files["codebase/models/vae.py"] = "# d\xe9j\xe0\n".encode("latin-1")
+    files["codebase/models/gmvae.py"] = "# coding: latin-1\n# \xe9\n".encode("latin-1")
+    files["codebase/models/ssvae.py"] = "x = 1\n".encode("utf-16")
+    files["codebase/models/fsvae.py"] = b"x = 1\0\n"
+    found = submission.read(students.zipped(tmp_path / "a.zip", files))
+    assert found.sources["codebase/utils.py"] == utf8
+    assert found.sources["codebase/models/vae.py"] == "# déjà\n"
+    assert found.sources["codebase/models/gmvae.py"] == "# coding: latin-1\n# é\n"
+    assert found.sources["codebase/models/ssvae.py"].endswith("x = 1\n")
+    assert [note.split()[0] for note in found.notes] == [
+        "codebase/models/ssvae.py",
+        "codebase/models/vae.py",
+    ]
+
+
+def test_what_leads_out_of_a_zip_is_left_out(tmp_path):
+    link = zipfile.ZipInfo("codebase/models/secret.py")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    for name in ("/etc/codebase/utils.py", "../../codebase/utils.py", "a/../../codebase/x.py"):
+        path = students.zipped(tmp_path / "a.zip", students.homework())
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr(name, "raise")
+            archive.writestr(link, "/etc/passwd")
+        found = submission.read(path)
+        assert found.sources == students.homework()
+        assert len(found.notes) == 2 and "left out" in found.notes[0]
+    assert sorted(os.listdir(tmp_path)) == ["a.zip"]
+
+
+def test_links_and_pipes_in_a_folder_are_left_out(tmp_path):
+    root = students.folder(tmp_path / "a", students.homework())
+    (tmp_path / "secret.py").write_text("secret = 1")
+    (root / "codebase" / "secret.py").symlink_to(tmp_path / "secret.py")
+    (root / "codebase" / "above").symlink_to(tmp_path, target_is_directory=True)
+    os.mkfifo(root / "codebase" / "pipe.py")
+    found = submission.read(root)
+    assert found.sources == students.homework() and len(found.notes) == 2
+
+
+def test_bombs_are_not_unpacked(tmp_path):
+    files = students.homework()
+    path = students.zipped(tmp_path / "a.zip", files | {"codebase/big.py": bytes(1 << 28)})
+    found = submission.read(path)
+    assert found.sources == files and "more than 1,048,576 bytes" in found.notes[0]
+    many = {f"codebase/{number}.py": bytes(1_000_000) for number in range(20)}
+    found = submission.read(students.zipped(tmp_path / "b.zip", files | many))
+    assert sum(map(len, found.sources.values())) <= submission.LARGEST_SUM
+    entries = io.BytesIO()
+    with zipfile.ZipFile(entries, "w") as archive:
+        for number in range(submission.MOST_ENTRIES + 1):
+            archive.writestr(str(number), "")
+    (tmp_path / "c.zip").write_bytes(entries.getvalue())
+    with pytest.raises(UserError, match="more than 20,000 entries"):
+        submission.read(tmp_path / "c.zip")
+
+
+def test_what_is_no_submission_is_refused_with_the_reason(tmp_path):
+    (tmp_path / "text.zip").write_text("text")
+    students.zipped(tmp_path / "other.zip", {"a/b.py": "x"})
+    students.zipped(tmp_path / "notebook.zip", {"hw2.ipynb": "{}"})
+    (tmp_path / "empty").mkdir()
+    os.mkfifo(tmp_path / "pipe.zip")
+    for name, reason in {
+        "text.zip": "cannot be read as a zip",
+        "other.zip": "no folder codebase/ or submission/",
+        "notebook.zip": "notebooks are not marked",
+        "empty": "no folder codebase/",
+        "pipe.zip": "no ordinary file",
+        "missing.zip": "there is no such zip or folder",
+    }.items():
+        with pytest.raises(UserError, match=reason):
+            submission.read(tmp_path / name)
+
+
+def test_a_damaged_file_costs_itself_alone(tmp_path):
+    files = students.homework()
+    path = students.zipped(tmp_path / "a.zip", files)
+    with zipfile.ZipFile(path) as archive:
+        begins = archive.getinfo("codebase/models/fsvae.py").header_offset
+    content = bytearray(path.read_bytes())
+    content[begins + 60] ^= 0xFF
+    path.write_bytes(content)
+    found = submission.read(path)
+    assert found.sources.keys() == files.keys() - {"codebase/models/fsvae.py"}
+    assert "codebase/models/fsvae.py was left out" in found.notes[0]
+
+
+# Reports
+
+
+def graded(**changed) -> grade.Graded:
+    """A submission with one mistake, and texts that it wrote."""
+    marks = [mark(function) for function in BY_FUNCTION]
+    [wrong] = [m for m in MISTAKES["log_normal"] if m.name == "no log 2π"]
+    marks[2] = mark("log_normal", wrong.run)
+    fields = {"name": "a|b", "package": "codebase", "marks": tuple(marks), "notes": ()}
+    fields |= {"printed": "", "seconds": dict.fromkeys(BY_FUNCTION, 0.1)}
+    return grade.Graded(**fields | changed)
+
+
+def test_results_are_gradescopes():
+    found = json.loads(report.results(graded(), "key"))
+    assert found["score"] == 56 and found["stdout_visibility"] == "hidden"
+    assert [test["max_score"] for test in found["tests"]] == list(POINTS.values())
+    wrong = found["tests"][2]
+    assert (wrong["number"], wrong["name"]) == ("2.1", "log_normal")
+    assert (wrong["score"], wrong["status"], wrong["visibility"]) == (2, "failed", "visible")
+    assert wrong["extra_data"]["mistakes"] == ["no log 2π"]
+    assert "The constant −½ log 2π of each dimension is missing." in wrong["output"]
+    assert found["tests"][8]["name"] == "FSVAE.negative_elbo_bound (bonus)"
+    formats = {"text", "html", "simple_format", "md", "ansi"}
+    assert all(test["output_format"] in formats for test in found["tests"])
+    hidden = json.loads(report.results(graded(), show_points=False, show_output=True))
+    assert {test["visibility"] for test in hidden["tests"]} == {"hidden"}
+    assert hidden["stdout_visibility"] == "visible"
+
+
+def test_what_a_submission_prints_is_shown_by_flag_alone():
+    shy = graded(printed="SECRET\nlines")
+    assert "SECRET" not in report.results(shy) + report.markdown(shy)
+    assert "SECRET" in report.results(shy, show_output=True)
+    assert "    SECRET\n    lines\n" in report.markdown(shy, show_output=True)
+
+
+def test_texts_of_a_submission_command_neither_terminal_nor_page():
+    evil = "\x1b[2J\x07\u202e<script>|`[a](b)`\r\n# heading"
+    hostile = graded(name=evil, notes=(evil,), printed=evil)
+    for text in (
+        report.table(hostile),
+        report.markdown(hostile, show_output=True),
+        json.loads(report.results(hostile, show_output=True))["output"],
+    ):
+        assert not set(text) & set("\x1b\x07\r\u202e")
+    page = report.markdown(hostile, show_output=True)
+    assert "<script>" not in page.replace("\\<script\\>", "").replace("    �", "").split("prints")[0]
+    assert not any(line.startswith("# heading") for line in page.splitlines())
