@@ -381,5 +381,7 @@ def test_texts_of_a_submission_command_neither_terminal_nor_page():
     ):
         assert not set(text) & set("\x1b\x07\r\u202e")
     page = report.markdown(hostile, show_output=True)
-    assert "<script>" not in page.replace("\\<script\\>", "").replace("    �", "").split("prints")[0]
+    assert (
+        "<script>" not in page.replace("\\<script\\>", "").replace("    �", "").split("prints")[0]
+    )
     assert not any(line.startswith("# heading") for line in page.splitlines())

@@ -17,8 +17,8 @@ from codebase.models.nns import v1, v2
 MODELS = {"VAE": VAE, "GMVAE": GMVAE, "SSVAE": SSVAE, "FSVAE": FSVAE}
 SECONDS, MANY_SECONDS = 10, 40  # for a question; most take 0.1, with many draws 1
 EXACT = 2  # draws that are compared one by one
-MANY, MANY_GRADIENTS = 130, 20  # draws whose means are compared
-BATCH, MANY_BATCH, WIRED_BATCH = 7, 4, 100
+MANY, MANY_GRADIENTS = 160, 20  # draws whose means are compared
+BATCH, WIRED_BATCH = 7, 100
 IMPORTANCE_WEIGHTS = 6
 
 
@@ -111,7 +111,7 @@ def _about_log_normal_mixture() -> dict[str, dict]:
 def _about_method(problem: Problem) -> dict[str, dict]:
     model = _reference_model(problem.model, tuple(sorted(problem.constructor.items())))
     weights = {
-        name: (list(parameter.shape), _scale(name, parameter.shape))
+        name: (list(parameter.shape), _scale(problem.model, name, parameter.shape))
         for name, parameter in model.named_parameters()
     }
 
@@ -125,23 +125,23 @@ def _about_method(problem: Problem) -> dict[str, dict]:
     more = {"weights": weights}
     return {
         "exact": _calls(args(BATCH), gradients=1) | more,
-        "many": _calls(args(MANY_BATCH), seed=5000, repeat=MANY, gradients=MANY_GRADIENTS) | more,
+        "many": _calls(args(BATCH), seed=5000, repeat=MANY, gradients=MANY_GRADIENTS) | more,
         "wired": _calls(args(WIRED_BATCH), gradients=1) | more,
     }
 
 
-def _scale(name: str, shape: torch.Size) -> float:
+def _scale(model: str, name: str, shape: torch.Size) -> float:
     """Of random weights: every term depends on all of them, and log k exceeds a bound's noise."""
     if name == "z_pre":
         return 0.8
     if name.endswith("bias"):
         return 0.1
-    last = {784: 0.2, 3072: 0.02}.get(shape[0]) if name.startswith("dec") else None
-    if name.startswith("cls.net.4"):
-        last = 6
-    if name.startswith("enc.net.0"):  # a label is one of 794 inputs, and is to be seen
-        last = 4
-    return (last or 1.2) / shape[-1] ** 0.5
+    of = {"cls.net.4.weight": 6}.get(name, 1.2)
+    if name == "dec.net.4.weight":
+        of = {"SSVAE": 0.3, "FSVAE": 0.01}.get(model, 0.1)
+    if shape[-1] in (784 + 10, 3072 + 10):
+        of = 4  # a label is one input of so many, and is to be seen
+    return of / shape[-1] ** 0.5
 
 
 @functools.cache

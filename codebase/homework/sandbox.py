@@ -33,8 +33,11 @@ class SandboxEnded(Exception):
 
 
 def kind_of_this_machine() -> str:
-    """The best kind of sandbox that works here."""
-    return next(kind for kind in SANDBOXES if _works(kind))
+    """The best kind of sandbox that works here. Raises UserError where none does."""
+    for kind in SANDBOXES:
+        if _works(kind):
+            return kind
+    raise UserError("no sandbox works on this machine: install bubblewrap (apt install bubblewrap)")
 
 
 def wanted(kind: str) -> str:
@@ -56,10 +59,11 @@ def guarantees(kind: str) -> str:
             "Submissions run as another user, in namespaces of their own: they see no file of this "
             "project or of others, and no network."
         )
-    network = "" if sys.platform == "linux" else " and use the network"
+    who = "another user may" if os.geteuid() == 0 else "you may"
+    network = "" if sys.platform == "linux" else ", and use the network"
     return (
-        "Submissions run with limits alone, for neither bubblewrap nor root is here: they CAN read "
-        f"this user's files, this project's solution among them, and write to its folders{network}."
+        "Submissions run with limits alone, for neither bubblewrap nor namespaces work here: they "
+        f"CAN read and write what {who}, perhaps this project's solution{network}."
     )
 
 
@@ -83,6 +87,7 @@ def _environment(kind: str, number: int) -> dict[str, str]:
     }
     if kind != "limits":
         environment["GRADER_OWN_PIDS"] = "1"
+    if os.geteuid() == 0:
         environment["GRADER_USER"] = str(FIRST_USER + number % 1000)
     return environment
 
@@ -189,24 +194,26 @@ class Sandbox:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.01)
-            below = [pid for pid in below if Path(f"/proc/{pid}").exists()]
+            below = [pid for pid in below if runs(pid)]
         if self._temporary is not None:
             with contextlib.suppress(OSError):
                 shutil.rmtree(self._temporary)
 
     def start(self, *arguments: str) -> dict:
         """Start its first process; returns what that says when it is ready."""
-        script = [WORKER.read_text()] if self.kind == "namespaces" else []
-        file = {"bubblewrap": ["/grader.py"], "namespaces": ["-c"], "limits": [str(WORKER)]}
+        # As text, where the file itself is about to be hidden, or another user may not read it.
+        script = ["/grader.py"] if self.kind == "bubblewrap" else ["-c", WORKER.read_text()]
         environment = _environment(self.kind, self.number)
         if self.kind != "bubblewrap":
             self._temporary = tempfile.mkdtemp()
+            if user := environment.get("GRADER_USER"):
+                os.chown(self._temporary, int(user), int(user))
             environment["TMPDIR"] = environment["HOME"] = self._temporary
         if self.kind == "namespaces":
             environment["TMPDIR"] = environment["HOME"] = "/tmp"  # of its own
             environment["GRADER_ROOT"] = self._temporary
             environment["GRADER_FOLDERS"] = json.dumps(_folders())
-        command = [sys.executable, "-I", *file[self.kind], *script, *arguments]
+        command = [sys.executable, "-I", *script, *arguments]
         self._process = subprocess.Popen(
             [*_prefix(self.kind), *command],
             stdin=subprocess.PIPE,
@@ -258,6 +265,13 @@ class Sandbox:
         if not isinstance(message, dict):
             raise SandboxEnded("the submission ended its sandbox")
         return message
+
+
+def runs(pid: int) -> bool:
+    """Whether a process has not ended; one that waits to be reaped has."""
+    with contextlib.suppress(OSError, IndexError):
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2][:1] not in (b"Z", b"X")
+    return False
 
 
 def checked(answer: dict, question: dict) -> dict:

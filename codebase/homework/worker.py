@@ -56,7 +56,7 @@ def draw(torch, question: dict) -> dict:
             value = torch.randn(shape, generator=generator, dtype=torch.float64)
         elif kind == "positive":
             normal = torch.randn(shape, generator=generator, dtype=torch.float64)
-            value = (0.5 * normal).exp()
+            value = normal.exp()
         elif kind == "binary":
             value = (torch.rand(shape, generator=generator) < 0.15).double()  # as in MNIST
         elif kind == "uniform":
@@ -388,7 +388,7 @@ def child(question: dict, modules: Modules, output: int) -> None:
     os.dup2(printed, 2)
     sys.stdin = open(0, closefd=False)
     sys.stdout = sys.stderr = open(1, "w", errors="replace", closefd=False, buffering=1)
-    forbid(SYSTEM_CALLS)
+    forbid()
     try:
         result = answer(question, modules)
     except BaseException as error:
@@ -544,36 +544,35 @@ def limit() -> None:
         libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
 
 
-# By machine: its number in seccomp's filters, and of each system call the number there.
-SYSTEM_CALLS = {
-    "x86_64": (0xC000003E, {"socket": 41, "memfd_create": 319, "memfd_secret": 447}),
-    "aarch64": (0xC00000B7, {"socket": 198, "memfd_create": 279, "memfd_secret": 447}),
-}
-for _machine, _numbers in (
-    ("x86_64", (29, 64, 68, 240, 248, 249, 250, 101, 310, 311, 425, 438, 323, 321, 298, 272, 308)),
-    (
-        "aarch64",
-        (194, 190, 186, 180, 217, 218, 219, 117, 270, 271, 425, 438, 282, 280, 241, 97, 268),
+# System calls that no submission needs: sockets, memory that no limit counts, other processes.
+FORBIDDEN = (
+    *("socket", "memfd_create", "memfd_secret", "shmget", "semget", "msgget", "mq_open", "add_key"),
+    *("request_key", "keyctl", "ptrace", "process_vm_readv", "process_vm_writev", "kill", "tkill"),
+    *("tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_send_signal", "pidfd_getfd", "bpf"),
+    *("io_uring_setup", "userfaultfd", "perf_event_open", "unshare", "setns"),
+)
+NUMBERS = {  # by machine: its own in seccomp's filters, and those of FORBIDDEN
+    "x86_64": (
+        0xC000003E,
+        *(41, 319, 447, 29, 64, 68, 240, 248, 249, 250, 101, 310, 311, 62, 200, 234, 129, 297),
+        *(424, 438, 321, 425, 323, 298, 272, 308),
     ),
-):
-    _names = ("shmget", "semget", "msgget", "mq_open", "add_key", "request_key", "keyctl", "ptrace")
-    _names += ("process_vm_readv", "process_vm_writev", "io_uring_setup", "pidfd_getfd")
-    _names += ("userfaultfd", "bpf", "perf_event_open", "unshare", "setns")
-    SYSTEM_CALLS[_machine][1].update(zip(_names, _numbers, strict=True))
+    "aarch64": (
+        0xC00000B7,
+        *(198, 279, 447, 194, 190, 186, 180, 217, 218, 219, 117, 270, 271, 129, 130, 131, 138, 240),
+        *(424, 438, 280, 425, 282, 241, 97, 268),
+    ),
+}
 
 
-def forbid(calls: dict) -> None:
-    """Refuse some system calls from now on: sockets, memory that no limit counts, other processes'.
-
-    This is Linux's seccomp; elsewhere, nothing is refused.
-    """
+def forbid() -> None:
+    """Refuse FORBIDDEN from now on, by Linux's seccomp; elsewhere, nothing is refused."""
     machine = os.uname().machine
-    if sys.platform != "linux" or machine not in calls:
+    if sys.platform != "linux" or machine not in NUMBERS:
         return
-    architecture, numbers = calls[machine]
+    architecture, *numbers = NUMBERS[machine]
     load, equal, at_least, give = 0x20, 0x15, 0x35, 0x06  # BPF: a word; jumps; the verdict
     refuse, allow = 0x00050000 | 1, 0x7FFF0000  # EPERM
-    numbers = sorted(numbers.values())
     lines = [(load, 0, 0, 4), (equal, 0, len(numbers) + 2, architecture), (load, 0, 0, 0)]
     lines.append((at_least, len(numbers), 0, 0x40000000))  # x86's other numbering
     for i, number in enumerate(numbers):

@@ -1,0 +1,293 @@
+"""Grading as teaching assistants do it: real submissions in real sandboxes."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import students
+from conftest import Child, refused, succeed
+from hostile import HOSTILE, SPIES
+
+from codebase import ROOT
+from codebase.homework import SANDBOXES, cases, grade, grading, report, sandbox, submission
+from codebase.homework.problems import PROBLEMS
+
+POINTS = {problem.function: problem.points for problem in PROBLEMS}
+FUNCTIONS = list(POINTS)
+
+
+@pytest.fixture(scope="session")
+def kind() -> str:
+    return sandbox.kind_of_this_machine()
+
+
+def graded(tmp_path: Path, files: dict, kind: str, number: int = 0) -> grade.Graded:
+    root = students.folder(tmp_path / "student", files)
+    return grade.grade(submission.read(root), POINTS, kind, number)
+
+
+def scores(found: grade.Graded) -> dict[str, float]:
+    return {mark.problem.function: mark.score for mark in found.marks}
+
+
+@pytest.mark.parametrize("number", range(max(map(len, students.RIGHT.values()))))
+def test_other_ways_to_be_right_get_full_points(tmp_path, kind, number):
+    bodies = {f: right[number] for f, right in students.RIGHT.items() if number < len(right)}
+    found = graded(tmp_path, students.homework(bodies), kind)
+    assert scores(found) == POINTS, report.table(found)
+
+
+def test_there_are_thirty_other_ways():
+    assert sum(map(len, students.RIGHT.values())) >= 30
+
+
+def test_the_solution_itself_gets_full_points(tmp_path, kind):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "codebase").symlink_to(ROOT / "codebase")
+    found = grade.grade(submission.read(ROOT / "codebase"), POINTS, kind)
+    assert scores(found) == POINTS, report.table(found)
+
+
+WIRED = """
+    m, v = self.enc.encode(x)
+    z = m + v.sqrt() * torch.randn(100, self.z_dim)
+    kl = ut.kl_normal(m, v, *self.z_prior).mean()
+    rec = -ut.log_bernoulli_with_logits(x, self.dec.decode(z)).mean()
+    return kl + rec, kl, rec
+    """
+WRONG_NORMAL = """
+    return (-0.5 * (np.log(2 * np.pi) + torch.log(v) + (x - m) ** 2 / v)).mean(-1)
+    """
+
+
+def test_submissions_as_they_are(tmp_path, kind):
+    """Each trouble costs what it should, and says so."""
+    bodies = {
+        "sample_gaussian": "print('hello')\n"
+        + textwrap.dedent(students.RIGHT["sample_gaussian"][0]),
+        "VAE.negative_elbo_bound": WIRED,
+        "log_normal": WRONG_NORMAL,
+        "SSVAE.negative_elbo_bound": "raise NotImplementedError",
+        "FSVAE.negative_elbo_bound": "return nelbo, kl, rec",
+    }
+    files = students.homework(bodies)
+    files["codebase/utils.py"] = "\ufeffimport debug\n" + files["codebase/utils.py"]
+    files["codebase/models/gmvae.py"] += "\n    def broken(:\n"
+    files = {name: content.replace("\n", "\r\n") for name, content in files.items()}
+    found = graded(tmp_path, files, kind)
+    assert scores(found) == POINTS | {
+        "VAE.negative_elbo_bound": 4.8,
+        "log_normal": 2,
+        "GMVAE.negative_elbo_bound": 0,
+        "GMVAE.negative_iwae_bound": 0,
+        "SSVAE.negative_elbo_bound": 0,
+        "FSVAE.negative_elbo_bound": 0,
+    }
+    told = {mark.problem.function: " ".join(report.explanation(mark)) for mark in found.marks}
+    assert "Sum over the last dimension, not its mean." in told["log_normal"]
+    assert "batches of 100 alone" in told["VAE.negative_elbo_bound"]
+    assert "log_normal is at fault" in told["VAE.negative_iwae_bound"]
+    assert "SyntaxError (codebase/models/gmvae.py:" in told["GMVAE.negative_iwae_bound"]
+    assert "not written yet" in told["SSVAE.negative_elbo_bound"]
+    assert "'nelbo' is not defined" in told["FSVAE.negative_elbo_bound"]
+    assert "imports debug, tensorflow" in " ".join(found.notes)
+    assert "hello" in found.printed
+
+
+def test_a_broken_utils_or_constructor_costs_itself_alone(tmp_path, kind):
+    files = students.homework()
+    files["codebase/utils.py"] = "def sample_gaussian(m, v:\n"
+    files["codebase/models/vae.py"] = files["codebase/models/vae.py"].replace(
+        "super().__init__()", "super().__init__(); self.missing"
+    )
+    found = graded(tmp_path, files, kind)
+    wrong = {"sample_gaussian": 0, "log_normal": 0, "log_normal_mixture": 0}
+    assert scores(found) == POINTS | wrong, report.table(found)
+    told = " ".join(report.explanation(found.marks[1]))
+    assert "the model's constructor" in told
+
+
+@pytest.mark.parametrize("package", ["submission"])
+def test_the_successor_courses_package(tmp_path, kind, package):
+    found = graded(tmp_path, students.homework(package=package), kind)
+    assert scores(found) == POINTS
+
+
+def test_the_same_submission_gives_the_same_bytes(tmp_path, kind):
+    files = students.homework({"log_normal": WRONG_NORMAL})
+    one, other = (graded(tmp_path / number, files, kind) for number in ("1", "2"))
+    assert report.results(one) == report.results(other)
+    assert report.markdown(one) == report.markdown(other)
+
+
+# Untrusted code
+
+HOSTILE_USER = 500  # of no other test's sandbox
+
+
+def hostile_bodies(wanted: dict[str, str], port: int) -> list[dict[str, str]]:
+    """Submissions with a hostile body in each of their functions but the last ones."""
+    head = f"import os, sys, torch\nPORT, PREFIX, HERE = {port}, sys.prefix, {str(ROOT)!r}\n"
+    head += "TMP = os.environ.get('TMPDIR', '/tmp')\n"
+    bodies = [head + textwrap.dedent(body) for body in wanted.values()]
+    places = ["log_normal", "sample_gaussian", "VAE.negative_elbo_bound"]
+    places += ["log_normal_mixture", "GMVAE.negative_iwae_bound", "SSVAE.negative_elbo_bound"]
+    return [
+        dict(zip(places, bodies[begin : begin + len(places)], strict=False))
+        for begin in range(0, len(bodies), len(places))
+    ]
+
+
+def grade_hostile(tmp_path: Path, wanted: dict[str, str], kind: str) -> int:
+    """Grade hostile submissions: none gains a point, or costs another function one."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        server.settimeout(0)
+        for number, bodies in enumerate(hostile_bodies(wanted, server.getsockname()[1])):
+            outside = sorted(path.name for path in tmp_path.iterdir())
+            found = graded(tmp_path / str(number), students.homework(bodies), kind, HOSTILE_USER)
+            assert scores(found) == POINTS | dict.fromkeys(bodies, 0), report.table(found)
+            assert "LEAK" not in report.table(found)
+            assert len(report.results(found)) < 100_000
+            assert outside == sorted(p.name for p in tmp_path.iterdir() if p.name != str(number))
+            assert sandboxed() == []
+        with pytest.raises(BlockingIOError):  # nobody called
+            server.accept()
+    return len(wanted)
+
+
+def sandboxed() -> list[str]:
+    """The processes of hostile submissions that are still there."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            lines = dict(line.split(":\t", 1) for line in status.read_text().splitlines())
+        except (OSError, ValueError):
+            continue
+        user = int(lines["Uid"].split()[0])
+        if user == sandbox.FIRST_USER + HOSTILE_USER and not lines["State"].startswith("Z"):
+            found.append(lines["Name"])
+    return found
+
+
+SOME = (
+    *("equal to everything", "patched comparison", "sys.exit", "kills its parent", "100 GB tensor"),
+    *("child that stays", "writes into every pipe", "answer of another form", "1 GB of prints"),
+    *("forged results", "solution", "network", "system calls", "root", "error for terminals"),
+)
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="some spies look as root")
+def test_hostile_submissions_gain_nothing(tmp_path, kind, monkeypatch, count):
+    monkeypatch.setattr(cases, "SECONDS", 3)
+    every = HOSTILE | SPIES
+    count("hostile functions", grade_hostile(tmp_path, {name: every[name] for name in SOME}, kind))
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("which", SANDBOXES)
+def test_all_hostile_submissions_in_all_sandboxes(tmp_path, which, monkeypatch, count):
+    try:
+        sandbox.wanted(which)
+    except Exception as error:
+        pytest.skip(str(error))
+    monkeypatch.setattr(cases, "SECONDS", 3)
+    monkeypatch.setattr(cases, "MANY_SECONDS", 10)
+    wanted = HOSTILE | SPIES
+    if which == "limits":  # which promise less
+        for name in ("other files", "solution"):
+            del wanted[name]
+    count(f"hostile functions, {which}", grade_hostile(tmp_path, wanted, which))
+
+
+def test_code_that_runs_on_import_is_ended(tmp_path, kind, monkeypatch):
+    monkeypatch.setattr(cases, "SECONDS", 1)
+    files = students.homework()
+    files["codebase/models/ssvae.py"] += "\nwhile True: pass\n"
+    files["codebase/models/fsvae.py"] += "\nimport os; os._exit(0)\n"
+    begun = time.monotonic()
+    found = graded(tmp_path, files, kind)
+    assert time.monotonic() - begun < 120
+    wrong = {"SSVAE.negative_elbo_bound": 0, "FSVAE.negative_elbo_bound": 0}
+    assert scores(found) == POINTS | wrong
+
+
+# The command
+
+
+def test_the_command_writes_reports_and_goes_on(tmp_path):
+    folder = tmp_path / "class"
+    folder.mkdir()
+    students.zipped(folder / "ada.zip", students.homework())
+    (folder / "bob.zip").write_text("no zip")
+    out = tmp_path / "grades"
+    command = [sys.executable, "-m", "codebase", "grade", str(folder), "--out", str(out)]
+    first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert first.returncode == 0, first.stderr
+    assert "ada:" in first.stdout and "58 of 52" in first.stdout
+    assert "cannot be read as a zip" in first.stdout
+    results = {
+        name: json.loads((out / name / "results.json").read_text()) for name in ("ada", "bob")
+    }
+    assert [results[name]["score"] for name in ("ada", "bob")] == [58, 0]
+    assert "**58 of 52 points**" in (out / "ada" / "report.md").read_text()
+    students.zipped(folder / "eve.zip", students.homework({"log_normal": WRONG_NORMAL}))
+    (out / "ada" / "report.md").unlink()
+    stdout, stderr = succeed(tmp_path, "codebase", "grade", folder, "--out", out, "--jobs", 1)
+    assert "1 graded already" in stderr and "ada:" not in stdout and "eve:" in stdout
+    assert not (out / "ada" / "report.md").exists()  # it was left alone
+
+
+def test_what_cannot_be_graded_is_refused_in_a_line(tmp_path):
+    one, other = tmp_path / "1" / "a.zip", tmp_path / "2" / "a.zip"
+    for path in (one, other):
+        path.parent.mkdir()
+        students.zipped(path, students.homework())
+    points = tmp_path / "points.json"
+    points.write_text('{"x": 1}')
+    for flags, reason in (
+        ([tmp_path / "missing.zip"], "there is no such zip or folder"),
+        ([one, other], "have one name"),
+        ([one, "--points", points], "'x' is none of"),
+        ([one, "--jobs", "0"], "argument --jobs"),
+        ([one, "--sandbox", "none"], "argument --sandbox"),
+        ([one, "--show_points", "2"], "argument --show_points"),
+        ([], "submissions"),
+    ):
+        assert reason in refused(tmp_path, "codebase", "grade", *flags)
+
+
+def test_checkpoints_are_evaluated_beside_the_published_figures(tmp_path, mnist_dir):
+    files = students.homework()
+    name = "model=ssvae_gw=001_cw=100_run=0000"
+    weights = ROOT / "checkpoints" / "reference" / name / "model-30000.pt"
+    files |= {
+        f"checkpoints/{name}/model-30000.pt": weights.read_bytes(),
+        "checkpoints/model=vae_z=10_run=0000/model-20000.pt": b"cos\nsystem\n(S'x'\ntR.",
+        "checkpoints/model=gmvae_z=9999_k=99999_run=0000/model-20000.pt": b"",
+    }
+    path = students.zipped(tmp_path / "ada.zip", files)
+    settings = grading.Settings(POINTS, "limits", True, mnist_dir)
+    found = grading.weights.evaluate(path, submission.read(path), settings.data_dir)
+    assert "| accuracy | 0.9486 | 0.934 ± 0.0139 |" in found
+    assert sum("cannot be evaluated" in line for line in found) == 1
+    assert not any("9999" in line for line in found)
+
+
+def test_interrupted_grading_leaves_nothing_behind(tmp_path):
+    """And says, as every command does, that it was interrupted."""
+    body = {"log_normal": "while True: pass"}
+    path = students.zipped(tmp_path / "slow.zip", students.homework(body))
+    child = Child(tmp_path, "codebase", "grade", path)
+    child.wait_until(lambda: len(sandbox.descendants(child.process.pid)) > 2)
+    below = sandbox.descendants(child.process.pid)
+    os.kill(child.process.pid, 2)
+    status, _, stderr = child.finish()
+    assert status == 130 and "interrupted" in stderr
+    assert not any(map(sandbox.runs, below))
