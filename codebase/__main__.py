@@ -1,6 +1,7 @@
 """The commands beside the run scripts: python -m codebase <command>."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 from codebase import ROOT
@@ -30,8 +31,40 @@ def main() -> None:
     compare.add_argument("--out", type=Path, default="comparison.png", help="the picture's file")
 
     switch = {"type": cli.of(SWITCH), "default": 0}
+    submit = command("submit", "make the zip of the homework that is handed in", _submit)
+    submit.add_argument("--out", type=Path, default="submission.zip", help="the zip")
+    submit.add_argument("--weights", **switch, help="1: with the last weights of each run")
+    if find_spec("codebase.homework.grading"):  # students do not have it
+        _add_teaching(command, switch)
+
+    args = parser.parse_args()
+    if "act" not in args:
+        parser.print_help()
+        return
+    cli.run_command(parser, lambda: args.act(args))
+
+
+def _add_teaching(command, switch: dict) -> None:
+    """The commands of those who teach."""
     reference = command("reference", "keep runs as the weights that come with the project", _keep)
     reference.add_argument("runs", nargs="+", help="names of finished runs with default iterations")
+
+    starter = command(
+        "starter", "make the homework for students: the solution with blanks", _starter
+    )
+    starter.add_argument("folder", type=Path, help="a new folder")
+    equations = {"help": "0: docstrings without the equations that are asked for"}
+    starter.add_argument("--equations", **switch | {"default": 1} | equations)
+
+    gradescope = command("gradescope", "make the zip that Gradescope grades with", _gradescope)
+    gradescope.add_argument("zip", type=Path, help="such as autograder.zip")
+    gradescope.add_argument("--points", type=Path, help="JSON file: function → points")
+    gradescope.add_argument(
+        "--show_points", **switch | {"default": 1}, help="1: students see their points"
+    )
+    gradescope.add_argument(
+        "--show_output", **switch, help="1: students see what their code prints"
+    )
 
     grade = command("grade", "mark submissions of the homework, and say what is wrong", _grade)
     add = grade.add_argument
@@ -45,12 +78,6 @@ def main() -> None:
     add("--show_output", **switch, help="1: students see what their code prints")
     kinds = cli.of(OneOf("best", *SANDBOXES))
     add("--sandbox", type=kinds, default="best", help=f"where code runs: {', '.join(SANDBOXES)}")
-
-    args = parser.parse_args()
-    if "act" not in args:
-        parser.print_help()
-        return
-    cli.run_command(parser, lambda: args.act(args))
 
 
 def _table(args) -> None:
@@ -70,6 +97,28 @@ def _keep(args) -> None:
 
     for name in args.runs:
         print(f"Weights: {keep_as_reference(name)}")
+
+
+def _submit(args) -> None:
+    from codebase.homework.submit import submit
+
+    blank = submit(args.out, bool(args.weights))
+    print(f"Not written yet: {', '.join(blank)}" if blank else "Every function is written")
+    print(f"To hand in: {args.out}")
+
+
+def _starter(args) -> None:
+    from codebase.homework import starter
+
+    starter.make(args.folder, bool(args.equations))
+    print(f"Starter: {args.folder}")
+
+
+def _gradescope(args) -> None:
+    from codebase.homework import gradescope
+
+    gradescope.make(args.zip, args.points, args.show_points, args.show_output)
+    print(f"To upload as the autograder: {args.zip}")
 
 
 def _grade(args) -> None:

@@ -1,23 +1,20 @@
 """Grading submissions, one or a class of them: in parallel, each once, with reports on disk."""
 
-import json
+import signal
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from codebase import UserError
-from codebase.homework import grade, report, sandbox, submission, weights
+from codebase.homework import grade, report, sandbox, submission, summary, weights
 from codebase.homework.problems import PROBLEMS
-from codebase.machine.files import child_folder, read_file, write_atomically
-
-RESULTS, REPORT = "results.json", "report.md"
-LARGEST_RESULTS = 8 << 20  # bytes
+from codebase.machine.files import child_folder, write_atomically
 
 
 @dataclass(frozen=True)
@@ -78,12 +75,17 @@ def find(paths: list[Path]) -> dict[str, Path]:
 
 def grade_one(path: Path, settings: Settings, number: int = 0) -> Outcome:
     """Grade a submission; one that cannot be read gets no points and is told why."""
+    name = submission.name_of(path)
     try:
         handed_in = submission.read(path)
     except UserError as error:
-        graded = grade.unreadable(submission.name_of(path), settings.points, str(error))
-        return _outcome(graded, "", settings, [])
-    graded = grade.grade(handed_in, settings.points, settings.kind, number)
+        reason = str(error).replace(str(path), path.name)
+        return _outcome(grade.unreadable(name, settings.points, reason), "", settings, [])
+    try:
+        graded = grade.grade(handed_in, settings.points, settings.kind, number)
+    except Exception as error:  # one submission is not to stop a class
+        reason = f"grading failed, look at it by hand: {type(error).__name__}: {error}"
+        return _outcome(grade.unreadable(name, settings.points, reason), "", settings, [])
     lines = []
     if settings.with_weights:
         lines = weights.evaluate(path, handed_in, settings.data_dir)
@@ -125,13 +127,13 @@ def grade_all(
     for outcome in _in_parallel(list(wanted.values()), settings, jobs):
         if out is not None:
             folder = child_folder(out, outcome.name)
-            write_atomically(folder / REPORT, outcome.markdown.encode(errors="replace"))
-            write_atomically(folder / RESULTS, outcome.results.encode(errors="replace"))
+            write_atomically(folder / report.REPORT, outcome.markdown.encode(errors="replace"))
+            write_atomically(folder / report.RESULTS, outcome.results.encode(errors="replace"))
         yield outcome
 
 
 def _is_graded(folder: Path, path: Path, settings: Settings) -> bool:
-    key = (read_results(folder) or {}).get("extra_data", {}).get("key")
+    key = (report.read_results(folder) or {}).get("extra_data", {}).get("key")
     if not key:
         return False
     try:
@@ -140,30 +142,30 @@ def _is_graded(folder: Path, path: Path, settings: Settings) -> bool:
         return False
 
 
-def read_results(folder: Path) -> dict | None:
-    """A submission's results.json; None where there is none that can be read."""
-    try:
-        content = json.loads(read_file(folder / RESULTS, LARGEST_RESULTS))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) else None
-
-
 def _in_parallel(paths: list[Path], settings: Settings, jobs: int) -> Iterator[Outcome]:
     if jobs == 1 or len(paths) < 2:
         for path in paths:
             yield grade_one(path, settings)
         return
-    context = get_context("spawn")
-    pool = ProcessPoolExecutor(min(jobs, len(paths)), context, torch.set_num_threads, (1,))
+    pool = ProcessPoolExecutor(min(jobs, len(paths)), get_context("spawn"), _begin)
     try:
         waiting = [
             pool.submit(grade_one, path, settings, number) for number, path in enumerate(paths)
         ]
         for future in as_completed(waiting):
             yield future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in active_children():  # their sandboxes end with them
+            process.terminate()
+        raise
+    pool.shutdown()
+
+
+def _begin() -> None:
+    """In a process that grades: an interruption is its parent's to act upon."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
 
 
 def command(paths: list[Path], settings: Settings, out: Path | None, jobs: int) -> None:
@@ -172,19 +174,21 @@ def command(paths: list[Path], settings: Settings, out: Path | None, jobs: int) 
     print(sandbox.guarantees(settings.kind), file=sys.stderr)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-    many = len(found) > 3
+    a_class = len(found) > 3
     done = 0
-    with tqdm(total=len(found), disable=not many, desc="graded", unit="submission") as bar:
+    with tqdm(total=len(found), disable=not a_class, desc="graded", unit="submission") as bar:
         for outcome in grade_all(found, settings, out, jobs):
             done += 1
-            if many:
-                bar.update()
-            else:
+            bar.update()
+            if not a_class:
                 print(outcome.table)
         bar.update(len(found) - done)
     if done < len(found):
         print(f"{len(found) - done} graded already, and not changed since", file=sys.stderr)
     if out is not None:
+        if len(found) > 1:
+            summary.write(out, found)
+            print(f"Summary: {out / summary.SUMMARY}")
         print(f"Reports: {out}")
 
 

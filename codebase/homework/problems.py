@@ -19,6 +19,7 @@ class Problem:
         number: of the homework's problem and part, for order
         title: of the homework's problem
         points: for the whole function
+        summary: what it gives, without its equation
         parts: what is marked, with shares of the points that add up to 1
         constructor: arguments of the model in tests
         bonus: whether its points come on top
@@ -29,6 +30,7 @@ class Problem:
     number: str
     title: str
     points: float
+    summary: str
     parts: dict[str, float]
     constructor: dict[str, int | str] | None = None
     bonus: bool = False
@@ -56,6 +58,7 @@ PROBLEMS = (
         "1.1",
         "Variational autoencoder",
         6,
+        "Draw from a Gaussian so that gradients reach its mean and variance.",
         {"draws": 0.6, "broadcasting": 0.1, "gradient": 0.3},
     ),
     Problem(
@@ -64,6 +67,7 @@ PROBLEMS = (
         "1.2",
         "Variational autoencoder",
         6,
+        "The negative ELBO and its two terms.",
         VAE_TERMS,
         {"z_dim": 4},
     ),
@@ -73,6 +77,7 @@ PROBLEMS = (
         "2.1",
         "Mixture of Gaussians as the prior",
         4,
+        "The log density of a Gaussian with a diagonal covariance.",
         {"values": 0.5, "broadcasting": 0.2, "extreme values": 0.1, "gradient": 0.2},
     ),
     Problem(
@@ -81,6 +86,7 @@ PROBLEMS = (
         "2.2",
         "Mixture of Gaussians as the prior",
         5,
+        "The log density of a uniformly weighted mixture of Gaussians.",
         {"values": 0.6, "extreme values": 0.2, "gradient": 0.2},
     ),
     Problem(
@@ -89,6 +95,7 @@ PROBLEMS = (
         "2.3",
         "Mixture of Gaussians as the prior",
         7,
+        "The negative ELBO and its two terms; KL is estimated at the draw of z.",
         VAE_TERMS,
         {"z_dim": 4, "k": 5},
     ),
@@ -98,6 +105,7 @@ PROBLEMS = (
         "3.1",
         "Importance-weighted bound",
         6,
+        "The negative importance-weighted bound, and the means of its two terms.",
         IWAE_TERMS,
         {"z_dim": 4},
     ),
@@ -107,6 +115,7 @@ PROBLEMS = (
         "3.2",
         "Importance-weighted bound",
         3,
+        "The negative importance-weighted bound, and the means of its two terms.",
         IWAE_TERMS,
         {"z_dim": 4, "k": 5},
     ),
@@ -116,6 +125,7 @@ PROBLEMS = (
         "4.1",
         "Semi-supervised learning",
         15,
+        "The negative ELBO of an image without a label, and its three terms.",
         SSVAE_TERMS,
         {},
     ),
@@ -125,6 +135,7 @@ PROBLEMS = (
         "5.1",
         "Style and content (bonus)",
         6,
+        "The negative ELBO of an image given its label, and its two terms.",
         FSVAE_TERMS,
         {},
         bonus=True,

@@ -3,10 +3,15 @@
 import json
 import re
 import unicodedata
+from pathlib import Path
 
 from codebase.homework.grade import Graded, points_by_problem
 from codebase.homework.marking import Mark
 from codebase.homework.problems import Problem
+from codebase.machine.files import read_file
+
+RESULTS, REPORT = "results.json", "report.md"
+LARGEST_RESULTS = 8 << 20  # bytes
 
 
 def plain(text: str) -> str:
@@ -119,3 +124,12 @@ def markdown(graded: Graded, weights: list[str] = (), show_output: bool = False)
         lines += ["", "## What the code prints", ""]
         lines += [f"    {line}" for line in plain(graded.printed).splitlines()]
     return "\n".join(lines) + "\n"
+
+
+def read_results(folder: Path) -> dict | None:
+    """A submission's results.json; None where there is none that can be read."""
+    try:
+        content = json.loads(read_file(folder / RESULTS, LARGEST_RESULTS))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None

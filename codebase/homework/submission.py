@@ -3,6 +3,7 @@
 Nothing is unpacked: files are read into memory, and only those that could be asked something.
 """
 
+import ast
 import hashlib
 import io
 import os
@@ -17,7 +18,7 @@ from codebase import UserError
 from codebase.machine.files import one_line, read_file
 
 PACKAGES = ("codebase", "submission")  # the homework's, and its successor's
-LARGEST_ZIP = 1 << 30  # bytes
+LARGEST_ZIP = 256 << 20  # bytes
 LARGEST_FILE = 1 << 20  # of Python
 LARGEST_SUM = 8 << 20
 MOST_ENTRIES = 20_000
@@ -219,3 +220,21 @@ def _weights(paths: list[str]) -> dict[tuple[str, int], str]:
         if file == f"model-{step}.pt" and step.isdecimal() and len(step) < 12 and run:
             found.setdefault((run, int(step)), path)
     return found
+
+
+def function_in(tree: ast.Module, model: str, method: str) -> ast.FunctionDef | None:
+    """A function of a file, or where a class is named, its method; None where there is none."""
+    body = tree.body
+    if model:
+        classes = [n for n in body if isinstance(n, ast.ClassDef) and n.name == model]
+        if not classes:
+            return None
+        body = classes[-1].body
+    named = [n for n in body if isinstance(n, ast.FunctionDef) and n.name == method]
+    return named[-1] if named else None
+
+
+def is_blank(node: ast.FunctionDef) -> bool:
+    """Whether its last statement still raises NotImplementedError."""
+    last = node.body[-1]
+    return isinstance(last, ast.Raise) and "NotImplementedError" in ast.unparse(last)

@@ -1,0 +1,83 @@
+"""The zip that Gradescope grades with, and what it runs there."""
+
+import json
+import sys
+import zipfile
+from io import BytesIO
+from pathlib import Path
+
+from codebase import ROOT, UserError
+from codebase.homework import grading, problems, sandbox
+from codebase.machine.files import write_atomically
+
+SETUP = """\
+#!/usr/bin/env bash
+# Runs once, as root, when Gradescope builds the image.
+set -euo pipefail
+apt-get update
+apt-get install -y python3-venv bubblewrap
+python3 -m venv /opt/grader
+/opt/grader/bin/pip install uv
+/opt/grader/bin/uv pip install --python /opt/grader/bin/python --torch-backend cpu \\
+    -r /autograder/source/requirements.txt
+chmod -R go-rwx /autograder/source  # submissions run as another user
+"""
+RUN = """\
+#!/usr/bin/env bash
+# Grades ./submission and writes ./results/results.json.
+set -euo pipefail
+root=$(cd "$(dirname "$0")" && pwd)
+cd "$root/source"
+exec "${GRADER_PYTHON:-/opt/grader/bin/python}" -m codebase.homework.gradescope "$root"
+"""
+POINTS, SETTINGS = "points.json", "settings.json"
+
+
+def make(path: Path, points: Path | None, show_points: int, show_output: int) -> None:
+    """Write the zip to upload as the autograder.
+
+    Args:
+        path: of the zip
+        points: JSON file of points of one's own; None takes the homework's
+        show_points, show_output: 1 where students see their points, and what their code prints
+
+    Raises:
+        UserError: the path does not end in .zip, or the points are none
+    """
+    if path.suffix != ".zip":
+        raise UserError(f"{path} is to end in .zip")
+    files = {"setup.sh": SETUP, "run_autograder": RUN}
+    files["requirements.txt"] = (ROOT / "requirements.txt").read_text()
+    own = grading.default_points() if points is None else problems.read_points(points)
+    files[POINTS] = json.dumps(own, indent=1)
+    files[SETTINGS] = json.dumps({"show_points": show_points, "show_output": show_output})
+    for source in sorted((ROOT / "codebase").rglob("*.py")):
+        files[source.relative_to(ROOT).as_posix()] = source.read_text()
+    content = BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in files.items():
+            entry = zipfile.ZipInfo(name)
+            executable = name in ("setup.sh", "run_autograder")
+            entry.external_attr = (0o100755 if executable else 0o100644) << 16
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, text)
+    write_atomically(path, content.getvalue())
+
+
+def grade(root: Path) -> None:
+    """Grade root/submission, and write root/results/results.json."""
+    chosen = json.loads((ROOT / SETTINGS).read_text())
+    settings = grading.Settings(
+        problems.read_points(ROOT / POINTS),
+        sandbox.kind_of_this_machine(),
+        show_points=bool(chosen["show_points"]),
+        show_output=bool(chosen["show_output"]),
+    )
+    print(sandbox.guarantees(settings.kind))
+    outcome = grading.grade_one(root / "submission", settings)
+    print(outcome.table)
+    write_atomically(root / "results" / "results.json", outcome.results.encode(errors="replace"))
+
+
+if __name__ == "__main__":
+    grade(Path(sys.argv[1]))

@@ -1,0 +1,253 @@
+"""The homework as students get it, made from the solution: its graded functions are blanks."""
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from codebase import ROOT, UserError
+from codebase.homework.problems import PROBLEMS, Problem
+from codebase.machine.files import write_atomically
+from codebase.models import FSVAE, GMVAE, SSVAE, VAE
+
+HANDOUT = Path(__file__).parent / "handout"
+BLANK = "raise NotImplementedError"
+SCRIPTS = ("run_vae.py", "run_gmvae.py", "run_ssvae.py", "run_fsvae.py", "requirements.txt")
+OF_HOMEWORK = ("__init__.py", "problems.py", "submission.py", "submit.py")
+LEFT_OUT = {"codebase/models/README.md", "codebase/models/laplace_vae.py", "codebase/explorer"}
+# The Laplace prior changes parts of the bounds that are blanks, and is no part of this homework.
+LAPLACE = {
+    "codebase/utils.py": ("sample_laplace", "log_laplace", "kl_laplace"),
+}
+CHANGES = {
+    "codebase/runs/experiment.py": (
+        ("from codebase.models.laplace_vae import LaplaceVAE\n", ""),
+        (
+            '        kind = LaplaceVAE if run.options["prior"] == "laplace" else VAE\n'
+            "        return kind(",
+            "        return VAE(",
+        ),
+        (
+            'PRIOR = Option("prior", "gaussian", OneOf("gaussian", "laplace"), '
+            '"family of p(z) and q(z|x)")\n',
+            "",
+        ),
+        ("(Z, *VARIANTS, PRIOR)", "(Z, *VARIANTS)"),
+    ),
+}
+
+
+def make(folder: Path, equations: bool = True) -> None:
+    """Write the starter.
+
+    Args:
+        folder: which is created, or is empty
+        equations: whether docstrings keep the equations of what is to be written
+
+    Raises:
+        UserError: the folder has something in it
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} is there already: name a new folder")
+    files = starter_files(equations)
+    for name, content in files.items():
+        write_atomically(folder / name, content)
+    for name in ("checkpoints", "logs"):
+        (folder / name).mkdir(exist_ok=True)
+
+
+def starter_files(equations: bool) -> dict[str, bytes]:
+    """The starter's files by their paths."""
+    sources = {name: path.read_text() for name, path in _sources()}
+    gone = _only_used_by_blanks(sources)
+    files = {}
+    for name, source in sources.items():
+        for old, new in CHANGES.get(name, ()):
+            if source.count(old) != 1:
+                raise RuntimeError(f"{name} has changed: {old!r} is not there once")
+            source = source.replace(old, new)
+        graded = [problem for problem in PROBLEMS if f"codebase/{problem.file}" == name]
+        if graded:
+            source = _blanked(source, graded, gone[name] | set(LAPLACE.get(name, ())), equations)
+        files[name] = source.encode()
+    for path in sorted(HANDOUT.rglob("*")):
+        if path.is_file() and path.suffix in (".md", ".py"):
+            text = re.sub(r"\{\{(.+?)\}\}", lambda match: _points(match[1]), path.read_text())
+            name = path.relative_to(HANDOUT).as_posix()
+            files[f"tests/{name}" if path.suffix == ".py" else name] = text.encode()
+    files["tests/public.json"] = (json.dumps(public_figures(), indent=1) + "\n").encode()
+    files["pytest.ini"] = b"[pytest]\ntestpaths = tests\npythonpath = .\naddopts = -v -ra\n"
+    return files
+
+
+def _points(function: str) -> str:
+    [problem] = [problem for problem in PROBLEMS if problem.function == function]
+    return f"{problem.points:g}"
+
+
+def _sources() -> Iterator[tuple[str, Path]]:
+    """The solution's files that students get, changed or not."""
+    for name in SCRIPTS:
+        yield name, ROOT / name
+    for path in sorted((ROOT / "codebase").rglob("*.py")):
+        name = path.relative_to(ROOT).as_posix()
+        if any(name == out or name.startswith(f"{out}/") for out in LEFT_OUT):
+            continue
+        if not name.startswith("codebase/homework/") or path.name in OF_HOMEWORK:
+            if "/handout/" not in name:
+                yield name, path
+
+
+# Blanks
+
+
+def nodes(tree: ast.Module) -> dict[str, ast.stmt]:
+    """Functions, methods and constants of a file by their names, such as VAE.loss."""
+    found = {}
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef):
+            found[node.name] = node
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            found[node.targets[0].id] = node
+        elif isinstance(node, ast.ClassDef):
+            for inner in node.body:
+                if isinstance(inner, ast.FunctionDef):
+                    found[f"{node.name}.{inner.name}"] = inner
+    return found
+
+
+def _used(node: ast.AST) -> set[str]:
+    """What a node mentions: names, and attributes with a dot before them."""
+    found = set()
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Name):
+            found.add(inner.id)
+        elif isinstance(inner, ast.Attribute):
+            found |= {f".{inner.attr}", inner.attr}
+    return found
+
+
+def _mentioned_as(name: str) -> str:
+    """How others mention it: a method as an attribute."""
+    return f".{name.rpartition('.')[2]}" if "." in name else name
+
+
+def _only_used_by_blanks(sources: dict[str, str]) -> dict[str, set[str]]:
+    """What nothing but graded functions needs, by file: methods, constants, private functions.
+
+    Public functions of utils.py stay: students are given them.
+    """
+    graded = {(f"codebase/{problem.file}", problem.function) for problem in PROBLEMS}
+    files = {file for file, _ in graded}
+    parts, outside = {}, set()
+    for file, source in sources.items():
+        if file in files:
+            found = nodes(ast.parse(source))
+            parts |= {(file, name): _used(node) for name, node in found.items()}
+        elif file.endswith(".py"):
+            outside |= _used(ast.parse(source))
+    given = {
+        ("codebase/utils.py", name)
+        for name, node in nodes(ast.parse(sources["codebase/utils.py"])).items()
+        if isinstance(node, ast.FunctionDef) and not name.startswith("_")
+    }
+    candidates = {
+        (file, name)
+        for file, name in parts.keys() - graded
+        if "__" not in name and (file, name) not in given
+    }
+    gone = parts.keys() & graded
+    while True:
+        by_blanks = set().union(*(parts[part] for part in gone))
+        more = set()
+        for part in candidates - gone:
+            mentioned = _mentioned_as(part[1])
+            # A method that overrides it, and calls nothing else that stays, does not keep it.
+            others = (
+                used
+                for other, used in parts.items()
+                if other not in gone and _mentioned_as(other[1]) != mentioned
+            )
+            kept = mentioned in outside or any(mentioned in used for used in others)
+            if mentioned in by_blanks and not kept:
+                more.add(part)
+        if not more:
+            break
+        gone |= more
+    found = {file: set() for file in files}
+    for file, name in gone - graded:
+        found[file].add(name)
+    return found
+
+
+def _blanked(source: str, graded: list[Problem], gone: set[str], equations: bool) -> str:
+    """A file with blanks for its graded functions, and without what only they used."""
+    tree = ast.parse(source)
+    found, lines = nodes(tree), source.splitlines()
+    edits = []  # (first line, line after the last, new lines)
+    for problem in graded:
+        if problem.function in found:
+            edits.append(_blank(found[problem.function], problem, lines, equations))
+    for name in gone & found.keys():
+        node = found[name]
+        first = node.lineno - 1
+        while lines[first - 1].lstrip().startswith("#"):
+            first -= 1
+        edits.append((first, node.end_lineno, []))
+    for first, last, new in sorted(edits, reverse=True):
+        lines[first:last] = new
+    missing = [problem for problem in graded if problem.function not in found]
+    for problem in missing:  # what the solution inherits
+        lines += ["", *_inherited(problem, equations)]
+    return _tidied(lines)
+
+
+def _blank(node: ast.FunctionDef, problem, lines, equations) -> tuple[int, int, list[str]]:
+    """The edit that leaves a function's head and docstring."""
+    indent = " " * (node.col_offset + 4)
+    docstring = node.body[0]
+    kept = lines[docstring.lineno - 1 : docstring.end_lineno]
+    if not equations:
+        kept = _without_equation(kept, problem, indent)
+    return docstring.lineno - 1, node.end_lineno, [*kept, f"{indent}{BLANK}"]
+
+
+def _without_equation(docstring: list[str], problem: Problem, indent: str) -> list[str]:
+    """A docstring whose first paragraphs, up to Args, are one sentence without an equation."""
+    rest = next(i for i, line in enumerate(docstring) if line.strip() == "Args:")
+    return [f'{indent}"""{problem.summary}', "", *docstring[rest:]]
+
+
+def _inherited(problem: Problem, equations: bool) -> list[str]:
+    """A method that the solution has from the VAE, as a blank of the class's own."""
+    lines = (ROOT / "codebase" / "models" / "vae.py").read_text().splitlines()
+    node = nodes(ast.parse("\n".join(lines)))[f"VAE.{problem.method}"]
+    _, _, blank = _blank(node, problem, lines, equations)
+    return [*lines[node.lineno - 1 : node.body[0].lineno - 1], *blank]
+
+
+def _tidied(lines: list[str]) -> str:
+    """Without headings of sections that are empty now, and more than two empty lines."""
+    text = "\n".join(lines) + "\n"
+    text = re.sub(r"(?m)^( *)# .*\n(?:\n)+(?=\1# )", "", text)
+    text = re.sub(r"\n{4,}", "\n\n\n", text)
+    return re.sub(r"\n\n\n+( +)", r"\n\n\1", text).rstrip("\n") + "\n"
+
+
+# Public figures
+
+
+def public_figures() -> dict[str, list[float]]:
+    """What the solution's functions give, for the students' tests; see handout/test_public.py."""
+    import codebase.homework.handout.test_public as recipes
+    from codebase import utils
+
+    models = {"VAE": VAE, "GMVAE": GMVAE, "SSVAE": SSVAE, "FSVAE": FSVAE}
+    with torch.random.fork_rng([]), torch.no_grad():
+        return {
+            function: [float(value) for value in recipe(utils, models)]
+            for function, recipe in recipes.RECIPES.items()
+        }
