@@ -1,13 +1,20 @@
 """The commands beside the run scripts: python -m codebase <command>."""
 
 import os
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 from codebase import ROOT
 from codebase.homework import SANDBOXES
-from codebase.runs import cli
-from codebase.runs.options import SWITCH, OneOf, Whole
+
+try:
+    from codebase.runs import cli
+    from codebase.runs.options import SWITCH, OneOf, Whole
+except (SyntaxError, ImportError) as trouble:  # in what a student has written
+    place = f"{trouble.filename}, line {trouble.lineno}: " if hasattr(trouble, "lineno") else ""
+    print(f"python -m codebase: error: {place}{trouble.msg}", file=sys.stderr)
+    sys.exit(2)
 
 
 def main() -> None:

@@ -224,14 +224,21 @@ def _weights(paths: list[str]) -> dict[tuple[str, int], str]:
 
 def function_in(tree: ast.Module, model: str, method: str) -> ast.FunctionDef | None:
     """A function of a file, or where a class is named, its method; None where there is none."""
-    body = tree.body
-    if model:
-        classes = [n for n in body if isinstance(n, ast.ClassDef) and n.name == model]
-        if not classes:
-            return None
-        body = classes[-1].body
+    owner = _class(tree, model) if model else tree
+    body = owner.body if owner else []
     named = [n for n in body if isinstance(n, ast.FunctionDef) and n.name == method]
     return named[-1] if named else None
+
+
+def inherits(tree: ast.Module, model: str) -> bool:
+    """Whether a class of a file is derived from another model of the homework."""
+    found = _class(tree, model)
+    return found is not None and any(ast.unparse(base).endswith("VAE") for base in found.bases)
+
+
+def _class(tree: ast.Module, name: str) -> ast.ClassDef | None:
+    found = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name]
+    return found[-1] if found else None
 
 
 def is_blank(node: ast.FunctionDef) -> bool:

@@ -1,0 +1,299 @@
+"""Handing out, handing in, and grading a class, as teaching assistants do."""
+
+import ast
+import csv
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import students
+import torch
+from conftest import NO_NETWORK, refused, succeed
+from test_grading import WRONG_NORMAL
+
+from codebase import ROOT, UserError
+from codebase.homework import gradescope, report, starter, submission, summary
+from codebase.homework.problems import PROBLEMS
+
+FUNCTIONS = [problem.function for problem in PROBLEMS]
+FILES = sorted({problem.file for problem in PROBLEMS})
+
+
+@pytest.fixture(scope="module")
+def blank(tmp_path_factory) -> Path:
+    """The starter."""
+    folder = tmp_path_factory.mktemp("homework") / "starter"
+    starter.make(folder)
+    return folder
+
+
+def run(folder: Path, *command: str, status: int = 0) -> subprocess.CompletedProcess:
+    """Run Python in a folder, as a student does."""
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        env=os.environ | NO_NETWORK,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == status, done.stderr + done.stdout
+    return done
+
+
+def filled(folder: Path, blank: Path) -> Path:
+    """A copy of the starter, its blanks filled in with the solution's bodies and their helpers."""
+    for name, content in contents(blank).items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    for file in FILES:
+        solution = (ROOT / "codebase" / file).read_text()
+        path = folder / "codebase" / file
+        wanted, mine = starter.nodes(ast.parse(solution)), path.read_text()
+        here = starter.nodes(ast.parse(mine))
+        lines = mine.splitlines()
+        graded = {problem.function for problem in PROBLEMS if problem.file == file}
+        for name in sorted(graded, key=lambda name: -here[name].lineno):
+            node = here[name]
+            # What the solution inherits, the filled-in class is to inherit too.
+            new = text_of(solution, wanted[name]) if name in wanted else []
+            lines[node.lineno - 1 : node.end_lineno] = new
+        for name in wanted.keys() - here.keys() - {"sample_laplace", "log_laplace", "kl_laplace"}:
+            at = len(lines)
+            if "." not in name:
+                at = next(i for i, line in enumerate(lines) if line.startswith(("def ", "class ")))
+            lines[at:at] = ["", *text_of(solution, wanted[name]), ""]
+        path.write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def text_of(source: str, node: ast.stmt) -> list[str]:
+    return source.splitlines()[node.lineno - 1 : node.end_lineno]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts and ".pytest" not in str(path)
+    }
+
+
+# The starter
+
+
+@pytest.mark.parametrize("equations", [True, False])
+def test_the_starter_has_no_trace_of_the_solution(equations):
+    files = starter.starter_files(equations)
+    traces = set()
+    for problem in PROBLEMS:
+        here = starter.nodes(ast.parse((ROOT / "codebase" / problem.file).read_text()))
+        gone = ["VAE.log_p_z", "VAE.kl_to_prior", "GMVAE.log_p_z", "_log_normal_all_pairs"]
+        for name in (problem.function, *gone):
+            if name in here:
+                for statement in here[name].body[1:]:
+                    traces |= {ast.dump(s) for s in ast.walk(statement) if telling(s)}
+    assert len(traces) > 100
+    found = {name: ast.parse(content) for name, content in files.items() if name.endswith(".py")}
+    graded = {f"codebase/{file}" for file in FILES}
+    for name, tree in found.items():
+        same = {ast.unparse(n) for n in ast.walk(tree) if telling(n) and ast.dump(n) in traces}
+        assert not {text for text in same if name in graded or len(text) > 40}, name
+    text = b"".join(files.values()).decode()
+    for word in ("log_normal_all_pairs", "kl_to_prior", "LaplaceVAE", "LOG_2PI", "MAX_ROWS"):
+        assert word not in text
+    blanks = [files[f"codebase/{file}"].count(b"raise NotImpl") for file in FILES]
+    assert sum(blanks) == len(PROBLEMS)
+    has_equation = "Σ_d [log 2π" in files["codebase/utils.py"].decode()
+    assert has_equation is equations
+
+
+def telling(node: ast.AST) -> bool:
+    """Whether a node is more than a name or an attribute."""
+    return isinstance(node, ast.expr | ast.stmt) and sum(1 for _ in ast.walk(node)) >= 12
+
+
+def test_what_a_student_sees_first(blank):
+    told = run(blank, "-m", "pytest", "-p", "no:cacheprovider").stdout
+    assert "9 skipped" in told
+    assert all(f"{function}: " in told for function in FUNCTIONS)
+    commands = run(blank, "-m", "codebase").stdout
+    assert "submit" in commands and "grade" not in commands and "starter" not in commands
+    assert "--prior" not in run(blank, "run_vae.py", "--help").stdout
+    error = run(blank, "run_vae.py", "--data_dir", "x", "--device", "no", status=2).stderr
+    assert "--device" in error
+    page = (blank / "README.md").read_text()
+    assert "{{" not in page and "**`sample_gaussian`** (6 points)" in page
+
+
+def test_a_blank_that_is_reached_is_named_in_a_line(blank, data_dir):
+    done = run(blank, "run_vae.py", "--iter_max", "1", "--data_dir", str(data_dir), status=1)
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("run_vae.py: error")]
+    assert "error: VAE.negative_elbo_bound (" in line and "is not written yet" in line
+    assert "Traceback" not in done.stderr
+
+
+def test_filled_in_it_is_the_solution_bit_for_bit(blank, tmp_path, data_dir):
+    mine = filled(tmp_path / "mine", blank)
+    assert "9 passed" in run(mine, "-m", "pytest", "-p", "no:cacheprovider").stdout
+    figures = json.loads(
+        run(
+            mine,
+            "-c",
+            "import json, sys; sys.path.insert(0, 'tests'); import test_public as t\n"
+            "from codebase import utils; from codebase.models import FSVAE, GMVAE, SSVAE, VAE\n"
+            "models = {'VAE': VAE, 'GMVAE': GMVAE, 'SSVAE': SSVAE, 'FSVAE': FSVAE}\n"
+            "print(json.dumps({f: r(utils, models) for f, r in t.RECIPES.items()}))",
+        ).stdout
+    )
+    assert figures == starter.public_figures()
+    assert figures["VAE.negative_iwae_bound"][0] == pytest.approx(544.36072, abs=6.2e-5)
+    flags = ["--iter_max", "3", "--k", "5", "--threads", "1", "--data_dir", str(data_dir)]
+    run(mine, "run_gmvae.py", *flags)
+    succeed(tmp_path / "ours", "run_gmvae.py", *flags)
+    [theirs] = (mine / "checkpoints").rglob("model-00003.pt")
+    [ours] = (tmp_path / "ours" / "checkpoints").rglob("model-00003.pt")
+    one, other = (torch.load(path, weights_only=True) for path in (theirs, ours))
+    assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_a_starter_replaces_nothing(tmp_path):
+    (tmp_path / "kept").write_text("x")
+    with pytest.raises(UserError, match="is there already"):
+        starter.make(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+    assert "is there already" in refused(tmp_path / "r", "codebase", "starter", tmp_path)
+
+
+# Handing in
+
+
+def test_submit_makes_what_the_grader_reads(blank, tmp_path):
+    mine = filled(tmp_path / "mine", blank)
+    weights = mine / "checkpoints" / "model=vae_z=10_run=0000"
+    weights.mkdir(parents=True)
+    for step in (10000, 20000):
+        (weights / f"model-{step}.pt").write_bytes(b"weights")
+    told = run(mine, "-m", "codebase", "submit", "--weights", "1").stdout
+    assert "Every function is written" in told
+    found = submission.read(mine / "submission.zip")
+    assert found.sources == submission.read(mine).sources
+    assert list(found.weights) == [("model=vae_z=10_run=0000", 20000)]
+    told = run(blank, "-m", "codebase", "submit", "--out", str(tmp_path / "b.zip")).stdout
+    assert told.startswith("Not written yet: sample_gaussian, VAE.negative_elbo_bound, log_normal")
+
+
+def test_submit_refuses_what_the_grader_could_not_read(blank, tmp_path):
+    mine = filled(tmp_path / "mine", blank)
+    vae = mine / "codebase" / "models" / "vae.py"
+    right = vae.read_text()
+    for text, reason in (
+        (right + "\ndef broken(:\n", "codebase/models/vae.py, line"),
+        (right.replace("def negative_iwae_bound", "def iwae"), "has no VAE.negative_iwae_bound"),
+        ("#" * (submission.LARGEST_FILE + 1), "more than 1,048,576 bytes"),
+        (None, "No module named 'codebase.models.vae'"),
+    ):
+        vae.unlink()
+        if text is not None:
+            vae.write_text(text)
+        error = run(mine, "-m", "codebase", "submit", status=2).stderr
+        assert reason in error or "may have" in error, error
+        assert not (mine / "submission.zip").exists()
+        vae.write_text(right)
+    assert ".zip" in run(mine, "-m", "codebase", "submit", "--out", "x.tar", status=2).stderr
+
+
+# A class
+
+
+def test_a_class(tmp_path):
+    folder, out = tmp_path / "class", tmp_path / "grades"
+    folder.mkdir()
+    right = students.homework()
+    renamed = {
+        name: text.replace("y_logprob", "lq").replace("rec =", "rec  =  ")
+        for name, text in right.items()
+    }
+    students.zipped(folder / "ada.zip", right)
+    students.zipped(folder / "copy.zip", renamed)
+    students.zipped(folder / "=eve.zip", students.homework({"log_normal": WRONG_NORMAL}))
+    students.zipped(
+        folder / "hostile.zip",
+        students.homework(dict.fromkeys(FUNCTIONS, "import os; os._exit(1)")),
+    )
+    (folder / "notes.txt").write_text("no submission")
+    command = ["-m", "codebase", "grade", str(folder), "--out", str(out), "--jobs", "2"]
+    done = run(ROOT, *command)
+    assert "Summary: " in done.stdout and "4/4" in done.stderr
+    rows = {row["submission"]: row for row in csv.DictReader((out / "grades.csv").open())}
+    totals = {name: float(row["total"]) for name, row in rows.items()}
+    assert totals == {"ada": 58, "copy": 58, "'=eve": 56, "hostile": 0}
+    assert float(rows["'=eve"]["log_normal"]) == 2
+    page = (out / "summary.md").read_text()
+    assert "4 submissions; median 57 points." in page
+    assert "| `log_normal` | mean over dimensions | 1 | =eve |" in page
+    assert "- ada and copy: 100%" in page and "hostile" not in page.split("## Alike")[1]
+    assert (out / "points.png").read_bytes().startswith(b"\x89PNG")
+    # The same command does what is left: here one that is new, and one that has changed.
+    before = {name: (out / name / "report.md").stat().st_mtime_ns for name in ("ada", "copy")}
+    students.zipped(folder / "=eve.zip", right)
+    students.zipped(folder / "new.zip", right)
+    assert "3 graded already" in run(ROOT, *command).stderr
+    for name, written in before.items():
+        assert (out / name / "report.md").stat().st_mtime_ns == written
+    results = {name: report.read_results(out / name) for name in ("=eve", "new")}
+    assert [result["score"] for result in results.values()] == [58, 58]
+
+
+def test_likeness_is_of_code_and_not_of_names(tmp_path):
+    def shape(text: str) -> str:
+        return summary._shape(ast.parse(text).body[0])[0]
+
+    one = shape("def f(a, b):\n    '''doc'''\n    c = a.exp() + 2 * b\n    return c\n")
+    assert one == shape(
+        "def f(x, y):\n    # comment\n    z = (x.exp()\n         + 2 * y)\n    return z"
+    )
+    assert one != shape("def f(x, y):\n    z = y.exp() + 2 * x\n    return x")
+    assert one != shape("def f(a, b):\n    c = a.log() + 2 * b\n    return c\n")
+    assert one != shape("def f(a, b):\n    c = a.exp() + 3 * b\n    return c\n")
+
+
+# Gradescope
+
+
+def test_gradescopes_layout(tmp_path):
+    """As /autograder is laid out, under another root."""
+    gradescope.make(tmp_path / "autograder.zip", None, 1, 0)
+    root = tmp_path / "autograder"
+    with zipfile.ZipFile(tmp_path / "autograder.zip") as archive:
+        assert {"setup.sh", "run_autograder"} <= set(archive.namelist())
+        mode = archive.getinfo("run_autograder").external_attr >> 16
+        assert mode & 0o111 == 0o111
+        archive.extractall(root / "source")
+    (root / "run_autograder").write_text((root / "source" / "run_autograder").read_text())
+    (root / "run_autograder").chmod(0o755)
+    (root / "results").mkdir()
+    for script in ("setup.sh", "run_autograder"):
+        subprocess.run(["bash", "-n", str(root / "source" / script)], check=True)
+    good = students.homework()
+    half = students.homework(dict.fromkeys(FUNCTIONS[4:], "raise NotImplementedError"))
+    forge = "open('/autograder/results/results.json', 'w').write('{\"score\": 99}')"
+    forge += f"\nopen({str(root / 'results' / 'results.json')!r}, 'w').write('{{\"score\": 99}}')"
+    hostile = students.homework(dict.fromkeys(FUNCTIONS, forge))
+    for files, score in ((good, 58), (half, 21), (hostile, 0), ({"hw.ipynb": "{}"}, 0)):
+        subprocess.run(["rm", "-rf", str(root / "submission")], check=True)
+        students.folder(root / "submission", files)
+        environment = os.environ | NO_NETWORK | {"GRADER_PYTHON": sys.executable}
+        done = subprocess.run(
+            ["./run_autograder"], cwd=root, env=environment, capture_output=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+        results = json.loads((root / "results" / "results.json").read_text())
+        assert results["score"] == score
+        assert sum(test["score"] for test in results["tests"]) == score
+    assert "notebooks are not marked" in results["output"]
