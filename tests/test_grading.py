@@ -230,13 +230,13 @@ def test_the_command_writes_reports_and_goes_on(tmp_path):
     command = [sys.executable, "-m", "codebase", "grade", str(folder), "--out", str(out)]
     first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert first.returncode == 0, first.stderr
-    assert "ada:" in first.stdout and "58 of 52" in first.stdout
+    assert "ada:" in first.stdout and "52 of 52, and 6 bonus" in first.stdout
     assert "cannot be read as a zip" in first.stdout
     results = {
         name: json.loads((out / name / "results.json").read_text()) for name in ("ada", "bob")
     }
     assert [results[name]["score"] for name in ("ada", "bob")] == [58, 0]
-    assert "**58 of 52 points**" in (out / "ada" / "report.md").read_text()
+    assert "**52 of 52, and 6 bonus points**" in (out / "ada" / "report.md").read_text()
     students.zipped(folder / "eve.zip", students.homework({"log_normal": WRONG_NORMAL}))
     (out / "ada" / "report.md").unlink()
     stdout, stderr = succeed(tmp_path, "codebase", "grade", folder, "--out", out, "--jobs", 1)

@@ -6,6 +6,7 @@ import re
 import torch
 
 from codebase import ROOT
+from codebase.homework.mistakes import count
 
 TEXT = (ROOT / "README.md").read_text()
 
@@ -43,3 +44,7 @@ def test_files_and_functions_exist():
             home = homes.get(owner, f"codebase.models.{owner.lower()}")
             kind = getattr(importlib.import_module(home), owner)
             assert not attribute or hasattr(kind, attribute), name
+
+
+def test_how_many_mistakes_are_known():
+    assert f"one of {count()} known mistakes" in " ".join(TEXT.split())

@@ -42,6 +42,11 @@ class Graded:
         return round(sum(mark.score for mark in self.marks), 2)
 
     @property
+    def bonus(self) -> float:
+        """Those points that are a bonus."""
+        return round(sum(mark.score for mark in self.marks if mark.problem.bonus), 2)
+
+    @property
     def of(self) -> float:
         """The most points, without the bonus."""
         return sum(mark.points for mark in self.marks if not mark.problem.bonus)

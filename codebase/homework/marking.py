@@ -125,6 +125,10 @@ def mark(
     elif hang and best.full and not notes and problem.model:
         notes = [_by_itself(*hang)]
     mistakes = () if best.full else tuple(_named(problem, best))
+    if not mistakes and not best.full and problem.model and not best.timed_out:
+        ours = own.with_our_helpers(problem)  # another mistake, in a helper, may hide this one
+        if ours("exact")[0]:
+            mistakes = tuple(_named(problem, replace(best, asked=ours)))
     score = round(points * best.share(problem) * factor, 2)
     notes = (*notes, *best.notes)
     return Mark(problem, points, score, best.findings, notes, mistakes, best.timed_out)

@@ -33,6 +33,11 @@ def number(points: float) -> str:
     return f"{points:.2f}".rstrip("0").rstrip(".")
 
 
+def _total(graded: Graded) -> str:
+    total = f"{number(graded.score - graded.bonus):>5} of {number(graded.of)}"
+    return f"{total}, and {number(graded.bonus)} bonus" if graded.bonus else total
+
+
 def explanation(mark: Mark) -> list[str]:
     """Sentences: which mistake it is, which parts are wrong, and what else there is to know."""
     lines = []
@@ -52,7 +57,7 @@ def table(graded: Graded) -> str:
         bonus = "  bonus" if problem.bonus else ""
         lines.append(f"  {problem.number} {problem.function:<28}{points:<12}{seconds:>7}{bonus}")
         lines += [f"        {line}" for line in explanation(mark)]
-    lines.append(f"  {'total':<32}{number(graded.score):>5} of {number(graded.of)}")
+    lines.append(f"  {'total':<32}{_total(graded)}")
     lines += [f"  note: {plain(note)}" for note in graded.notes]
     return "\n".join(lines)
 
@@ -103,7 +108,7 @@ def name(problem: Problem) -> str:
 def markdown(graded: Graded, weights: list[str] = (), show_output: bool = False) -> str:
     """The report for the student."""
     lines = [f"# {in_markdown(graded.name)}", ""]
-    lines += [f"**{number(graded.score)} of {number(graded.of)} points**", ""]
+    lines += [f"**{_total(graded).strip()} points**", ""]
     lines += ["| problem | function | points |", "|---|---|---|"]
     for title, marks in points_by_problem(graded.marks).items():
         for mark in marks:

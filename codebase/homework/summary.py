@@ -125,6 +125,7 @@ def _picture(graded: dict[str, dict]) -> Figure:
         ax.set_xlabel("points", fontsize=8)
         ax.set_ylabel("submissions", fontsize=8)
         ax.tick_params(labelsize=8)
+        ax.yaxis.get_major_locator().set_params(integer=True)
     return figure
 
 
