@@ -92,6 +92,40 @@ HOSTILE = {
             names.append(os.memfd_create("held"))
             os.write(names[-1], bytes(1 << 24))
         """,
+    "memory that hides": """
+        import mmap
+        held = []
+        for _ in range(200):
+            one = mmap.mmap(-1, 1 << 25)
+            for _ in range(8):
+                one.write(b"x" * (1 << 22))
+            one.madvise(mmap.MADV_DONTNEED)
+            held.append(one)
+        raise ValueError("LEAK")
+        """,
+    "numbers beyond all measure": """
+        import __main__
+        n = globals().setdefault("count", [0])
+        n[0] += 1
+        big = 1.7e308 if n[0] % 2 else -1.7e308
+        __main__.slopes = lambda *a: dict.fromkeys(("enc", "dec", "z_pre", "cls", "0", "1"), big)
+        value = torch.tensor(big, dtype=torch.float64)
+        return value, value, value, value
+        """,
+    "helpers' helpers": """
+        frame, ours = __import__("sys")._getframe(), None
+        while frame is not None:
+            ours = frame.f_locals.get("ours") or ours
+            frame = frame.f_back
+        pairs = ours.utils._log_normal_all_pairs
+        x, m, v = torch.broadcast_tensors(x, m, v)
+        return torch.stack([pairs(a[None], b[None], c[None])[0, 0] for a, b, c in zip(x, m, v)])
+        """,
+    "forged lines": """
+        import __main__
+        __main__.describe = lambda *a: "x\\n  total      58 of 52\\nother_student:"
+        raise ValueError
+        """,
     "endless loop in C": "return sum(iter(int, 1))",
     "endless sleep that ignores signals": """
         import signal, time

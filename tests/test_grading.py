@@ -16,8 +16,17 @@ from conftest import Child, refused, succeed
 from hostile import HOSTILE, SPIES
 
 from codebase import ROOT
-from codebase.homework import SANDBOXES, cases, grade, grading, report, sandbox, submission
-from codebase.homework.problems import PROBLEMS
+from codebase.homework import (
+    SANDBOXES,
+    cases,
+    grade,
+    grading,
+    marking,
+    report,
+    sandbox,
+    submission,
+)
+from codebase.homework.problems import BY_FUNCTION, PROBLEMS
 
 POINTS = {problem.function: problem.points for problem in PROBLEMS}
 FUNCTIONS = list(POINTS)
@@ -99,6 +108,43 @@ def test_submissions_as_they_are(tmp_path, kind):
     assert "'nelbo' is not defined" in told["FSVAE.negative_elbo_bound"]
     assert "imports debug, tensorflow" in " ".join(found.notes)
     assert "hello" in found.printed
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "import matplotlib.pyplot as plt\nplt.rcParams['figure.figsize'] = (10, 8)",
+        "import wandb as w\ndef show(x, ax: w.Axes | None = None): pass",
+        "from jaxtyping import Float\ndef h(x: Float[torch.Tensor, 'b d']): pass",
+        "import tensorflow as tf\nprint('tf', tf.__version__)\nwith tf.device('x') as d: len(d)",
+        "from torch.utils.tensorboard import SummaryWriter\nwriter = SummaryWriter('logs')",
+        "@torch.jit.script\ndef combine(a, b):\n    return a + b",
+        "import antigravity_missing\n@antigravity_missing.jit\ndef helper(x):\n    return x",
+    ],
+)
+def test_packages_that_are_not_here_cost_nothing(kind, header):
+    """The function is asked alone, as in `grade`."""
+    files = students.homework()
+    files["codebase/utils.py"] = "import torch\n" + header + files["codebase/utils.py"]
+    problem = BY_FUNCTION["log_normal"]
+    with sandbox.Sandbox(kind, "codebase", files) as box:
+        marked = marking.mark(problem, 4, 1, box.ask)
+    assert marked.score == 4, marked.reasons
+
+
+def test_all_helpers_at_fault_are_named(tmp_path, kind):
+    files = students.homework({"log_normal": WRONG_NORMAL})
+    for right, wrong in (
+        ("(0.5 * (torch.log(pv)", "(1.0 * (torch.log(pv)"),
+        ("F.softplus(h)", "torch.exp(h)"),
+    ):
+        assert right in files["codebase/utils.py"]
+        files["codebase/utils.py"] = files["codebase/utils.py"].replace(right, wrong)
+    found = graded(tmp_path, files, kind)
+    told = {mark.problem.function: " ".join(report.explanation(mark)) for mark in found.marks}
+    assert "gaussian_parameters and kl_normal are at fault" in told["VAE.negative_elbo_bound"]
+    assert "log_normal and gaussian_parameters are at fault" in told["VAE.negative_iwae_bound"]
+    assert scores(found) == POINTS | {"log_normal": 2}
 
 
 def test_a_broken_utils_or_constructor_costs_itself_alone(tmp_path, kind):
@@ -226,6 +272,8 @@ def test_the_command_writes_reports_and_goes_on(tmp_path):
     folder.mkdir()
     students.zipped(folder / "ada.zip", students.homework())
     (folder / "bob.zip").write_text("no zip")
+    (folder / ".hidden.zip").write_text("no zip")
+    (folder / "gone.zip").symlink_to(folder / "nowhere.zip")
     out = tmp_path / "grades"
     command = [sys.executable, "-m", "codebase", "grade", str(folder), "--out", str(out)]
     first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
@@ -236,11 +284,12 @@ def test_the_command_writes_reports_and_goes_on(tmp_path):
         name: json.loads((out / name / "results.json").read_text()) for name in ("ada", "bob")
     }
     assert [results[name]["score"] for name in ("ada", "bob")] == [58, 0]
+    assert "there is no such zip" in (out / "gone" / "report.md").read_text()
     assert "**52 of 52, and 6 bonus points**" in (out / "ada" / "report.md").read_text()
     students.zipped(folder / "eve.zip", students.homework({"log_normal": WRONG_NORMAL}))
     (out / "ada" / "report.md").unlink()
-    stdout, stderr = succeed(tmp_path, "codebase", "grade", folder, "--out", out, "--jobs", 1)
-    assert "1 graded already" in stderr and "ada:" not in stdout and "eve:" in stdout
+    _, stderr = succeed(tmp_path, "codebase", "grade", folder, "--out", out, "--jobs", 1)
+    assert "1 graded already" in stderr and (out / "eve" / "report.md").exists()
     assert not (out / "ada" / "report.md").exists()  # it was left alone
 
 

@@ -1,7 +1,9 @@
 """Marking: the catalogue of mistakes, what submissions look like, and what reports say."""
 
+import ast
 import io
 import json
+import math
 import os
 import stat
 import zipfile
@@ -140,6 +142,168 @@ def test_noise_hides_no_mistake():
 def test_draws_of_another_distribution_lose_points(wrong, reason):
     marked = mark("sample_gaussian", lambda m, v: (torch.rand(1), wrong(m, v.expand_as(m)))[1])
     assert "draws" in marked.lost and reason in marked.reasons[0]
+
+
+def test_numbers_beyond_all_measure_pass_no_test():
+    """Their squares overflow, and no comparison with nan is true."""
+    calls = [0]
+
+    def huge(model, x):
+        calls[0] += 1
+        value = torch.tensor((-1) ** calls[0] * 1.7e308, dtype=torch.float64)
+        return value, value, value
+
+    assert mark("VAE.negative_elbo_bound", huge).score == 0
+
+
+def drawn(model, x, *y):
+    """q's parameters and a draw of it, in another order than the contract's."""
+    m, v = model.enc.encode(x, *y)
+    return m, v, m + v.sqrt() * torch.randn(m.T.shape).T
+
+
+def terms(kl, rec):
+    return kl.mean() + rec.mean(), kl.mean(), rec.mean()
+
+
+def _rec(model, x, z):
+    return -utils.log_bernoulli_with_logits(x, model.dec.decode(z))
+
+
+def _kl(model, m, v):
+    return utils.kl_normal(m, v, *model.z_prior)
+
+
+def _detached_z(model, x):
+    m, v, z = drawn(model, x)
+    return terms(_kl(model, m, v), _rec(model, x, z.detach()))
+
+
+def _detached_kl(model, x):
+    m, v, z = drawn(model, x)
+    return terms(_kl(model, m, v).detach(), _rec(model, x, z))
+
+
+def _detached_prior(model, x):
+    m, v, z = drawn(model, x)
+    p_m, p_v = utils.gaussian_parameters(model.z_pre.detach(), dim=1)
+    kl = utils.log_normal(z, m, v) - utils.log_normal_mixture(z, p_m, p_v)
+    kl = kl + 1e-3 * (model.z_pre - model.z_pre.detach()).sum()
+    return terms(kl, _rec(model, x, z))
+
+
+def _other_k(model, x):
+    kl, rec = (term for term in _mixture(model, x))
+    return terms(kl + math.log(model.k + 1) - math.log(model.k), rec)
+
+
+def _no_last_component(model, x):
+    m, v, z = drawn(model, x)
+    p_m, p_v = (p[:, :-1] for p in model.z_prior)
+    kl = utils.log_normal(z, m, v) - utils.log_normal_mixture(z, p_m, p_v)
+    return terms(kl, _rec(model, x, z))
+
+
+def _mixture(model, x):
+    m, v, z = drawn(model, x)
+    kl = utils.log_normal(z, m, v) - utils.log_normal_mixture(z, *model.z_prior)
+    return kl, _rec(model, x, z)
+
+
+def _loop(model, x, iw, detach=False):
+    """Log weights, (batch, iw), drawn one after the other."""
+    weights = []
+    for _ in range(iw):
+        m, v = model.enc.encode(x)
+        z = utils.sample_gaussian(m, v)
+        z = z.detach() if detach else z
+        kl = utils.log_normal(z, m, v) - utils.log_normal(z, *model.z_prior)
+        weights.append((kl, _rec(model, x, z)))
+    kl, rec = (torch.stack(term, 1) for term in zip(*weights, strict=True))
+    return -kl - rec, kl.mean(), rec.mean()
+
+
+def _detached_weights(model, x, iw):
+    weights, kl, rec = _loop(model, x, iw, detach=True)
+    return -utils.log_mean_exp(weights, 1).mean(), kl, rec
+
+
+def _one_more(model, x, iw):
+    weights, kl, rec = _loop(model, x, iw)
+    return -(weights.logsumexp(1) - math.log(iw + 1)).mean(), kl, rec
+
+
+def _first_weights(model, x, iw):
+    weights, kl, rec = _loop(model, x, iw)
+    return -utils.log_mean_exp(weights[:, : iw // 2], 1).mean(), kl, rec
+
+
+def _detached_style(model, x, y):
+    m, v, z = drawn(model, x, y)
+    mean = model.dec.decode(z.detach(), y)
+    return terms(_kl(model, m, v), -utils.log_normal(x, mean, torch.tensor([0.1])))
+
+
+@pytest.mark.parametrize(
+    ("function", "wrong"),
+    [
+        ("VAE.negative_elbo_bound", _detached_z),
+        ("VAE.negative_elbo_bound", _detached_kl),
+        ("GMVAE.negative_elbo_bound", _detached_prior),
+        ("GMVAE.negative_elbo_bound", _other_k),
+        ("GMVAE.negative_elbo_bound", _no_last_component),
+        ("VAE.negative_iwae_bound", _detached_weights),
+        ("VAE.negative_iwae_bound", _one_more),
+        ("VAE.negative_iwae_bound", _first_weights),
+        ("FSVAE.negative_elbo_bound", _detached_style),
+    ],
+)
+def test_other_draws_hide_no_small_mistake(function, wrong):
+    marked = mark(function, wrong)
+    assert marked.lost, marked.notes
+
+
+def test_garbage_gets_nothing():
+    """Gradients that are there and shapes that are right are worth nothing by themselves."""
+
+    def bound(model, x):
+        m, v = model.enc.encode(x)
+        total = m.sum() + v.sum() + model.dec.decode(m).sum()
+        return total, total, total
+
+    assert mark("log_normal", lambda x, m, v: (x + m + v).sum(-1)).score == 0
+    assert mark("sample_gaussian", lambda m, v: m + v).score == 0
+    assert mark("VAE.negative_elbo_bound", bound).score == 0
+
+
+def test_a_wrong_gradient_is_not_called_a_detached_one():
+    def doubled(x, m, v):
+        value = utils.log_normal(x, m, v)
+        return 2 * value - value.detach()
+
+    marked = mark("log_normal", doubled)
+    assert marked.lost == ["gradient"] and not marked.mistakes
+
+
+def test_float32_alone_is_right():
+    def single(x, m, v):
+        inside = math.log(2 * math.pi) + v.log() + (x - m) ** 2 / v
+        return -0.5 * torch.matmul(inside, torch.ones(inside.shape[-1]))
+
+    marked = mark("log_normal", single)
+    assert marked.score == 4 and "float32" in marked.notes[0]
+
+
+def test_helpers_hold_no_part_of_what_is_asked_for():
+    for problem in PROBLEMS:
+        source = cases.helpers_for(problem)["utils"]
+        tree = {node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)}
+        later = {"sample_gaussian", "log_normal", "log_normal_mixture", "_log_normal_all_pairs"}
+        if problem.model:
+            assert later <= tree
+        else:
+            given = cases.MARKED_BEFORE[problem.function]
+            assert tree & later == given
 
 
 def test_two_mistakes_are_both_named():
@@ -321,6 +485,24 @@ def test_what_is_no_submission_is_refused_with_the_reason(tmp_path):
             submission.read(tmp_path / name)
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_unusual_compression_is_left_out(tmp_path, method):
+    """Its reader unpacks without a limit: a few kilobytes may hold gigabytes."""
+    path = students.zipped(tmp_path / "a.zip", students.homework())
+    with zipfile.ZipFile(path, "a", method) as archive:
+        archive.writestr("codebase/bomb.py", bytes(1 << 20))
+    found = submission.read(path)
+    assert found.sources == students.homework()
+    assert "codebase/bomb.py was left out: it is not compressed" in found.notes[0]
+
+
+def test_any_coding_line_is_survived(tmp_path):
+    for coding in ("undefined", "idna", "punycode", "utf-7", "rot13", "hex", "mbcs", "zlib"):
+        files = students.homework() | {"codebase/utils.py": f"# coding: {coding}\nx = 1\n"}
+        found = submission.read(students.zipped(tmp_path / "a.zip", files))
+        assert found.sources.keys() == files.keys()
+
+
 def test_a_damaged_file_costs_itself_alone(tmp_path):
     files = students.homework()
     path = students.zipped(tmp_path / "a.zip", files)
@@ -385,3 +567,18 @@ def test_texts_of_a_submission_command_neither_terminal_nor_page():
         "<script>" not in page.replace("\\<script\\>", "").replace("    �", "").split("prints")[0]
     )
     assert not any(line.startswith("# heading") for line in page.splitlines())
+
+
+def test_a_reason_stays_in_its_line():
+    """A second one might pass for the grader's own."""
+
+    def ask(question: dict) -> dict:
+        return {"error": "x\n  total   58 of 52\nother:", "kind": "ValueError"}
+
+    problem = BY_FUNCTION["log_normal"]
+    marks = list(graded().marks)
+    marks[2] = marking.mark(problem, 4, SEED, ask)
+    forged = graded(marks=tuple(marks))
+    assert report.table(forged).count("\n  total") == 1
+    assert "\nother:" not in report.table(forged)
+    assert all("\n" not in line for line in report.explanation(marks[2]))

@@ -62,10 +62,10 @@ def find(paths: list[Path]) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for path in paths:
-        zips = sorted(path.glob("*.zip")) if path.is_dir() else []
+        zips = sorted(path.glob("[!.]*.zip")) if path.is_dir() else []
+        if not path.exists():
+            raise UserError(f"{path}: there is no such zip or folder")
         for one in zips or [path]:
-            if not one.exists():
-                raise UserError(f"{one}: there is no such zip or folder")
             name = submission.name_of(one)
             if name in found:
                 raise UserError(f"{found[name]} and {one} have one name: rename one of them")
@@ -78,11 +78,10 @@ def grade_one(path: Path, settings: Settings, number: int = 0) -> Outcome:
     name = submission.name_of(path)
     try:
         handed_in = submission.read(path)
+        graded = grade.grade(handed_in, settings.points, settings.kind, number)
     except UserError as error:
         reason = str(error).replace(str(path), path.name)
         return _outcome(grade.unreadable(name, settings.points, reason), "", settings, [])
-    try:
-        graded = grade.grade(handed_in, settings.points, settings.kind, number)
     except Exception as error:  # one submission is not to stop a class
         reason = f"grading failed, look at it by hand: {type(error).__name__}: {error}"
         return _outcome(grade.unreadable(name, settings.points, reason), "", settings, [])

@@ -847,7 +847,7 @@ def _(model, x, iw):
 @mistake(
     "iwae",
     "z is the mean",
-    "niwae.rec|niwae.kl.rec",
+    "niwae.kl.rec",
     "z is q's mean: the draws from q(z|x) are missing.",
 )
 def _(model, x, iw):

@@ -69,7 +69,7 @@ PROBLEMS = (
         6,
         "The negative ELBO and its two terms.",
         VAE_TERMS,
-        {"z_dim": 4},
+        {"z_dim": 3},
     ),
     Problem(
         "log_normal",
@@ -97,7 +97,7 @@ PROBLEMS = (
         7,
         "The negative ELBO and its two terms; KL is estimated at the draw of z.",
         VAE_TERMS,
-        {"z_dim": 4, "k": 5},
+        {"z_dim": 3, "k": 3},
     ),
     Problem(
         "VAE.negative_iwae_bound",
@@ -107,7 +107,7 @@ PROBLEMS = (
         6,
         "The negative importance-weighted bound, and the means of its two terms.",
         IWAE_TERMS,
-        {"z_dim": 4},
+        {"z_dim": 3},
     ),
     Problem(
         "GMVAE.negative_iwae_bound",
@@ -117,7 +117,7 @@ PROBLEMS = (
         3,
         "The negative importance-weighted bound, and the means of its two terms.",
         IWAE_TERMS,
-        {"z_dim": 4, "k": 5},
+        {"z_dim": 3, "k": 3},
     ),
     Problem(
         "SSVAE.negative_elbo_bound",

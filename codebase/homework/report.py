@@ -23,9 +23,14 @@ def plain(text: str) -> str:
     return "".join(kept)
 
 
+def one_line(text: str) -> str:
+    """The same, in one line: a second one might pass for the grader's."""
+    return " ".join(plain(text).split())
+
+
 def in_markdown(text: str) -> str:
     """A text as Markdown that shows it as it is, in one line."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~&!$])", r"\\\1", " ".join(plain(text).split()))
+    return re.sub(r"([\\`*_{}\[\]<>#|~&!$])", r"\\\1", one_line(text))
 
 
 def number(points: float) -> str:
@@ -44,12 +49,12 @@ def explanation(mark: Mark) -> list[str]:
     if mark.mistakes:
         also = "This is the mistake" if len(mark.mistakes) == 1 else "These mistakes give it"
         lines.append(f"{also}: {' Or: '.join(mistake.sentence for mistake in mark.mistakes)}")
-    return [plain(line) for line in [*lines, *mark.reasons, *mark.notes]]
+    return [one_line(line) for line in [*lines, *mark.reasons, *mark.notes]]
 
 
 def table(graded: Graded) -> str:
     """For the terminal: a line for each function, and below it why points were lost."""
-    lines = [f"{plain(graded.name)}:"]
+    lines = [f"{one_line(graded.name)}:"]
     for mark in graded.marks:
         problem = mark.problem
         points = f"{number(mark.score):>5} of {number(mark.points)}"
@@ -58,7 +63,7 @@ def table(graded: Graded) -> str:
         lines.append(f"  {problem.number} {problem.function:<28}{points:<12}{seconds:>7}{bonus}")
         lines += [f"        {line}" for line in explanation(mark)]
     lines.append(f"  {'total':<32}{_total(graded)}")
-    lines += [f"  note: {plain(note)}" for note in graded.notes]
+    lines += [f"  note: {one_line(note)}" for note in graded.notes]
     return "\n".join(lines)
 
 
@@ -67,7 +72,7 @@ def results(
 ) -> str:
     """Gradescope's results.json."""
     visibility = "visible" if show_points else "hidden"
-    notes = [f"Note: {plain(note)}" for note in graded.notes]
+    notes = [f"Note: {one_line(note)}" for note in graded.notes]
     if show_output and graded.printed:
         notes.append(f"Your code prints:\n{plain(graded.printed)}")
     content = {

@@ -134,7 +134,8 @@ def _prefix(kind: str) -> list[str]:
     for path in map(Path, sys.path):  # where the project itself is installed
         if path.name == "site-packages" and (path / "codebase").exists():
             command += ["--tmpfs", str(path / "codebase")]
-    return [*command, "--ro-bind", str(WORKER), "/grader.py"]
+    command += ["--ro-bind", str(WORKER), "/grader.py"]
+    return [*command, "--remount-ro", "/dev", "--remount-ro", "/"]
 
 
 class Sandbox:

@@ -12,6 +12,7 @@ import importlib.machinery
 import importlib.util
 import io
 import json
+import linecache
 import os
 import resource
 import select
@@ -28,7 +29,8 @@ LIMITS = {  # of the sandbox's processes, unless a question has other ones
     "data": 2000 * MEGABYTE,
     "file": 32 * MEGABYTE,
     "files": 64,  # open at once
-    "processes": 16,
+    "processes": 6,
+    "mapped": 1500 * MEGABYTE,  # address space of a question's process, beyond what it begins with
     "output": 4 * MEGABYTE,  # of an answer
     "printed": 20_000,  # bytes of what a submission prints that are kept
 }
@@ -72,6 +74,8 @@ def draw(torch, question: dict) -> dict:
     for name, (shape, scale) in question.get("weights", {}).items():
         weights[name] = (torch.randn(shape, generator=generator) * scale).to(torch.float32)
         directions[name] = torch.randn(shape, generator=generator) / shape[-1] ** 0.5
+        if name == "enc.net.4.bias" and question.get("calm"):
+            weights[name][shape[0] // 2 :] -= 6  # variances of 0.002
     return {"args": calls, "weights": weights, "directions": directions}
 
 
@@ -167,7 +171,8 @@ class Modules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(self, name, path=None, target=None):
         root = name.partition(".")[0]
         if root != self.package:
-            return self._stand_in(name) if root in STAND_INS and self.asks() else None
+            missing = root in STAND_INS or name.startswith("torch.utils.tensorboard")
+            return self._stand_in(name) if missing and self.asks() else None
         stem = name.replace(".", "/")
         for file in (f"{stem}/__init__.py", f"{stem}.py"):
             if file in self.sources:
@@ -208,7 +213,10 @@ class Modules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             return
         module.__file__ = f"{self.root}/{file}"
         try:
-            exec(compile(self.sources[file], file, "exec"), module.__dict__)
+            source = self.sources[file]
+            lines = source.splitlines(keepends=True)
+            linecache.cache[file] = (len(source), None, lines, file)  # for torch.jit.script
+            exec(compile(source, file, "exec"), module.__dict__)
         except BaseException as error:
             self.broken[module.__name__] = describe(error, file)
             module.__dict__.setdefault("__getattr__", self._instead_of(module.__name__))
@@ -241,6 +249,8 @@ class StandIn(types.ModuleType):
         if name.startswith("__") and name.endswith("__"):
             if name == "__path__":
                 return []
+            if name == "__version__":
+                return "0"
             raise AttributeError(name)
         return StandIn(f"{self.__name__}.{name}")
 
@@ -251,6 +261,29 @@ class StandIn(types.ModuleType):
 
     def __iter__(self):
         return iter(())
+
+    def __len__(self):
+        return 0
+
+    def __bool__(self):
+        return False
+
+    def __getitem__(self, key):
+        return self
+
+    def __setitem__(self, key, value):
+        pass
+
+    def __or__(self, other):
+        return self
+
+    __ror__ = __or__
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        pass
 
     def __mro_entries__(self, bases):
         return (object,)
@@ -388,6 +421,7 @@ def child(question: dict, modules: Modules, output: int) -> None:
     os.dup2(printed, 2)
     sys.stdin = open(0, closefd=False)
     sys.stdout = sys.stderr = open(1, "w", errors="replace", closefd=False, buffering=1)
+    limit_mapped()
     forbid()
     try:
         result = answer(question, modules)
@@ -542,6 +576,13 @@ def limit() -> None:
         libc.prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE: what it forks cannot write to its memory
         libc.prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: orphans become its children
         libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
+
+
+def limit_mapped() -> None:
+    """Limit what a process may map: memory that is shared counts nowhere else."""
+    with contextlib.suppress(OSError, ValueError), open("/proc/self/statm") as file:
+        size = int(file.read().split()[0]) * resource.getpagesize() + LIMITS["mapped"]
+        resource.setrlimit(resource.RLIMIT_AS, (size, size))
 
 
 # System calls that no submission needs: sockets, memory that no limit counts, other processes.
