@@ -4,6 +4,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import active_children, get_context
 from pathlib import Path
@@ -75,20 +76,20 @@ def find(paths: list[Path]) -> dict[str, Path]:
 
 def grade_one(path: Path, settings: Settings, number: int = 0) -> Outcome:
     """Grade a submission; one that cannot be read gets no points and is told why."""
-    name = submission.name_of(path)
+    lines = []
     try:
         handed_in = submission.read(path)
+        key = settings.key(handed_in)
         graded = grade.grade(handed_in, settings.points, settings.kind, number)
+        if settings.with_weights:
+            lines = weights.evaluate(path, handed_in, settings.data_dir)
+        return _outcome(graded, key, settings, lines)
     except UserError as error:
         reason = str(error).replace(str(path), path.name)
-        return _outcome(grade.unreadable(name, settings.points, reason), "", settings, [])
     except Exception as error:  # one submission is not to stop a class
         reason = f"grading failed, look at it by hand: {type(error).__name__}: {error}"
-        return _outcome(grade.unreadable(name, settings.points, reason), "", settings, [])
-    lines = []
-    if settings.with_weights:
-        lines = weights.evaluate(path, handed_in, settings.data_dir)
-    return _outcome(graded, settings.key(handed_in), settings, lines)
+    graded = grade.unreadable(submission.name_of(path), settings.points, reason)
+    return _outcome(graded, "", settings, [])
 
 
 def _outcome(graded, key: str, settings: Settings, lines: list[str]) -> Outcome:
@@ -132,11 +133,11 @@ def grade_all(
 
 
 def _is_graded(folder: Path, path: Path, settings: Settings) -> bool:
-    key = (report.read_results(folder) or {}).get("extra_data", {}).get("key")
-    if not key:
+    results = report.read_results(folder)
+    if results is None:
         return False
     try:
-        return key == settings.key(submission.read(path))
+        return results["extra_data"]["key"] == settings.key(submission.read(path))
     except UserError:
         return False
 
@@ -153,6 +154,11 @@ def _in_parallel(paths: list[Path], settings: Settings, jobs: int) -> Iterator[O
         ]
         for future in as_completed(waiting):
             yield future.result()
+    except BrokenProcessPool:
+        raise UserError(
+            "a process that graded was ended from outside, perhaps for its memory: take fewer "
+            "--jobs; the same command goes on"
+        ) from None
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         for process in active_children():  # their sandboxes end with them

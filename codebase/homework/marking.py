@@ -8,22 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-import torch
-from scipy.stats import kstest
-
-from codebase.homework import cases
+from codebase.homework import cases, comparing
 from codebase.homework.mistakes import MISTAKES, Mistake
 from codebase.homework.problems import Problem
 
-# Differences that are no mistakes, relative to 1 + the right value. Correct solutions of other
-# forms differ by up to 2e-7 in float32, and by 4e-8 in float64, where log 2π is a float32.
-TOLERANCE = {"float32": 5e-6, "float64": 1e-6}
-SLOPE_TOLERANCE = 5e-4  # sums over up to 3 million weights in float32: up to 3e-5
-STANDARD_ERRORS = 5
-LARGEST = 1e15  # beyond which sums of squares lose their meaning
-# A term may vary from draw to draw three times as much as the right terms do. Noise without a bound
-# would hide any mistake in its standard error.
-MOST_NOISE = 3
 LESSER = ("gradient", "broadcasting", "extreme values")  # parts that are no values
 WIRED_DEDUCTION = 0.2  # of the points, where only one size of batch works
 
@@ -225,7 +213,7 @@ def _fault(problem: Problem, own: _Asked, ours: _Asked, earlier, furnish=False) 
 
     def right_with(*names: str) -> bool:
         calls, _, _ = own.with_our_helpers(problem, furnish, *names)("exact")
-        return calls is not None and _same(calls, wanted, dtype, gradients=False)
+        return calls is not None and comparing.same(calls, wanted, dtype, gradients=False)
 
     right = [name for name, mark in earlier.items() if not mark.lost]
     if "sample_gaussian" in right and right_with("sample_gaussian"):
@@ -274,21 +262,23 @@ def _judge_values(problem: Problem, asked: _Asked) -> tuple[list[Finding], list[
     """A deterministic function: values, then what only some values show, then the gradient."""
     notes = []
     found, right, error = asked("exact")
-    wrong = error or _difference(found, right, "float64")
-    gradient = _gradient_of_inputs(found, right, bool(wrong)) if found else error
+    wrong = error or comparing.difference(found, right, "float64")
+    gradient = comparing.gradient_of_inputs(found, right, bool(wrong)) if found else error
     if wrong or gradient:  # perhaps it computes in float32 alone
         single, single_right, error = asked("single")
-        trouble = error or _difference(single, single_right, "float32")
+        trouble = error or comparing.difference(single, single_right, "float32")
         if single and not trouble:
             if wrong:
                 notes.append("It is right in float32 but not in float64, to 1e-6.")
-            wrong, gradient = "", _gradient_of_inputs(single, single_right, False)
+            wrong, gradient = "", comparing.gradient_of_inputs(single, single_right, False)
     findings = [Finding("values", not wrong, wrong)]
     dtype = "float32" if notes else "float64"
     for part in [part for part in problem.parts if part in LESSER and part != "gradient"]:
         found, right, error = asked.in_float32(part) if notes else asked(part)
-        reason = error or (_shapes(found, right) if wrong else _difference(found, right, dtype))
-        if not reason and wrong and not _finite(found):
+        reason = error or (
+            comparing.shapes(found, right) if wrong else comparing.difference(found, right, dtype)
+        )
+        if not reason and wrong and not comparing.finite(found):
             reason = "nan or inf"
         findings.append(Finding(part, not reason, reason and f"{part}: {reason}"))
     findings.append(Finding("gradient", not gradient, gradient))
@@ -299,16 +289,22 @@ def _judge_draws(problem: Problem, asked: _Asked) -> tuple[list[Finding], list[s
     """sample_gaussian: the contract's draws; else draws of the same distribution."""
     notes = []
     found, right, error = asked("exact")
-    wrong = error or _difference(found, right, "float32")
-    if wrong and found and not _shapes(found, right):
-        wrong = _distribution(asked.questions["many"], *asked("many"))
+    wrong = error or comparing.difference(found, right, "float32")
+    if wrong and found and not comparing.shapes(found, right):
+        wrong = comparing.distribution(asked.questions["many"], *asked("many"))
         if not wrong:
             notes.append("Its draws come in another order than randn_like's: no points are lost.")
     broadcast, broadcast_right, error = asked("broadcasting")
-    narrow = error or _shapes(broadcast, broadcast_right)
-    if not narrow and not wrong and _difference(broadcast, broadcast_right, "float32"):
-        narrow = _distribution(asked.questions["many broadcasting"], *asked("many broadcasting"))
-    gradient = _gradient_of_draws(asked.questions["exact"], found, bool(wrong)) if found else error
+    narrow = error or comparing.shapes(broadcast, broadcast_right)
+    if not narrow and not wrong and comparing.difference(broadcast, broadcast_right, "float32"):
+        narrow = comparing.distribution(
+            asked.questions["many broadcasting"], *asked("many broadcasting")
+        )
+    gradient = (
+        comparing.gradient_of_draws(asked.questions["exact"], found, bool(wrong))
+        if found
+        else error
+    )
     return [
         Finding("draws", not wrong, wrong),
         Finding("broadcasting", not narrow, narrow and f"broadcasting: {narrow}"),
@@ -329,7 +325,7 @@ def _judge_method(problem: Problem, asked: _Asked) -> tuple[list[Finding], list[
             many, many_right, _ = asked("many")
             calm, calm_right, _ = asked("calm many") if many is not None else (None, [], "")
             if calm is not None:
-                noise = _usual_noise(many_right)
+                noise = comparing.usual_noise(many_right)
                 means, gradient_of_means = _mean_terms(problem, many, many_right, noise)
                 calmer, gradient_of_calmer = _mean_terms(problem, calm, calm_right, noise)
                 means = {term: means[term] or calmer[term] for term in means}
@@ -369,7 +365,7 @@ def _term(name: str, i: int, result: dict, right: float) -> str:
     values, shape = result["values"][i], result["shapes"][i]
     if len(values) != 1:
         return f"{name} has shape {tuple(shape)}; a scalar is wanted, the mean over the batch."
-    if not _close(values[0], right, TOLERANCE["float32"]):
+    if not comparing.close(values[0], right, comparing.TOLERANCE["float32"]):
         return f"{name} is {values[0]:.6g} and should be {right:.6g}."
     return ""
 
@@ -382,20 +378,9 @@ def _slopes(result: dict, right: dict, wrong: bool) -> str | None:
             return f"No gradient of the bound reaches {group}: it would not be trained."
         if not math.isfinite(found.get(group, 0)):
             return f"The gradient for {group} is not finite."
-        if not wrong and not _close(found[group], slope, SLOPE_TOLERANCE):
+        if not wrong and not comparing.close(found[group], slope, comparing.SLOPE_TOLERANCE):
             return f"The gradient for {group} is wrong: something is detached, or computed twice."
     return None
-
-
-def _usual_noise(right: list) -> dict[str, float]:
-    """How much terms, and slopes by their networks, may vary from draw to draw."""
-    values = torch.tensor([[v[0] for v in call["values"]] for call in right[0]]).double()
-    noise = {"terms": MOST_NOISE * values.std(0).max().item()}
-    slopes = [call["gradients"] for call in right[0] if call.get("gradients")]
-    for group in slopes[0]:
-        values = torch.tensor([slope.get(group, 0.0) for slope in slopes]).double()
-        noise[group] = MOST_NOISE * values.std().item()
-    return noise
 
 
 def _mean_terms(problem, many, right, noise: dict) -> tuple[dict[str, str], str | None]:
@@ -407,7 +392,7 @@ def _mean_terms(problem, many, right, noise: dict) -> tuple[dict[str, str], str 
         if all(i < len(call["values"]) and len(call["values"][i]) == 1 for call in found):
             values = [call["values"][i][0] for call in found]
             wanted = [call["values"][i][0] for call in right]
-            terms[name] = _mean(name, values, wanted, noise["terms"])
+            terms[name] = comparing.mean(name, values, wanted, noise["terms"])
         else:
             terms[name] = f"{name} is not a scalar."
     gradient = None
@@ -417,144 +402,9 @@ def _mean_terms(problem, many, right, noise: dict) -> tuple[dict[str, str], str 
         wanted = [call["gradients"].get(group, 0.0) for _, call in pairs]
         if any(wanted) and not any(slopes):
             gradient = f"No gradient of the bound reaches {group}: it would not be trained."
-        reason = _mean(f"The gradient for {group}", slopes, wanted, noise[group])
+        reason = comparing.mean(f"The gradient for {group}", slopes, wanted, noise[group])
         gradient = gradient or reason or None
     return terms, gradient
-
-
-def _mean(name: str, values: list[float], right: list[float], most_noise: float) -> str:
-    """What is wrong with the mean of draws, beside the mean of right draws."""
-    values, right = (torch.tensor(v, dtype=torch.float64) for v in (values, right))
-    if not (values.abs() < LARGEST).all():  # nan, too
-        return f"{name} is not finite for some draws."
-    mean, wanted = values.mean().item(), right.mean().item()
-    spread = values.std().item()
-    least = TOLERANCE["float32"] * (1 + abs(wanted))
-    if not spread <= most_noise + least:
-        return f"{name} varies by ±{spread:.3g} from draw to draw; up to {most_noise:.3g} is usual."
-    error = math.sqrt((spread**2 + right.std().item() ** 2) / len(values))
-    if not abs(mean - wanted) <= STANDARD_ERRORS * error + least:
-        return f"{name} is {mean:.6g} on average and should be {wanted:.6g} ± {error:.2g}."
-    return ""
-
-
-# Numbers
-
-
-def _close(found: float, right: float, tolerance: float) -> bool:
-    if found == right:
-        return True
-    return (
-        math.isfinite(found)
-        and math.isfinite(right)
-        and abs(found - right) <= tolerance * (1 + abs(right))
-    )
-
-
-def _shapes(found: list, right: list) -> str:
-    """What is wrong with the shapes of a function's results."""
-    for one, other in _calls(found, right):
-        shape = one["shapes"][0] if one["shapes"] else None
-        if len(one["shapes"]) != 1 or shape != other["shapes"][0]:
-            returned = tuple(shape) if len(one["shapes"]) == 1 else f"{len(one['shapes'])} results"
-            return f"The shape is {returned}; {tuple(other['shapes'][0])} is wanted."
-    return ""
-
-
-def _difference(found: list, right: list, dtype: str) -> str:
-    """What is wrong with the values of a function's results."""
-    if reason := _shapes(found, right):
-        return reason
-    for one, other in _calls(found, right):
-        for value, wanted in zip(one["values"][0], other["values"][0], strict=True):
-            if not _close(value, wanted, TOLERANCE[dtype]):
-                return f"A value is {value:.6g} and should be {wanted:.6g}."
-    return ""
-
-
-def _calls(found: list, right: list):
-    return zip(sum(found, []), sum(right, []), strict=True)
-
-
-def _finite(found: list) -> bool:
-    return all(
-        math.isfinite(value) for calls in found for call in calls for value in call["values"][0]
-    )
-
-
-def _gradient_of_inputs(found: list, right: list, wrong: bool) -> str:
-    """What is wrong with the gradients of a function's inputs."""
-    for one, other in _calls(found, right):
-        for name, wanted in other["gradients"].items():
-            slopes = (one.get("gradients") or {}).get(name)
-            argument = ("the first", "the second", "the third")[int(name)]
-            if not slopes or (any(wanted) and not any(slopes)):
-                return f"There is no gradient for {argument} argument."
-            if not all(map(math.isfinite, slopes)):
-                return f"The gradient for {argument} argument is not finite."
-            if not wrong and not all(
-                _close(slope, value, SLOPE_TOLERANCE)
-                for slope, value in zip(slopes, wanted, strict=True)
-            ):
-                return f"The gradient for {argument} argument is wrong."
-    return ""
-
-
-def _gradient_of_draws(question: dict, found: list, wrong: bool) -> str:
-    """What is wrong with the gradients of z = m + √v·ε, at the draws that were returned."""
-    for call, results in zip(_arguments(question), found, strict=True):
-        m, v = (argument.double() for argument in call)
-        for result in results:
-            slopes = result.get("gradients") or {}
-            if any(not slopes.get(name) or not any(slopes[name]) for name in "01"):
-                return "No gradient reaches the mean, or the variance: nothing would be trained."
-            if wrong:
-                continue
-            z = torch.tensor(result["values"][0], dtype=torch.float64).view_as(m)
-            weights = torch.linspace(0.5, 1.5, z.numel(), dtype=torch.float64).view_as(m)
-            for name, wanted in (("0", weights), ("1", weights * (z - m) / (2 * v))):
-                slope = torch.tensor(slopes[name], dtype=torch.float64).view_as(m)
-                if not torch.allclose(slope, wanted, SLOPE_TOLERANCE, SLOPE_TOLERANCE):
-                    return "The gradient with respect to the mean or the variance is wrong."
-    return ""
-
-
-def _arguments(question: dict) -> list[list[torch.Tensor]]:
-    return cases.worker.draw(torch, question)["args"]
-
-
-def _distribution(question: dict, found, right, error: str) -> str:
-    """What is wrong with many draws as draws from N(m, diag v): mean, variances, shape, order."""
-    if error:
-        return error
-    if reason := _shapes(found, right):
-        return reason
-    m, v = torch.broadcast_tensors(*(a.double() for a in _arguments(question)[0]))
-    z = torch.tensor([call["values"][0] for call in found[0]], dtype=torch.float64)
-    noise = (z - m.flatten()) / v.flatten().sqrt()  # (draws, elements): N(0, I)
-    n = len(noise)
-    if not noise.isfinite().all():
-        return "Some draws are not finite."
-    several = STANDARD_ERRORS + 1  # of so many tests, one may well exceed 5
-    mean, total = noise.mean(0), noise.numel()
-    if (mean.abs() > several / n**0.5).any() or abs(mean.mean()) > STANDARD_ERRORS / total**0.5:
-        return "The mean of its draws is not m."
-    covariance = noise.T @ noise / n
-    off = covariance - covariance.diag().diag()
-    each, ratio = covariance.diag() - 1, covariance.diag().mean()
-    if (each.abs() > several * (2 / n) ** 0.5).any() or abs(ratio - 1) > STANDARD_ERRORS * (
-        2 / total
-    ) ** 0.5:
-        return f"The variance of its draws is not v, but about {ratio:.2g} of it."
-    if (off.abs() > several / n**0.5).any():
-        return "Its elements share their noise: each needs a draw of its own."
-    following = (noise[1:] * noise[:-1]).mean().abs()
-    if following > STANDARD_ERRORS / noise.numel() ** 0.5:
-        return "Its draws repeat themselves."
-    heavy = abs(noise.pow(4).mean() - 3) > STANDARD_ERRORS * (96 / total) ** 0.5
-    if heavy or kstest(noise.flatten().numpy(), "norm").pvalue < 1e-7:
-        return "Its draws are not normal."
-    return ""
 
 
 # Which mistake it is
@@ -579,7 +429,8 @@ def _equal(problem: Problem, questions, found: dict[str, list], gradients: bool)
         for mistake in MISTAKES[problem.function]
         if (gradients or mistake.loses != {"gradient"})
         and all(
-            answer is not None and _same(found[name], answer, questions[name]["dtype"], gradients)
+            answer is not None
+            and comparing.same(found[name], answer, questions[name]["dtype"], gradients)
             for name in found
             for answer in [_mistaken(mistake, questions[name])]
         )
@@ -599,33 +450,6 @@ def _mistakes_answer(mistake: Mistake, question: str) -> list | None:
         return None
 
 
-def _same(found: list, answers: list, dtype: str, gradients: bool) -> bool:
-    for one, other in _calls(found, answers):
-        if one["shapes"] != other["shapes"]:
-            return False
-        for values, wanted in zip(one["values"], other["values"], strict=True):
-            if not all(
-                _close(a, b, TOLERANCE[dtype]) or (math.isnan(a) and math.isnan(b))
-                for a, b in zip(values, wanted, strict=True)
-            ):
-                return False
-        if gradients and not _same_gradients(one.get("gradients"), other.get("gradients")):
-            return False
-    return True
-
-
-def _same_gradients(found: dict | None, wanted: dict | None) -> bool:
-    found, wanted = found or {}, wanted or {}
-    for name in found.keys() | wanted.keys():
-        pair = [gradients.get(name) or 0.0 for gradients in (found, wanted)]
-        one, other = (value if isinstance(value, list) else [value] for value in pair)
-        if len(one) != len(other):
-            return False
-        if not all(map(functools.partial(_close, tolerance=SLOPE_TOLERANCE), one, other)):
-            return False
-    return True
-
-
 def _named_by_term(problem, judged, found) -> list[Mistake]:
     """Where no mistake explains all: one for each wrong term but the bound, which is their sum."""
     terms = [part for part in problem.parts if part != "gradient"]
@@ -642,8 +466,10 @@ def _named_by_term(problem, judged, found) -> list[Mistake]:
                 and all(
                     i < len(one["values"])
                     and one["shapes"][i] == other["shapes"][i]
-                    and _close(one["values"][i][0], other["values"][i][0], TOLERANCE["float32"])
-                    for one, other in _calls(found, answer)
+                    and comparing.close(
+                        one["values"][i][0], other["values"][i][0], comparing.TOLERANCE["float32"]
+                    )
+                    for one, other in comparing.calls(found, answer)
                 )
             ):
                 named.append(mistake)

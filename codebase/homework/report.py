@@ -142,4 +142,12 @@ def read_results(folder: Path) -> dict | None:
         content = json.loads(read_file(folder / RESULTS, LARGEST_RESULTS))
     except (OSError, ValueError, RecursionError):
         return None
-    return content if isinstance(content, dict) else None
+    try:
+        for test in content["tests"]:
+            float(test["score"]) + float(test["max_score"])
+            test["extra_data"]["function"], list(test["extra_data"]["mistakes"])
+        float(content["score"])
+        content["extra_data"]["key"]
+    except (TypeError, LookupError, ValueError):
+        return None
+    return content

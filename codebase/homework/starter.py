@@ -74,7 +74,7 @@ def starter_files(equations: bool) -> dict[str, bytes]:
             source = _blanked(source, graded, gone[name] | set(LAPLACE.get(name, ())), equations)
         files[name] = source.encode()
     for path in sorted(HANDOUT.rglob("*")):
-        if path.is_file() and path.suffix in (".md", ".py"):
+        if path.suffix in (".md", ".py") and path.name != "__init__.py":
             text = re.sub(r"\{\{(.+?)\}\}", lambda match: _points(match[1]), path.read_text())
             name = path.relative_to(HANDOUT).as_posix()
             files[f"tests/{name}" if path.suffix == ".py" else name] = text.encode()
