@@ -19,6 +19,7 @@ _ONE_AT_A_TIME = threading.Lock()  # torch has one generator for all threads
 MODELS = {"VAE": VAE, "GMVAE": GMVAE, "SSVAE": SSVAE, "FSVAE": FSVAE}
 SECONDS, MANY_SECONDS = 10, 40  # for a question; most take 0.1, with many draws 1
 EXACT = 2  # draws that are compared one by one
+FEW = 12  # draws that show what is grossly wrong
 MANY, MANY_GRADIENTS = 160, 20  # draws whose means are compared
 CALM, CALM_GRADIENTS = 120, 40  # the same, where q(z|x) is narrow
 FEWER = {"SSVAE": 60, "FSVAE": 60}, {"SSVAE": 24, "FSVAE": 20}  # of large models
@@ -132,6 +133,7 @@ def _about_method(problem: Problem) -> dict[str, dict]:
     many, calm = many or MANY, calm or CALM
     return {
         "exact": _calls(args(BATCH), gradients=1) | more,
+        "few many": _calls(args(BATCH), seed=4000, repeat=FEW, gradients=2) | more,
         "many": _calls(args(BATCH), seed=5000, repeat=many, gradients=MANY_GRADIENTS) | more,
         "calm many": _calls(args(BATCH), seed=7000, repeat=calm, gradients=CALM_GRADIENTS)
         | more

@@ -154,7 +154,7 @@ def usual_noise(right: list) -> dict[str, float]:
     return noise
 
 
-def mean(name: str, values: list[float], right: list[float], most_noise: float) -> str:
+def mean(name: str, values: list[float], right: list[float], most_noise: float, errors) -> str:
     """What is wrong with the mean of draws, beside the mean of right draws."""
     values, right = (torch.tensor(v, dtype=torch.float64) for v in (values, right))
     if not (values.abs() < LARGEST).all():  # nan, too
@@ -165,7 +165,7 @@ def mean(name: str, values: list[float], right: list[float], most_noise: float) 
     if not spread <= most_noise + least:
         return f"{name} varies by ±{spread:.3g} from draw to draw; up to {most_noise:.3g} is usual."
     error = math.sqrt((spread**2 + right.std().item() ** 2) / len(values))
-    if not abs(mean - wanted) <= STANDARD_ERRORS * error + least:
+    if not abs(mean - wanted) <= errors * error + least:
         return f"{name} is {mean:.6g} on average and should be {wanted:.6g} ± {error:.2g}."
     return ""
 

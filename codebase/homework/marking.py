@@ -12,6 +12,8 @@ from codebase.homework import cases, comparing
 from codebase.homework.mistakes import MISTAKES, Mistake
 from codebase.homework.problems import Problem
 
+GROSSLY = 8  # standard errors over few draws, whose own deviation is not well known
+NETWORKS = ("terms", "enc", "dec", "cls", "z_pre")
 LESSER = ("gradient", "broadcasting", "extreme values")  # parts that are no values
 WIRED_DEDUCTION = 0.2  # of the points, where only one size of batch works
 
@@ -316,24 +318,15 @@ def _judge_method(problem: Problem, asked: _Asked) -> tuple[list[Finding], list[
     """A bound: each of its terms, and the gradient of the first."""
     found, right, _ = asked("exact")
     terms, gradient = _exact_terms(problem, found, right)
+    wrong = [term for term in terms if terms[term]]
     other = []  # terms that differ from the contract's draws alone
-    if any(terms.values()):
+    if wrong:
         if known := _equal(problem, asked.questions, {"exact": found}, gradients=True):
             loses = frozenset().union(*(mistake.loses for mistake in known))
-            other = [term for term in terms if terms[term] and term not in loses]
+            other = [term for term in wrong if term not in loses]
         else:
-            many, many_right, _ = asked("many")
-            calm, calm_right, _ = asked("calm many") if many is not None else (None, [], "")
-            if calm is not None:
-                noise = comparing.usual_noise(many_right)
-                means, gradient_of_means = _mean_terms(problem, many, many_right, noise)
-                calmer, gradient_of_calmer = _mean_terms(problem, calm, calm_right, noise)
-                means = {term: means[term] or calmer[term] for term in means}
-                gradient_of_means = gradient_of_means or gradient_of_calmer
-                other = [term for term in terms if terms[term] and not means[term]]
-                terms = {term: reason and means[term] for term, reason in terms.items()}
-                if not terms[next(iter(terms))]:
-                    gradient = gradient_of_means
+            terms, gradient = _on_average(problem, asked, terms, gradient)
+            other = [term for term in wrong if not terms[term]]
         terms |= dict.fromkeys(other, "")
     notes = []
     if other:
@@ -343,6 +336,34 @@ def _judge_method(problem: Problem, asked: _Asked) -> tuple[list[Finding], list[
         ]
     findings = [Finding(term, not reason, reason) for term, reason in terms.items()]
     return [*findings, Finding("gradient", not gradient, gradient or "")], notes
+
+
+def _on_average(problem: Problem, asked: _Asked, terms: dict, gradient) -> tuple[dict, str | None]:
+    """What is wrong with each term, and the gradient, over many draws of one's own order.
+
+    A few draws tell what is grossly wrong. What is not is compared over many, and then where q(z|x)
+    is narrow.
+    """
+    wrong = [term for term in terms if terms[term]]
+    few, right, _ = asked("few many")
+    if few is None:
+        return terms, gradient
+    rough, _ = _mean_terms(problem, few, right, dict.fromkeys(NETWORKS, math.inf), GROSSLY)
+    if all(rough[term] for term in wrong):
+        return terms | {term: rough[term] for term in wrong}, gradient
+    noise, told, on_average = {}, dict.fromkeys(wrong, ""), None
+    for name in ("many", "calm many"):
+        found, right, _ = asked(name)
+        if found is None:
+            return terms, gradient
+        noise = noise or comparing.usual_noise(right)
+        means, slopes = _mean_terms(problem, found, right, noise)
+        told = {term: told[term] or means[term] for term in wrong}
+        on_average = on_average or slopes
+        if all(told.values()):
+            break
+    bound = next(iter(terms))  # a wrong one's gradient needs only to be there
+    return terms | told, gradient if told.get(bound, "exact") else on_average
 
 
 def _exact_terms(problem, found, right) -> tuple[dict[str, str], str | None]:
@@ -383,7 +404,9 @@ def _slopes(result: dict, right: dict, wrong: bool) -> str | None:
     return None
 
 
-def _mean_terms(problem, many, right, noise: dict) -> tuple[dict[str, str], str | None]:
+def _mean_terms(
+    problem, many, right, noise, errors=comparing.STANDARD_ERRORS
+) -> tuple[dict[str, str], str | None]:
     """What is wrong with each term's mean over many draws, and with the mean gradient."""
     names = [part for part in problem.parts if part != "gradient"]
     found, right = many[0], right[0]
@@ -392,7 +415,7 @@ def _mean_terms(problem, many, right, noise: dict) -> tuple[dict[str, str], str 
         if all(i < len(call["values"]) and len(call["values"][i]) == 1 for call in found):
             values = [call["values"][i][0] for call in found]
             wanted = [call["values"][i][0] for call in right]
-            terms[name] = comparing.mean(name, values, wanted, noise["terms"])
+            terms[name] = comparing.mean(name, values, wanted, noise["terms"], errors)
         else:
             terms[name] = f"{name} is not a scalar."
     gradient = None
@@ -402,7 +425,7 @@ def _mean_terms(problem, many, right, noise: dict) -> tuple[dict[str, str], str 
         wanted = [call["gradients"].get(group, 0.0) for _, call in pairs]
         if any(wanted) and not any(slopes):
             gradient = f"No gradient of the bound reaches {group}: it would not be trained."
-        reason = comparing.mean(f"The gradient for {group}", slopes, wanted, noise[group])
+        reason = comparing.mean(f"The gradient for {group}", slopes, wanted, noise[group], errors)
         gradient = gradient or reason or None
     return terms, gradient
 
