@@ -75,8 +75,8 @@ def _add_teaching(command, switch: dict) -> None:
 
     grade = command("grade", "mark submissions of the homework, and say what is wrong", _grade)
     add = grade.add_argument
-    add("submissions", nargs="+", type=Path, help="zips or folders; a folder of zips is a class")
-    add("--out", type=Path, help="folder of reports: results.json (Gradescope's) and report.md")
+    add("submissions", nargs="+", type=Path, help="zips or folders; a folder of those is a class")
+    add("--out", type=Path, help="folder of reports; of a class, of grades.csv and summary.md too")
     add("--points", type=Path, help="JSON file: function → points (default: the homework's)")
     add("--weights", **switch, help="1: evaluate the submissions' checkpoints")
     add("--data_dir", type=Path, default=ROOT / "data", help="folder of MNIST, for --weights 1")

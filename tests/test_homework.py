@@ -544,6 +544,8 @@ def test_results_are_gradescopes():
     hidden = json.loads(report.results(graded(), show_points=False, show_output=True))
     assert {test["visibility"] for test in hidden["tests"]} == {"hidden"}
     assert hidden["stdout_visibility"] == "visible"
+    assert "log_normal: This is the mistake: The constant" in hidden["output"]
+    assert "points**" not in report.markdown(graded(), show_points=False)
 
 
 def test_what_a_submission_prints_is_shown_by_flag_alone():

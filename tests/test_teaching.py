@@ -229,6 +229,7 @@ def test_a_class(tmp_path):
         students.homework(dict.fromkeys(FUNCTIONS[5:], "import os; os._exit(1)")),
     )
     (folder / "notes.txt").write_text("no submission")
+    (folder / "__MACOSX").mkdir()
     command = ["-m", "codebase", "grade", str(folder), "--out", str(out), "--jobs", "2"]
     done = run(ROOT, *command)
     assert "Summary: " in done.stdout and "4/4" in done.stderr
@@ -244,7 +245,8 @@ def test_a_class(tmp_path):
     # The same command does what is left: here one that is new, and one that has changed.
     before = {name: (out / name / "report.md").stat().st_mtime_ns for name in ("ada", "copy")}
     students.zipped(folder / "=eve.zip", right)
-    students.zipped(folder / "new.zip", right)
+    students.folder(folder / "new" / "hw2", right)
+    students.zipped(folder / "new" / "old.zip", {"x": ""})
     assert "3 graded already" in run(ROOT, *command[:-1], "1").stderr
     for name, written in before.items():
         assert (out / name / "report.md").stat().st_mtime_ns == written

@@ -56,22 +56,31 @@ class Outcome:
 
 
 def find(paths: list[Path]) -> dict[str, Path]:
-    """Submissions by name: zips and folders; in place of a folder that has zips, those.
+    """Submissions by name: zips and folders; in place of a folder of submissions, those.
 
     Raises:
         UserError: there is none at a path, or two have one name
     """
     found: dict[str, Path] = {}
     for path in paths:
-        zips = sorted(path.glob("[!.]*.zip")) if path.is_dir() else []
         if not path.exists():
             raise UserError(f"{path}: there is no such zip or folder")
-        for one in zips or [path]:
+        for one in _members(path) or [path]:
             name = submission.name_of(one)
             if name in found:
                 raise UserError(f"{found[name]} and {one} have one name: rename one of them")
             found[name] = one
     return found
+
+
+def _members(path: Path) -> list[Path]:
+    """The submissions in a folder, zips and folders; none where it is a submission itself."""
+    if not path.is_dir() or submission.has_package(path):
+        return []
+    folders = [one for one in sorted(path.glob("[!._]*")) if one.is_dir()]
+    inside = [one for one in folders if any(map(submission.has_package, [one, *one.glob("*")]))]
+    zips = sorted(path.glob("[!.]*.zip"))
+    return [*zips, *inside] if zips or len(inside) > 1 else []
 
 
 def grade_one(path: Path, settings: Settings, number: int = 0) -> Outcome:
@@ -100,7 +109,7 @@ def _outcome(graded, key: str, settings: Settings, lines: list[str]) -> Outcome:
         graded.name,
         table,
         report.results(graded, key, settings.show_points, settings.show_output),
-        report.markdown(graded, lines, settings.show_output),
+        report.markdown(graded, lines, settings.show_output, settings.show_points),
     )
 
 

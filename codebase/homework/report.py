@@ -73,11 +73,13 @@ def results(
     """Gradescope's results.json."""
     visibility = "visible" if show_points else "hidden"
     notes = [f"Note: {one_line(note)}" for note in graded.notes]
+    if not show_points:  # what explains them is hidden with them
+        told = ((mark.problem.function, explanation(mark)) for mark in graded.marks)
+        notes += [f"{function}: {' '.join(lines)}" for function, lines in told if lines]
     if show_output and graded.printed:
         notes.append(f"Your code prints:\n{plain(graded.printed)}")
     content = {
         "score": graded.score,
-        "visibility": visibility,
         "stdout_visibility": "visible" if show_output else "hidden",
         "output": "\n".join(notes),
         "output_format": "text",
@@ -110,14 +112,17 @@ def name(problem: Problem) -> str:
     return f"{problem.function}{' (bonus)' if problem.bonus else ''}"
 
 
-def markdown(graded: Graded, weights: list[str] = (), show_output: bool = False) -> str:
+def markdown(
+    graded: Graded, weights: list[str] = (), show_output: bool = False, show_points: bool = True
+) -> str:
     """The report for the student."""
     lines = [f"# {in_markdown(graded.name)}", ""]
-    lines += [f"**{_total(graded).strip()} points**", ""]
+    if show_points:
+        lines += [f"**{_total(graded).strip()} points**", ""]
     lines += ["| problem | function | points |", "|---|---|---|"]
     for title, marks in points_by_problem(graded.marks).items():
         for mark in marks:
-            points = f"{number(mark.score)} of {number(mark.points)}"
+            points = f"{number(mark.score)} of {number(mark.points)}" if show_points else ""
             lines.append(f"| {title} | `{mark.problem.function}` | {points} |")
     for mark in graded.marks:
         if said := explanation(mark):

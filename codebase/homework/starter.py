@@ -96,9 +96,9 @@ def _sources() -> Iterator[tuple[str, Path]]:
         name = path.relative_to(ROOT).as_posix()
         if any(name == out or name.startswith(f"{out}/") for out in LEFT_OUT):
             continue
-        if not name.startswith("codebase/homework/") or path.name in OF_HOMEWORK:
-            if "/handout/" not in name:
-                yield name, path
+        inner = name.removeprefix("codebase/homework/")
+        if inner == name or inner in OF_HOMEWORK:
+            yield name, path
 
 
 # Blanks

@@ -64,6 +64,13 @@ def name_of(path: Path) -> str:
     return (path.name or path.resolve().name).removesuffix(".zip")
 
 
+def has_package(folder: Path) -> bool:
+    """Whether the homework's code lies at the top of a folder."""
+    return any(
+        (folder / name / "utils.py").exists() for name in (*PACKAGES, ".") if folder.is_dir()
+    )
+
+
 def content(path: Path, inner: str, limit: int) -> bytes:
     """A file in a submission, by its path there.
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from codebase import UserError, figures
 from codebase.homework import report, submission
-from codebase.homework.problems import PROBLEMS
+from codebase.homework.problems import BY_FUNCTION, PROBLEMS
 from codebase.machine.files import child_folder, write_atomically
 
 GRADES, SUMMARY, PICTURE = "grades.csv", "summary.md", "points.png"
@@ -80,9 +80,9 @@ def summary(graded: dict[str, dict], alike: list[tuple[str, str, float]]) -> str
             full = sum(score == most[function] for score in scores)
             none = sum(score == 0 for score in scores)
             mean = report.number(statistics.fmean(scores))
-            lines.append(
-                f"| `{function}` | {report.number(most[function])} | {mean} | {full} | {none} |"
-            )
+            bonus = " (bonus)" if BY_FUNCTION[function].bonus else ""
+            points = report.number(most[function])
+            lines.append(f"| `{function}`{bonus} | {points} | {mean} | {full} | {none} |")
     lines += ["", "## Mistakes", ""]
     lines += ["| function | mistake | count | who |", "|---|---|---|---|"]
     for (function, mistake), names in _mistakes(graded):
@@ -90,10 +90,12 @@ def summary(graded: dict[str, dict], alike: list[tuple[str, str, float]]) -> str
         lines.append(f"| `{function}` | {mistake} | {len(names)} | {who} |")
     lines += ["", "## Alike", ""]
     lines += [
-        "Pairs whose graded functions are for two thirds or more the same code but for names and "
-        "layout. A hint to look, no proof: short functions have few right forms.",
+        "Pairs of which two thirds of the graded code, of the one that has more, is the same but "
+        "for names and layout. A hint to look, no proof: short functions have few right forms.",
         "",
     ]
+    if not alike:
+        lines.append("None.")
     for one, other, share in alike[:MOST_PAIRS]:
         names = f"{report.in_markdown(one)} and {report.in_markdown(other)}"
         lines.append(f"- {names}: {share:.0%}")
