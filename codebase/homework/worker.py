@@ -25,6 +25,7 @@ import traceback
 import types
 
 MEGABYTE = 1 << 20
+OWN = (lambda: None).__code__.co_filename  # this file, also where it came as text
 LIMITS = {  # of the sandbox's processes, unless a question has other ones
     "data": 2000 * MEGABYTE,
     "file": 32 * MEGABYTE,
@@ -192,7 +193,7 @@ class Modules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         frame = sys._getframe(1)
         while frame is not None:
             file = frame.f_code.co_filename
-            if "importlib" not in file and file != __file__:
+            if "importlib" not in file and file != OWN:
                 return file in self.sources
             frame = frame.f_back
         return False
