@@ -319,12 +319,17 @@ def test_two_mistakes_are_both_named():
     assert [mistake.name for mistake in marked.mistakes] == ["KL reversed", "sign of rec"]
 
 
-def test_one_batch_size_alone_is_a_deduction():
-    def wired(model, x):
-        return tuple(term * len(x) / 100 for term in model.negative_elbo_bound(x))
+@pytest.mark.parametrize("function", [p.function for p in PROBLEMS if p.model])
+def test_one_batch_size_alone_is_a_deduction(function):
+    problem = BY_FUNCTION[function]
 
-    marked = mark("VAE.negative_elbo_bound", wired)
-    assert marked.score == 4.8 and "batches of 100" in marked.notes[0]
+    def wired(model, x, *more):
+        right = getattr(cases.MODELS[problem.model], problem.method)(model, x, *more)
+        return tuple(term * len(x) / 100 for term in right)
+
+    marked = mark(function, wired)
+    assert marked.score == pytest.approx(0.8 * problem.points)
+    assert "batches of 100" in marked.notes[0]
 
 
 def test_points_of_ones_own(tmp_path):

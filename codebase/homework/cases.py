@@ -20,9 +20,9 @@ MODELS = {"VAE": VAE, "GMVAE": GMVAE, "SSVAE": SSVAE, "FSVAE": FSVAE}
 SECONDS, MANY_SECONDS = 10, 40  # for a question; most take 0.1, with many draws 1
 EXACT = 2  # draws that are compared one by one
 FEW = 12  # draws that show what is grossly wrong
-MANY, MANY_GRADIENTS = 160, 20  # draws whose means are compared
-CALM, CALM_GRADIENTS = 120, 40  # the same, where q(z|x) is narrow
-FEWER = {"SSVAE": 60, "FSVAE": 60}, {"SSVAE": 24, "FSVAE": 20}  # of large models
+# Draws whose means are compared: of any q(z|x), and where it is narrow; fewer of large models.
+DRAWS = {"VAE": (160, 120), "GMVAE": (160, 120), "SSVAE": (60, 24), "FSVAE": (60, 20)}
+MANY_GRADIENTS, CALM_GRADIENTS = 20, 40  # of these, those with gradients
 BATCH, WIRED_BATCH = 7, 100
 IMPORTANCE_WEIGHTS = 3
 
@@ -123,14 +123,13 @@ def _about_method(problem: Problem) -> dict[str, dict]:
 
     def args(batch: int) -> list:
         if problem.model == "FSVAE":
-            batch = min(batch, 4)  # of 3072 pixels
+            batch = 4 if batch == BATCH else batch  # of 3072 pixels
             return [_of("uniform", batch, 3072), _of("one-hot", batch, 10)]
         images = _of("binary", batch, 784)
         return [images, IMPORTANCE_WEIGHTS] if "iwae" in problem.method else [images]
 
     more = {"weights": weights}
-    many, calm = (fewer.get(problem.model) for fewer in FEWER)
-    many, calm = many or MANY, calm or CALM
+    many, calm = DRAWS[problem.model]
     return {
         "exact": _calls(args(BATCH), gradients=1) | more,
         "few many": _calls(args(BATCH), seed=4000, repeat=FEW, gradients=2) | more,

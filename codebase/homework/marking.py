@@ -397,9 +397,10 @@ def _slopes(result: dict, right: dict, wrong: bool) -> str | None:
     for group, slope in wanted.items():
         if slope != 0 and not found.get(group):  # None, 0, or not there
             return f"No gradient of the bound reaches {group}: it would not be trained."
-        if not math.isfinite(found.get(group, 0)):
+        value = found.get(group) or 0.0
+        if not math.isfinite(value):
             return f"The gradient for {group} is not finite."
-        if not wrong and not comparing.close(found[group], slope, comparing.SLOPE_TOLERANCE):
+        if not wrong and not comparing.close(value, slope, comparing.SLOPE_TOLERANCE):
             return f"The gradient for {group} is wrong: something is detached, or computed twice."
     return None
 
