@@ -35,9 +35,9 @@ def kind() -> str:
     return sandbox.kind_of_this_machine()
 
 
-def graded(tmp_path: Path, files: dict, kind: str, number: int = 0) -> grade.Graded:
+def graded(tmp_path: Path, files: dict, kind: str) -> grade.Graded:
     root = students.folder(tmp_path / "student", files)
-    return grade.grade(submission.read(root), POINTS, kind, number)
+    return grade.grade(submission.read(root), POINTS, kind)
 
 
 def scores(found: grade.Graded) -> dict[str, float]:
@@ -183,9 +183,6 @@ def test_the_same_submission_gives_the_same_bytes(tmp_path, kind):
 
 # Untrusted code
 
-HOSTILE_USER = 500  # of no other test's sandbox
-
-
 def hostile_bodies(wanted: dict[str, str], port: int) -> list[dict[str, str]]:
     """Submissions with a hostile body in each of their functions but the last ones."""
     head = f"import os, sys, torch\nPORT, PREFIX, HERE = {port}, sys.prefix, {str(ROOT)!r}\n"
@@ -205,7 +202,7 @@ def grade_hostile(tmp_path: Path, wanted: dict[str, str], kind: str) -> int:
         server.settimeout(0)
         for number, bodies in enumerate(hostile_bodies(wanted, server.getsockname()[1])):
             outside = sorted(path.name for path in tmp_path.iterdir())
-            found = graded(tmp_path / str(number), students.homework(bodies), kind, HOSTILE_USER)
+            found = graded(tmp_path / str(number), students.homework(bodies), kind)
             assert scores(found) == POINTS | dict.fromkeys(bodies, 0), report.table(found)
             assert "LEAK" not in report.table(found)
             assert len(report.results(found)) < 100_000
@@ -225,7 +222,7 @@ def sandboxed() -> list[str]:
         except (OSError, ValueError):
             continue
         user = int(lines["Uid"].split()[0])
-        if user == sandbox.FIRST_USER + HOSTILE_USER and not lines["State"].startswith("Z"):
+        if user == sandbox.USER and not lines["State"].startswith("Z"):
             found.append(lines["Name"])
     return found
 

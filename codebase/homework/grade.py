@@ -52,18 +52,17 @@ class Graded:
         return sum(mark.points for mark in self.marks if not mark.problem.bonus)
 
 
-def grade(handed_in: Submission, points: dict[str, float], kind: str, number: int = 0) -> Graded:
+def grade(handed_in: Submission, points: dict[str, float], kind: str) -> Graded:
     """Grade a submission.
 
     Args:
         handed_in: see `submission.read`
         points: for each function
         kind: of sandbox
-        number: of this submission among those that are graded at once
     """
     seed = cases.seed_of(handed_in.digest.encode())
     marks, seconds = {}, {}
-    with sandbox.Sandbox(kind, handed_in.package, handed_in.sources, number) as box:
+    with sandbox.Sandbox(kind, handed_in.package, handed_in.sources) as box:
         asking = _Asking(box.ask)
         box.ready()
         for problem in ORDER:

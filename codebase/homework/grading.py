@@ -83,13 +83,13 @@ def _members(path: Path) -> list[Path]:
     return [*zips, *inside] if zips or len(inside) > 1 else []
 
 
-def grade_one(path: Path, settings: Settings, number: int = 0) -> Outcome:
+def grade_one(path: Path, settings: Settings) -> Outcome:
     """Grade a submission; one that cannot be read gets no points and is told why."""
     lines = []
     try:
         handed_in = submission.read(path)
         key = settings.key(handed_in)
-        graded = grade.grade(handed_in, settings.points, settings.kind, number)
+        graded = grade.grade(handed_in, settings.points, settings.kind)
         if settings.with_weights:
             lines = weights.evaluate(path, handed_in, settings.data_dir)
         return _outcome(graded, key, settings, lines)
@@ -158,9 +158,7 @@ def _in_parallel(paths: list[Path], settings: Settings, jobs: int) -> Iterator[O
         return
     pool = ProcessPoolExecutor(min(jobs, len(paths)), get_context("spawn"), _begin)
     try:
-        waiting = [
-            pool.submit(grade_one, path, settings, number) for number, path in enumerate(paths)
-        ]
+        waiting = [pool.submit(grade_one, path, settings) for path in paths]
         for future in as_completed(waiting):
             yield future.result()
     except BrokenProcessPool:

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import ClassVar
 
 from codebase import UserError
 from codebase.homework import SANDBOXES, worker
@@ -25,7 +26,9 @@ WORKER = Path(worker.__file__)
 END_SECONDS = 5  # in which killed processes are gone
 START_SECONDS = 60  # importing torch takes 2, and on a busy machine 20
 MEMORY = 3000 << 20  # bytes, of all processes of a sandbox together
-FIRST_USER = 61_000  # user ids that nobody has; each sandbox has one of its own
+# Of root's sandboxes: user ids that systemd's table leaves free. Each grading process has one of
+# its own, for the limit on processes counts a user's.
+USER = 60_706 + os.getpid() % 478
 
 
 class SandboxEnded(Exception):
@@ -69,13 +72,16 @@ def guarantees(kind: str) -> str:
 
 def _works(kind: str) -> bool:
     try:
-        with Sandbox(kind, "", {}) as sandbox:
-            return sandbox.start("--check").get("ready") is True
+        sandbox = Sandbox(kind, "", {})
+        try:
+            return sandbox.start("--check")
+        finally:
+            sandbox.close()
     except (OSError, SandboxEnded):
         return False
 
 
-def _environment(kind: str, number: int) -> dict[str, str]:
+def _environment(kind: str) -> dict[str, str]:
     environment = {
         "PATH": "/usr/bin:/bin",
         "HOME": "/tmp",
@@ -88,7 +94,7 @@ def _environment(kind: str, number: int) -> dict[str, str]:
     if kind != "limits":
         environment["GRADER_OWN_PIDS"] = "1"
     if os.geteuid() == 0:
-        environment["GRADER_USER"] = str(FIRST_USER + number % 1000)
+        environment["GRADER_USER"] = str(USER)
     return environment
 
 
@@ -100,6 +106,12 @@ def _folders() -> list[str]:
     return [folder for folder in dict.fromkeys(folders) if os.path.lexists(folder)]
 
 
+def _hidden() -> list[str]:
+    """What it does not see below those: the project, where that is installed."""
+    installed = [path / "codebase" for path in map(Path, sys.path) if path.name == "site-packages"]
+    return [str(folder) for folder in installed if folder.exists()]
+
+
 def _own_processes() -> int:
     """How many threads there may be that count towards this user's limit; none for root."""
     if os.geteuid() == 0:
@@ -108,14 +120,9 @@ def _own_processes() -> int:
 
 
 def _prefix(kind: str) -> list[str]:
-    """The command that starts another one in a sandbox."""
-    if kind == "limits":
+    """The command that starts another one in a sandbox; namespaces are made by the worker."""
+    if kind != "bubblewrap":
         return []
-    if kind == "namespaces":
-        if os.geteuid() != 0 or shutil.which("unshare") is None:
-            raise FileNotFoundError("unshare")
-        namespaces = ["--mount", "--pid", "--net", "--ipc", "--uts"]
-        return ["unshare", *namespaces, "--fork", "--kill-child", "--mount-proc"]
     if shutil.which("bwrap") is None:
         raise FileNotFoundError("bwrap")
     command = ["bwrap", "--die-with-parent", "--new-session", "--unshare-pid", "--unshare-net"]
@@ -131,9 +138,8 @@ def _prefix(kind: str) -> list[str]:
             command += ["--symlink", os.readlink(folder), folder]
         else:
             command += ["--ro-bind", folder, folder]
-    for path in map(Path, sys.path):  # where the project itself is installed
-        if path.name == "site-packages" and (path / "codebase").exists():
-            command += ["--tmpfs", str(path / "codebase")]
+    for folder in _hidden():
+        command += ["--tmpfs", folder]
     command += ["--ro-bind", str(WORKER), "/grader.py"]
     return [*command, "--remount-ro", "/dev", "--remount-ro", "/"]
 
@@ -145,18 +151,22 @@ class Sandbox:
         kind: see `codebase.homework.SANDBOXES`
         package: the submission's, "codebase" or "submission"
         sources: its files
-        number: of the sandbox, which gives it a user of its own
     """
 
-    def __init__(self, kind: str, package: str, sources: dict[str, str], number: int = 0):
-        self.kind, self.number = kind, number
+    _spare: ClassVar[tuple[subprocess.Popen, str] | None] = None  # of namespaces, see worker.serve
+
+    def __init__(self, kind: str, package: str, sources: dict[str, str]):
+        self.kind = kind
         self._hello = {"package": package, "sources": sources}
         self._process, self._temporary = None, None
 
     def __enter__(self):
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, exception, *_):
+        if self._process is not None and exception is None and self._ended():
+            Sandbox._spare = (self._process, self._temporary)
+            self._process = None
         self.close()
 
     def ask(self, question: dict) -> dict:
@@ -166,7 +176,7 @@ class Sandbox:
         """
         try:
             if self._process is None:
-                self._start()
+                self.start()
             self._send(question)
             return checked(self._receive(question["seconds"] + 10), question)
         except SandboxEnded as ended:
@@ -176,7 +186,7 @@ class Sandbox:
     def ready(self) -> None:
         """Start it, so that the first question does not wait for that."""
         with contextlib.suppress(SandboxEnded):  # the first question then says why
-            self._start()
+            self.start()
 
     def close(self) -> None:
         """End all its processes."""
@@ -187,7 +197,7 @@ class Sandbox:
             with contextlib.suppress(OSError):
                 stream.close()
         below = descendants(process.pid)
-        process.kill()  # with bubblewrap and unshare, their namespace of processes ends too
+        process.kill()  # with namespaces of processes, all that is in them ends too
         process.wait()
         deadline = time.monotonic() + END_SECONDS
         while below and time.monotonic() < deadline:
@@ -197,40 +207,64 @@ class Sandbox:
             time.sleep(0.01)
             below = [pid for pid in below if runs(pid)]
         if self._temporary is not None:
-            with contextlib.suppress(OSError):
-                shutil.rmtree(self._temporary)
+            shutil.rmtree(self._temporary, ignore_errors=True)
 
-    def start(self, *arguments: str) -> dict:
-        """Start its first process; returns what that says when it is ready."""
+    def start(self, *arguments: str) -> bool:
+        """Start its processes; returns whether they say that they are ready.
+
+        Raises:
+            SandboxEnded: they do not start
+        """
+        spare, Sandbox._spare = Sandbox._spare, None
+        if self.kind == "namespaces" and spare is not None and spare[0].poll() is None:
+            self._process, self._temporary = spare
+            ready = {"ready": True}
+        else:
+            self._open(arguments)
+            ready = self._receive(START_SECONDS)
+        if "ready" in ready:
+            self._send(self._hello)
+            begun = self._receive(START_SECONDS)
+            if "files" in begun:
+                return ready["ready"] is True
+            ready = begun
+        raise SandboxEnded(f"the sandbox does not start: {ready.get('error')}")
+
+    def _open(self, arguments: tuple[str, ...]) -> None:
+        """Start its first process."""
+        if self.kind == "namespaces" and (sys.platform != "linux" or os.geteuid() != 0):
+            raise PermissionError("namespaces are for root on Linux")
         # As text, where the file itself is about to be hidden, or another user may not read it.
         script = ["/grader.py"] if self.kind == "bubblewrap" else ["-c", WORKER.read_text()]
-        environment = _environment(self.kind, self.number)
-        if self.kind != "bubblewrap":
-            self._temporary = tempfile.mkdtemp()
+        environment = _environment(self.kind)
+        if self.kind == "limits":
+            self._temporary = tempfile.mkdtemp(prefix="grader-")
             if user := environment.get("GRADER_USER"):
                 os.chown(self._temporary, int(user), int(user))
             environment["TMPDIR"] = environment["HOME"] = self._temporary
         if self.kind == "namespaces":
-            environment["TMPDIR"] = environment["HOME"] = "/tmp"  # of its own
-            environment["GRADER_ROOT"] = self._temporary
-            environment["GRADER_FOLDERS"] = json.dumps(_folders())
-        command = [sys.executable, "-I", *script, *arguments]
+            self._temporary = environment["GRADER_ROOT"] = tempfile.mkdtemp(prefix="grader-")
+            environment["TMPDIR"] = "/tmp"  # of its own
+            folders = {"seen": _folders(), "hidden": _hidden()}
+            environment["GRADER_FOLDERS"] = json.dumps(folders)
         self._process = subprocess.Popen(
-            [*_prefix(self.kind), *command],
+            [*_prefix(self.kind), sys.executable, "-I", *script, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=environment,
             start_new_session=True,
         )
-        return self._receive(START_SECONDS)
 
-    def _start(self) -> None:
-        ready = self.start()
-        if "ready" not in ready:
-            raise SandboxEnded(f"the sandbox does not start: {ready.get('error')}")
-        self._send(self._hello)
-        self._receive(START_SECONDS)
+    def _ended(self) -> bool:
+        """Whether nothing of the submission is left, and the first process waits for another."""
+        if self.kind != "namespaces":
+            return False
+        try:
+            self._send({"end": True})
+            return self._receive(END_SECONDS) == {"ended": True}
+        except SandboxEnded:
+            return False
 
     def _send(self, message: dict) -> None:
         content = json.dumps(message).encode()
@@ -294,8 +328,9 @@ def checked(answer: dict, question: dict) -> dict:
         calls = [
             [_numbers(result, question, call) for result in results]
             for results, call in zip(answer["calls"], question["calls"], strict=True)
-            if len(results) == call.get("repeat", 1) or _refuse()
         ]
+        if [len(results) for results in calls] != [c.get("repeat", 1) for c in question["calls"]]:
+            raise ValueError
         return kept | {"calls": calls}
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
         unknown = "an answer that is none" if "calls" in answer else "no answer"
@@ -304,17 +339,13 @@ def checked(answer: dict, question: dict) -> dict:
         return kept | {"kind": kind if isinstance(kind, str) else "Ended"}
 
 
-def _refuse():
-    raise ValueError
-
-
 def _numbers(result: dict, question: dict, call: dict) -> dict:
     """One result: values and shapes of its terms, and gradients."""
     values = [[float(value) for value in term] for term in result["values"]]
     shapes = [[int(size) for size in shape] for shape in result["shapes"]]
     for term, shape in zip(values, shapes, strict=True):
         if min(shape, default=0) < 0 or len(term) != min(math.prod(shape), worker.MOST_VALUES):
-            _refuse()
+            raise ValueError
     gradients = {}
     for name, value in (result.get("gradients") or {}).items():
         if value is None:
@@ -324,7 +355,7 @@ def _numbers(result: dict, question: dict, call: dict) -> dict:
         else:
             gradients[name] = [float(slope) for slope in value]
             if len(value) != math.prod(call["args"][int(name)]["shape"]):
-                _refuse()
+                raise ValueError
     return {"values": values, "shapes": shapes, "gradients": gradients}
 
 

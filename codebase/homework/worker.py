@@ -447,7 +447,11 @@ def child(question: dict, modules: Modules, output: int) -> None:
 
 
 def serve() -> None:
-    """Read questions from standard input and write answers to standard output, until it closes."""
+    """Attend to submissions: messages on standard input, answers on standard output.
+
+    A sandbox of namespaces is one for many submissions, one after another, so that torch is
+    imported once: each gets namespaces of its own, and nothing of it is left when it has ended.
+    """
     stdin, stdout = os.dup(0), os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
@@ -455,29 +459,79 @@ def serve() -> None:
     import gc
 
     gc.disable()
+    root = os.environ.get("GRADER_ROOT")
     try:
-        limit()
+        if not root:
+            limit()
         if "--check" in sys.argv:
-            return send(stdout, {"ready": bool(importlib.util.find_spec("torch"))})
-        import numpy  # noqa: F401  so that forked processes have them
-        import torch
+            ready = bool(importlib.util.find_spec("torch"))
+        else:
+            import numpy  # noqa: F401  so that forked processes have them
+            import torch
+
+            torch.set_num_threads(1)
+            ready = True
     except Exception as error:
         return send(stdout, {"error": describe(error)})
-    torch.set_num_threads(1)
     gc.freeze()
-    modules = None
-    send(stdout, {"ready": torch.__version__})
-    while (question := receive(stdin)) is not None:
-        if "sources" in question:
-            root = tempfile.mkdtemp()
-            for file, source in question["sources"].items():
-                path = os.path.join(root, file)
-                os.makedirs(os.path.dirname(path), exist_ok=True)
-                with open(path, "w", encoding="utf-8", errors="surrogatepass") as stream:
-                    stream.write(source)
-            modules = Modules(question["package"], question["sources"], root)
-            send(stdout, {"files": len(question["sources"])})
-            continue
+    if root:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+        end_with_parent(signal.SIGTERM)
+    try:
+        send(stdout, {"ready": ready})
+        while (hello := receive(stdin)) is not None:
+            if not root:
+                return attend(hello, stdin, stdout)
+            if not in_namespaces(lambda hello=hello: attend(hello, stdin, stdout)):
+                return  # perhaps in the middle of an answer
+            send(stdout, {"ended": True})
+    finally:
+        if root:
+            os.rmdir(root)
+
+
+def in_namespaces(act) -> bool:
+    """Do something in a process with namespaces of its own; whether that ended well.
+
+    When this returns, no process is left of those that were started there.
+    """
+    outer = os.fork()
+    if outer == 0:
+        status = 1
+        try:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            end_with_parent(signal.SIGKILL)
+            libc = ctypes.CDLL(None, use_errno=True)
+            if libc.unshare(NAMESPACES):
+                raise OSError(ctypes.get_errno(), "unshare")
+            inner = os.fork()  # the first process of the new namespace: all others end with it
+            if inner == 0:
+                act()
+                status = 0
+            else:
+                status = os.waitpid(inner, 0)[1]
+        finally:
+            os._exit(1 if status else 0)
+    return os.waitpid(outer, 0)[1] == 0
+
+
+def attend(hello: dict, stdin: int, stdout: int) -> None:
+    """Answer the questions about a submission, until another message, or none, comes."""
+    try:
+        if os.environ.get("GRADER_ROOT"):
+            limit()
+    except Exception as error:
+        send(stdout, {"error": describe(error)})
+        raise
+    root = tempfile.mkdtemp()
+    for file, source in hello["sources"].items():
+        path = os.path.join(root, file)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w", encoding="utf-8", errors="surrogatepass") as stream:
+            stream.write(source)
+    modules = Modules(hello["package"], hello["sources"], root)
+    send(stdout, {"files": len(hello["sources"])})
+    while "calls" in (question := receive(stdin) or {}):
         read, write = os.pipe()
         process = os.fork()
         if process == 0:
@@ -563,7 +617,7 @@ def limit() -> None:
     ):
         resource.setrlimit(name, (value, value))
     if os.environ.get("GRADER_ROOT"):
-        change_root(os.environ["GRADER_ROOT"], json.loads(os.environ["GRADER_FOLDERS"]))
+        change_root(os.environ["GRADER_ROOT"], **json.loads(os.environ["GRADER_FOLDERS"]))
     if user and os.geteuid() == 0:
         os.setgroups([])
         os.setgid(user)
@@ -572,11 +626,16 @@ def limit() -> None:
         count = int(os.environ["GRADER_PROCESSES"])
         resource.setrlimit(resource.RLIMIT_NPROC, (count, count))
     with contextlib.suppress(OSError, AttributeError):
+        end_with_parent(signal.SIGKILL)
         libc = ctypes.CDLL(None)
-        libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: end with the grader
         libc.prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE: what it forks cannot write to its memory
         libc.prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: orphans become its children
         libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
+
+
+def end_with_parent(number: int) -> None:
+    """Get a signal when the parent ends; a change of the user undoes this."""
+    ctypes.CDLL(None).prctl(1, number)  # PR_SET_PDEATHSIG
 
 
 def limit_mapped() -> None:
@@ -627,10 +686,20 @@ def forbid() -> None:
     ctypes.CDLL(None).prctl(22, 2, ctypes.c_char_p(program), 0, 0)  # PR_SET_SECCOMP, a filter
 
 
-def change_root(root: str, folders: list[str]) -> None:
-    """In a mount namespace of its own: see some folders, and nothing else of the file system."""
+# CLONE_NEWNS, NEWPID, NEWNET, NEWIPC and NEWUTS: of files, processes, network, queues, names.
+NAMESPACES = 0x00020000 | 0x20000000 | 0x40000000 | 0x08000000 | 0x04000000
+
+
+def change_root(root: str, seen: list[str], hidden: list[str]) -> None:
+    """In a namespace of files of its own: see some folders, without writing to them, and no more.
+
+    Args:
+        root: an empty folder, which becomes the root
+        seen: folders and links
+        hidden: folders below those
+    """
     libc = ctypes.CDLL(None, use_errno=True)
-    private, recursive, bind, read_only = 1 << 18, 1 << 14, 1 << 12, 1
+    private, recursive, bind, again, read_only = 1 << 18, 1 << 14, 1 << 12, 1 << 5, 1
 
     def mount(source, target, kind, flags, options=""):
         words = [word.encode() for word in (source, target, kind)]
@@ -639,7 +708,8 @@ def change_root(root: str, folders: list[str]) -> None:
 
     mount("none", "/", "", private | recursive)
     mount("tmpfs", root, "tmpfs", 0, "mode=755,size=1m")
-    for folder in [*folders, "/dev/null", "/dev/zero", "/dev/urandom", "/dev/random"]:
+    devices = ["/dev/null", "/dev/zero", "/dev/urandom", "/dev/random"]
+    for folder in [*seen, *devices]:
         inside = root + folder
         os.makedirs(os.path.dirname(inside), 0o755, exist_ok=True)
         if os.path.islink(folder):
@@ -650,6 +720,10 @@ def change_root(root: str, folders: list[str]) -> None:
         else:
             os.close(os.open(inside, os.O_CREAT | os.O_WRONLY, 0o644))
         mount(folder, inside, "", bind | recursive)
+        if folder not in devices:
+            mount("none", inside, "", bind | again | read_only)
+    for folder in hidden:
+        mount("tmpfs", root + folder, "tmpfs", read_only, "mode=755,size=4k")
     for folder, kind, options in (
         ("/tmp", "tmpfs", f"mode=1777,size={LIMITS['file']}"),
         ("/dev/shm", "tmpfs", f"mode=1777,size={LIMITS['file']}"),
@@ -657,7 +731,7 @@ def change_root(root: str, folders: list[str]) -> None:
     ):
         os.makedirs(root + folder, 0o755, exist_ok=True)
         mount(kind, root + folder, kind, 0, options)
-    mount("tmpfs", root, "tmpfs", read_only | 1 << 5, "mode=755,size=1m")  # MS_REMOUNT
+    mount("tmpfs", root, "tmpfs", read_only | again, "mode=755,size=1m")
     os.chroot(root)
     os.chdir("/tmp")
 
