@@ -178,6 +178,10 @@ def test_submit_makes_what_the_grader_reads(blank, tmp_path):
         (weights / f"model-{step}.pt").write_bytes(b"weights")
     told = run(mine, "-m", "codebase", "submit", "--weights", "1").stdout
     assert "Every function is written" in told
+    with zipfile.ZipFile(mine / "submission.zip") as archive:
+        for entry in archive.infolist():
+            assert entry.external_attr >> 16 == 0o100644
+            assert entry.compress_type == zipfile.ZIP_DEFLATED
     found = submission.read(mine / "submission.zip")
     assert found.sources == submission.read(mine).sources
     assert list(found.weights) == [("model=vae_z=10_run=0000", 20000)]
@@ -265,6 +269,16 @@ def test_likeness_is_of_code_and_not_of_names(tmp_path):
     assert one != shape("def f(x, y):\n    z = y.exp() + 2 * x\n    return x")
     assert one != shape("def f(a, b):\n    c = a.log() + 2 * b\n    return c\n")
     assert one != shape("def f(a, b):\n    c = a.exp() + 3 * b\n    return c\n")
+
+
+def test_code_that_python_cannot_print_stops_no_summary(tmp_path):
+    numeral = "0x" + "f" * 5000  # more digits than Python writes
+    deep = "raise x" + ".x" * 500 + "(NotImplementedError)"
+    files = students.homework({"log_normal": f"return {numeral}", "log_normal_mixture": deep})
+    folder = students.folder(tmp_path / "odd", files)
+    assert set(summary._shapes(folder)) == {*FUNCTIONS} - {"log_normal_mixture"}
+    assert submission.inherits(ast.parse("class A(models.VAE): pass"), "A")
+    assert not submission.inherits(ast.parse("class A(f()[0]): pass"), "A")
 
 
 # Gradescope

@@ -243,7 +243,9 @@ def function_in(tree: ast.Module, model: str, method: str) -> ast.FunctionDef | 
 def inherits(tree: ast.Module, model: str) -> bool:
     """Whether a class of a file is derived from another model of the homework."""
     found = _class(tree, model)
-    return found is not None and any(ast.unparse(base).endswith("VAE") for base in found.bases)
+    bases = [] if found is None else found.bases
+    names = [getattr(base, "attr", getattr(base, "id", "")) for base in bases]
+    return any(name.endswith("VAE") for name in names)
 
 
 def _class(tree: ast.Module, name: str) -> ast.ClassDef | None:
@@ -254,4 +256,7 @@ def _class(tree: ast.Module, name: str) -> ast.ClassDef | None:
 def is_blank(node: ast.FunctionDef) -> bool:
     """Whether its last statement still raises NotImplementedError."""
     last = node.body[-1]
-    return isinstance(last, ast.Raise) and "NotImplementedError" in ast.unparse(last)
+    if not isinstance(last, ast.Raise):
+        return False
+    names = [node.id for node in ast.walk(last) if isinstance(node, ast.Name)]
+    return "NotImplementedError" in names

@@ -45,11 +45,18 @@ def submit(out: Path, weights: bool) -> list[str]:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, source in sorted(found.sources.items()):
-            archive.writestr(zipfile.ZipInfo(name), source)
+            archive.writestr(_entry(name), source)
         for name, path in _weights() if weights else ():
-            archive.writestr(zipfile.ZipInfo(name), bytes(read_file(path, LARGEST_WEIGHTS)))
+            archive.writestr(_entry(name), bytes(read_file(path, LARGEST_WEIGHTS)))
     write_atomically(out, content.getvalue())
     return blank
+
+
+def _entry(name: str) -> zipfile.ZipInfo:
+    """Of the zip: without a time, so that the same code gives the same bytes."""
+    entry = zipfile.ZipInfo(name)
+    entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o100644 << 16
+    return entry
 
 
 def _parsed(name: str, source: str) -> ast.Module:

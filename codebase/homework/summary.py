@@ -184,5 +184,6 @@ def _shape(node: ast.FunctionDef) -> tuple[str, int]:
             elif isinstance(inner, ast.Attribute):
                 words.append(inner.attr)
             elif isinstance(inner, ast.Constant):
-                words.append(repr(inner.value))
+                value = inner.value  # an integer may have more digits than repr allows
+                words.append(hex(value) if type(value) is int else repr(value))
     return " ".join(words), len(words)
