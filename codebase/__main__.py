@@ -66,12 +66,6 @@ def _add_teaching(command, switch: dict) -> None:
     gradescope = command("gradescope", "make the zip that Gradescope grades with", _gradescope)
     gradescope.add_argument("zip", type=Path, help="such as autograder.zip")
     gradescope.add_argument("--points", type=Path, help="JSON file: function → points")
-    gradescope.add_argument(
-        "--show_points", **switch | {"default": 1}, help="1: students see their points"
-    )
-    gradescope.add_argument(
-        "--show_output", **switch, help="1: students see what their code prints"
-    )
 
     grade = command("grade", "mark submissions of the homework, and say what is wrong", _grade)
     add = grade.add_argument
@@ -81,10 +75,12 @@ def _add_teaching(command, switch: dict) -> None:
     add("--weights", **switch, help="1: evaluate the submissions' checkpoints")
     add("--data_dir", type=Path, default=ROOT / "data", help="folder of MNIST, for --weights 1")
     add("--jobs", type=cli.of(Whole(1, 1024)), default=os.cpu_count(), help="gradings at once")
-    add("--show_points", **switch | {"default": 1}, help="1: students see their points")
-    add("--show_output", **switch, help="1: students see what their code prints")
     kinds = cli.of(OneOf("best", *SANDBOXES))
     add("--sandbox", type=kinds, default="best", help=f"where code runs: {', '.join(SANDBOXES)}")
+    for one in (gradescope, grade):
+        points = switch | {"default": 1, "help": "1: students see their points"}
+        one.add_argument("--show_points", **points)
+        one.add_argument("--show_output", **switch, help="1: students see what their code prints")
 
 
 def _table(args) -> None:
@@ -131,7 +127,7 @@ def _gradescope(args) -> None:
 def _grade(args) -> None:
     from codebase.homework import grading, problems, sandbox
 
-    points = grading.default_points() if args.points is None else problems.read_points(args.points)
+    points = problems.POINTS if args.points is None else problems.read_points(args.points)
     kind = (
         sandbox.kind_of_this_machine() if args.sandbox == "best" else sandbox.wanted(args.sandbox)
     )

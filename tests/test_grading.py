@@ -181,7 +181,39 @@ def test_the_same_submission_gives_the_same_bytes(tmp_path, kind):
     assert report.markdown(one) == report.markdown(other)
 
 
+def test_one_submission_after_another_in_one_sandbox(tmp_path, kind):
+    """The later one sees nothing of the earlier, neither modules nor files nor processes."""
+    leave = """
+        import sys, subprocess
+        sys.left = torch.left = 1
+        open("/tmp/left", "w").write("x")
+        open("/dev/shm/left", "w").write("x")
+        if os.fork() == 0:
+            os.closerange(0, 64); os.setsid(); time.sleep(3600)
+        raise ValueError("left")
+        """
+    look = """
+        import sys, os
+        left = [p for f in ("/tmp", "/dev/shm") for p in os.listdir(f) if p == "left"]
+        left += [m for m in (sys, torch) if hasattr(m, "left")]
+        left += [p for p in os.listdir("/proc") if p.isdigit() and int(p) > 4]
+        raise ValueError(f"sees {left}")
+        """
+    told = []
+    for number, body in enumerate((leave, look)):
+        files = students.homework({"log_normal": body})
+        files["codebase/utils.py"] = "import os, time\n" + files["codebase/utils.py"]
+        root = students.folder(tmp_path / str(number), files)
+        with sandbox.Sandbox(kind, "codebase", submission.read(root).sources) as box:
+            told += marking.mark(BY_FUNCTION["log_normal"], 4, 1, box.ask).reasons
+        assert (sandbox.Sandbox._spare is not None) is (kind == "namespaces")
+        assert sandboxed() == []
+    assert "ValueError" in told[0] and "left" in told[0]
+    assert "sees []" in told[1], told
+
+
 # Untrusted code
+
 
 def hostile_bodies(wanted: dict[str, str], port: int) -> list[dict[str, str]]:
     """Submissions with a hostile body in each of their functions but the last ones."""
@@ -324,6 +356,12 @@ def test_checkpoints_are_evaluated_beside_the_published_figures(tmp_path, mnist_
     assert "| accuracy | 0.9486 | 0.934 ± 0.0139 |" in found
     assert sum("cannot be evaluated" in line for line in found) == 1
     assert not any("9999" in line for line in found)
+    keys = []
+    for content in (b"one", b"two"):
+        files[f"checkpoints/{name}/model-30000.pt"] = content
+        students.zipped(path, files)
+        keys.append(settings.key(path, submission.read(path)))
+    assert keys[0] != keys[1]  # and is evaluated again
 
 
 def test_interrupted_grading_leaves_nothing_behind(tmp_path):

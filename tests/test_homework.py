@@ -44,7 +44,7 @@ def mark(function: str, run=None, seed: int = SEED) -> marking.Mark:
 def test_points_are_the_homeworks():
     by_problem = {}
     for problem in PROBLEMS:
-        title = "bonus" if problem.bonus else grade.title(problem)
+        title = "bonus" if problem.bonus else problem.heading
         by_problem[title] = by_problem.get(title, 0) + problem.points
     assert list(by_problem.values()) == [12, 16, 9, 15, 6]
     assert all(sum(problem.parts.values()) == pytest.approx(1) for problem in PROBLEMS)

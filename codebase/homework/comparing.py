@@ -174,6 +174,13 @@ def mean(name: str, values: list[float], right: list[float], most_noise: float, 
 
 
 def same(found: list, answers: list, dtype: str, gradients: bool) -> bool:
+    """Whether two answers to a question have the same numbers, but for rounding.
+
+    Args:
+        found, answers: results of each call, see `worker.ask`
+        dtype: in which the question is asked
+        gradients: whether those are to be the same, too
+    """
     for one, other in calls(found, answers):
         if one["shapes"] != other["shapes"]:
             return False

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from codebase import ROOT
 from codebase.homework import cases, marking, sandbox
 from codebase.homework.marking import Finding, Mark
-from codebase.homework.problems import PROBLEMS, Problem
+from codebase.homework.problems import PROBLEMS
 from codebase.homework.submission import Submission
 
 SECONDS = 240  # for a submission; a right one takes 5
@@ -88,8 +89,9 @@ def unreadable(name: str, points: dict[str, float], reason: str) -> Graded:
 def key_of(handed_in: Submission, points: dict[str, float], *settings) -> str:
     """What the marks depend on: the code, the points, settings, and the grader itself."""
     parts = [handed_in.digest, repr(sorted(points.items())), repr(settings)]
-    folder = Path(__file__).parent
-    for path in [*sorted(folder.rglob("*.py")), folder.parent / "utils.py"]:
+    homework, package = Path(__file__).parent, ROOT / "codebase"
+    right = [package / "utils.py", *sorted((package / "models").rglob("*.py"))]
+    for path in [*sorted(homework.rglob("*.py")), *right]:
         parts.append(hashlib.sha256(path.read_bytes()).hexdigest())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -137,16 +139,3 @@ class _Asking:
 def _is_here(package: str) -> bool:
     """Whether a package is installed: some are replaced all the same, which saves their import."""
     return package in sandbox.worker.STAND_INS and importlib.util.find_spec(package) is not None
-
-
-def points_by_problem(marks: tuple[Mark, ...]) -> dict[str, list[Mark]]:
-    """Marks by the homework's problems."""
-    found: dict[str, list[Mark]] = {}
-    for mark in marks:
-        found.setdefault(title(mark.problem), []).append(mark)
-    return found
-
-
-def title(problem: Problem) -> str:
-    """A problem's number and name."""
-    return f"{problem.number.partition('.')[0]}. {problem.title}"

@@ -48,7 +48,7 @@ def make(path: Path, points: Path | None, show_points: int, show_output: int) ->
         raise UserError(f"{path} is to end in .zip")
     files = {"setup.sh": SETUP, "run_autograder": RUN}
     files["requirements.txt"] = (ROOT / "requirements.txt").read_text()
-    own = grading.default_points() if points is None else problems.read_points(points)
+    own = problems.POINTS if points is None else problems.read_points(points)
     files[POINTS] = json.dumps(own, indent=1)
     files[SETTINGS] = json.dumps({"show_points": show_points, "show_output": show_output})
     for source in sorted((ROOT / "codebase").rglob("*.py")):

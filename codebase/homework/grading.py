@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 from codebase import UserError
 from codebase.homework import grade, report, sandbox, submission, summary, weights
-from codebase.homework.problems import PROBLEMS
 from codebase.machine.files import child_folder, write_atomically
 
 
@@ -37,9 +36,9 @@ class Settings:
     show_points: bool = True
     show_output: bool = False
 
-    def key(self, handed_in: submission.Submission) -> str:
-        """What a submission's report depends on."""
-        checkpoints = sorted(handed_in.weights) if self.with_weights else None
+    def key(self, path: Path, handed_in: submission.Submission) -> str:
+        """What the report of a submission depends on, that was read at a path."""
+        checkpoints = weights.digest(path, handed_in) if self.with_weights else None
         shown = (self.show_points, self.show_output)
         name = handed_in.name
         return grade.key_of(handed_in, self.points, self.kind, checkpoints, shown, name)
@@ -88,7 +87,7 @@ def grade_one(path: Path, settings: Settings) -> Outcome:
     lines = []
     try:
         handed_in = submission.read(path)
-        key = settings.key(handed_in)
+        key = settings.key(path, handed_in)
         graded = grade.grade(handed_in, settings.points, settings.kind)
         if settings.with_weights:
             lines = weights.evaluate(path, handed_in, settings.data_dir)
@@ -146,7 +145,7 @@ def _is_graded(folder: Path, path: Path, settings: Settings) -> bool:
     if results is None:
         return False
     try:
-        return results["extra_data"]["key"] == settings.key(submission.read(path))
+        return results["extra_data"]["key"] == settings.key(path, submission.read(path))
     except UserError:
         return False
 
@@ -202,8 +201,3 @@ def command(paths: list[Path], settings: Settings, out: Path | None, jobs: int) 
             summary.write(out, found)
             print(f"Summary: {out / summary.SUMMARY}")
         print(f"Reports: {out}")
-
-
-def default_points() -> dict[str, float]:
-    """The homework's own."""
-    return {problem.function: problem.points for problem in PROBLEMS}

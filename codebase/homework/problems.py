@@ -41,6 +41,11 @@ class Problem:
         return self.function.rpartition(".")[2]
 
     @property
+    def heading(self) -> str:
+        """The homework's problem: its number and title."""
+        return f"{self.number.partition('.')[0]}. {self.title}"
+
+    @property
     def model(self) -> str:
         """The class; empty for a function."""
         return self.function.rpartition(".")[0]
@@ -142,6 +147,7 @@ PROBLEMS = (
     ),
 )
 BY_FUNCTION = {problem.function: problem for problem in PROBLEMS}
+POINTS = {problem.function: problem.points for problem in PROBLEMS}
 LARGEST_FILE = 1 << 20  # bytes
 
 

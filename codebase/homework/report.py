@@ -5,7 +5,7 @@ import re
 import unicodedata
 from pathlib import Path
 
-from codebase.homework.grade import Graded, points_by_problem
+from codebase.homework.grade import Graded
 from codebase.homework.marking import Mark
 from codebase.homework.problems import Problem
 from codebase.machine.files import read_file
@@ -120,10 +120,9 @@ def markdown(
     if show_points:
         lines += [f"**{_total(graded).strip()} points**", ""]
     lines += ["| problem | function | points |", "|---|---|---|"]
-    for title, marks in points_by_problem(graded.marks).items():
-        for mark in marks:
-            points = f"{number(mark.score)} of {number(mark.points)}" if show_points else ""
-            lines.append(f"| {title} | `{mark.problem.function}` | {points} |")
+    for mark in graded.marks:
+        points = f"{number(mark.score)} of {number(mark.points)}" if show_points else ""
+        lines.append(f"| {mark.problem.heading} | `{mark.problem.function}` | {points} |")
     for mark in graded.marks:
         if said := explanation(mark):
             lines += ["", f"## {mark.problem.number} {mark.problem.function}", ""]
