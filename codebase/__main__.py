@@ -37,6 +37,9 @@ def main() -> None:
     )
     compare.add_argument("--out", type=Path, default="comparison.png", help="the picture's file")
 
+    if find_spec("codebase.explorer"):  # students do not have it
+        _add_explore(command)
+
     switch = {"type": cli.of(SWITCH), "default": 0}
     submit = command("submit", "make the zip of the homework that is handed in", _submit)
     submit.add_argument("--out", type=Path, default="submission.zip", help="the zip")
@@ -49,6 +52,18 @@ def main() -> None:
         parser.print_help()
         return
     cli.run_command(parser, lambda: args.act(args))
+
+
+def _add_explore(command) -> None:
+    explore = command("explore", "make a page that lets one play with a trained model", _explore)
+    explore.add_argument(
+        "run", nargs="?", help="name or path (default: one's last run, else the reference weights)"
+    )
+    explore.add_argument(
+        "--data_dir", type=Path, default=ROOT / "data", help="folder of the data sets"
+    )
+    explore.add_argument("--out", type=Path, default="explore.html", help="the page's file")
+    explore.add_argument("--open", type=cli.of(SWITCH), default=1, help="0: in no browser")
 
 
 def _add_teaching(command, switch: dict) -> None:
@@ -93,6 +108,15 @@ def _compare(args) -> None:
     from codebase.runs.compare import compare
 
     print(f"Picture: {compare(args.runs, args.labels or args.runs, args.data_dir, args.out)}")
+
+
+def _explore(args) -> None:
+    from codebase.explorer import explore
+
+    explore.explore(args.run, args.data_dir, args.out)
+    print(f"Page: {args.out}")
+    if args.open:
+        explore.open_in_browser(args.out)
 
 
 def _keep(args) -> None:

@@ -21,9 +21,14 @@ class LatentVariableModel(torch.nn.Module):
         y_dim: int: number of labels, which both networks are given one-hot; 0 for none
         likelihood: p(x|z) as a function of the decoder's outputs
 
+    Attributes:
+        family: str: of p(z) and q(z|x), "gaussian" or "laplace"
+
     Raises:
         ValueError: there is no such architecture
     """
+
+    family = "gaussian"
 
     def __init__(
         self,

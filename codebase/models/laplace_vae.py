@@ -12,6 +12,8 @@ class LaplaceVAE(VAE):
     Where the VAE has a variance v, of the prior or from the encoder, this model has a scale b.
     """
 
+    family = "laplace"
+
     def sample_z(self, batch: int) -> Tensor:
         """z ~ p(z): (batch, z_dim)."""
         m, b = (parameter.expand(batch, self.z_dim) for parameter in self.z_prior)

@@ -1,0 +1,260 @@
+"""A trained model as one file of HTML, which runs its networks in the browser.
+
+page/ has the template, the style and the modules of JavaScript. What is written is those, put
+together, and the model: its networks layer by layer, its prior, images, and PyTorch's own numbers
+for three of them, with which the page compares its own.
+"""
+
+import base64
+import hashlib
+import html
+import json
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from codebase import UserError
+from codebase import utils as ut
+from codebase.figures import IMAGE_SHAPES, PALETTE, isolated_draws, posterior_means
+from codebase.machine.files import write_atomically
+
+PAGE = Path(__file__).parent / "page"
+# In the order in which they need each other.
+MODULES = (
+    *("densities", "tensors", "model", "state", "dom", "formulas", "estimate", "decode", "pad"),
+    *("encode", "tighten", "labels", "main"),
+)
+CHECKS = 3  # images whose numbers are compared
+POINTS = 2000  # posterior means on the plane
+LAYERS = {nn.ELU: "elu", nn.ReLU: "relu"}
+
+
+class Images(NamedTuple):
+    """Images to encode.
+
+    x: tensor: (n, x_dim) in [0, 1]
+    y: tensor: (n,): their labels
+    source: what they are, such as "test image"
+    """
+
+    x: Tensor
+    y: Tensor
+    source: str
+
+
+def write(
+    path: Path,
+    model: nn.Module,
+    title: str,
+    about: str,
+    images: Images | None = None,
+    test: tuple[Tensor, Tensor] | None = None,
+) -> None:
+    """Write the page of a model.
+
+    Args:
+        path: of the file
+        model: any of the project's, with its weights
+        title: plain text
+        about: plain text: a line below it
+        images: images to encode; None: the model's own samples
+        test: images whose posterior means are shown where z has two dimensions; None: none are
+
+    Raises:
+        UserError: the model has a layer that the page does not know, or weights that are not finite
+        OSError: the file cannot be written
+    """
+    with isolated_draws(next(model.parameters()).device):
+        described = _Tensors()
+        page = describe(model, described, images, test) | {"title": title, "about": about}
+    write_atomically(path, assembled(title, page, described.encoded()).encode())
+
+
+# The model
+
+
+class _Tensors:
+    """Tensors in one block of bytes; a description has their kinds, places and lengths."""
+
+    def __init__(self):
+        self.block = bytearray()
+
+    def add(self, tensor: Tensor) -> dict:
+        """A reference to a tensor: halves where those are exact."""
+        if not tensor.isfinite().all():
+            raise UserError(
+                "the model has weights that are not finite: there is nothing to explore"
+            )
+        tensor = tensor.detach().cpu()
+        kind = "uint8"
+        if tensor.is_floating_point():
+            tensor = tensor.float()
+            is_half = torch.equal(tensor.half().float(), tensor)
+            tensor, kind = (tensor.half(), "float16") if is_half else (tensor, "float32")
+        self.block += bytes(-len(self.block) % 4)
+        offset = len(self.block)
+        self.block += tensor.contiguous().numpy().tobytes()
+        return {"tensor": [kind, offset, tensor.numel()]}
+
+    def encoded(self) -> str:
+        return base64.b64encode(self.block).decode()
+
+
+@torch.no_grad()
+def describe(model: nn.Module, tensors: _Tensors, images=None, test=None) -> dict:
+    """All that the page knows of a model; see `write`."""
+    if images is None:
+        x, y, source = _samples(model)
+    else:
+        x, y, source = images._replace(x=model.likelihood.observe(images.x))
+    x = x.mul(255).round() / 255  # as the page has them
+    means = posterior_means(model, x, y)
+    if test is not None:
+        means = posterior_means(model, *(tensor[:POINTS] for tensor in test))
+    networks = {
+        name: layers(getattr(model, name).net, tensors)
+        for name in ("enc", "dec", "cls")
+        if hasattr(model, name)
+    }
+    m, v = (parameter.expand(1, -1, model.z_dim)[0] for parameter in _as_mixture(model))
+    plane = None
+    if model.z_dim == 2 and test is not None:
+        plane = {"points": tensors.add(means), "labels": tensors.add(test[1][:POINTS].byte())}
+    return {
+        "kind": type(model).__name__.replace("LaplaceVAE", "VAE"),
+        "z_dim": model.z_dim,
+        "y_dim": model.y_dim,
+        "shape": IMAGE_SHAPES[model.enc.x_dim],
+        "family": model.family,
+        "likelihood": {
+            "binary": model.likelihood.binary,
+            "variance": getattr(model.likelihood, "variance", None),
+            "squash": getattr(model.likelihood, "squash", None) is not None,
+        },
+        "networks": networks,
+        "prior": {"m": tensors.add(m), "v": tensors.add(v)},
+        "order": means.var(dim=0).argsort(descending=True).tolist(),
+        "images": {
+            "source": source,
+            "count": len(x),
+            "x": tensors.add(x.mul(255).round().byte()),
+            "labels": y.tolist() if images is not None or model.y_dim else None,
+        },
+        "plane": plane,
+        "palette": PALETTE,
+        "checks": checks(model, x, y, tensors),
+    }
+
+
+def _samples(model: nn.Module, count: int = 10) -> Images:
+    """Images that the model makes, one of each class where it has classes."""
+    z, *labels = model.sample_latents(count)
+    y = torch.arange(count, device=z.device)
+    if labels:
+        labels = [nn.functional.one_hot(y, model.y_dim).to(z)]
+    x = model.compute_mean_given(z, *labels).clamp(0, 1)
+    return Images(model.likelihood.observe(x), y, "sample of the model")
+
+
+def _as_mixture(model: nn.Module) -> tuple[Tensor, ...]:
+    """The prior's parameters as (1, k, z_dim or 1); k is 1 where it is no mixture."""
+    return tuple(p if p.dim() == 3 else p.reshape(1, 1, -1) for p in model.z_prior)
+
+
+def layers(net: nn.Sequential, tensors: _Tensors) -> list[dict]:
+    """A network, layer by layer. Raises UserError for a layer that the page does not know."""
+    found = []
+    for layer in net:
+        if isinstance(layer, nn.Linear) and layer.bias is not None:
+            weight, bias = tensors.add(layer.weight), tensors.add(layer.bias)
+            found.append({"kind": "linear", "weight": weight, "bias": bias})
+        elif type(layer) in LAYERS and getattr(layer, "alpha", 1) == 1:
+            found.append({"kind": LAYERS[type(layer)]})
+        else:
+            raise UserError(
+                f"the page knows no layer {layer}: add it to forward() in page/model.js"
+            )
+    return found
+
+
+def checks(model: nn.Module, x: Tensor, y: Tensor, tensors: _Tensors) -> list[dict]:
+    """PyTorch's numbers for a few images: the posterior, and what the decoder makes of its mean.
+
+    KL is in closed form, or that of the posterior's mean where there is none.
+    """
+    found = []
+    for i in range(min(CHECKS, len(x))):
+        one, label = x[i : i + 1], None
+        given = ()
+        if model.y_dim:
+            label = int(y[i])
+            given = (nn.functional.one_hot(y[i : i + 1], model.y_dim).to(one),)
+        m, v = model.enc.encode(one, *given)
+        h = model.dec.decode(m, *given)
+        kl = getattr(model, "kl_to_prior", lambda z, m, v: ut.kl_normal(m, v, *model.z_prior))
+        check = {
+            "x": tensors.add(one[0]),
+            "y": label,
+            "m": tensors.add(m[0]),
+            "v": tensors.add(v[0]),
+            "h": tensors.add(h[0]),
+            "kl": kl(m, m, v).item(),
+            "rec": -model.likelihood.log_prob(one, h).item(),
+        }
+        if hasattr(model, "cls"):
+            check["logits"] = tensors.add(model.cls.classify(one)[0])
+        found.append(check)
+    return found
+
+
+# The file
+
+
+def assembled(title: str, page: dict, tensors: str) -> str:
+    """The template, filled in.
+
+    The page may load nothing, and runs no script but its own: the policy names it by its hash.
+    """
+    script, style = bundle(), (PAGE / "style.css").read_text()
+    policy = (
+        f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
+    fields = {
+        "policy": policy,
+        "title": html.escape(title),
+        "style": style,
+        "script": script,
+        "page": json.dumps(page, allow_nan=False).replace("<", "\\u003c"),  # no end of the element
+        "tensors": tensors,
+    }
+    template = (PAGE / "index.html").read_text()
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: fields[match[1]], template)
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def bundle() -> str:
+    """The modules in one script, for a page that is opened as a file may not import others.
+
+    A module becomes a function that returns what it exports, so that its other names stay its own.
+    """
+    parts = []
+    for name in MODULES:
+        text = (PAGE / f"{name}.js").read_text()
+        text = re.sub(
+            r'^import (\{[^}]*\}) from "\./(\w+)\.js";', r"const \1 = \2Module;", text, flags=re.M
+        )
+        text, exported = re.sub(r"^export ", "", text, flags=re.M), _EXPORT.findall(text)
+        parts.append(
+            f"const {name}Module = (() => {{\n{text}return {{ {', '.join(exported)} }};\n}})();\n"
+        )
+    return "\n".join(parts)
+
+
+_EXPORT = re.compile(r"^export (?:const|function|class) (\w+)", re.M)
