@@ -92,6 +92,7 @@ def test_an_ensemble_leaves_ordinary_runs(script, tmp_path, flags):
         names = {path.name for path in logs.iterdir()}
         pictures = {"samples.png", "samples-00005.png", "samples-00010.png", "samples-00012.png"}
         assert pictures | {"reconstructions.png", "hparams", "00012"} <= names
+        assert "explore.html" not in names  # which is 4 MB
         assert any(name.startswith("events.out.tfevents") for name in names)
         recorded = results(tmp_path, run.name)
         assert recorded["seconds"] > 0

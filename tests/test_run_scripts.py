@@ -85,6 +85,9 @@ def test_a_script_from_end_to_end(script, project, data_dir):
     for path in re.findall(r"Picture: (.*)", done.stdout):
         assert Path(path).read_bytes().startswith(b"\x89PNG")
     assert "samples.png" in done.stdout and "reconstructions.png" in done.stdout
+    page = (logs / "explore.html").read_text()
+    assert f"<title>{name}</title>" in page and "trained on synthetic digits" in page
+    assert '"count": 30' in page and '"source": "t' in page  # test or training images
 
     flags = ("--train", 0, "--data_dir", data_dir)  # the data and the iteration are recorded
     stdout, _ = succeed(project, script, *flags, whole_report=True)

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import torch
 
-from codebase import checkpoints, data
-from codebase.checkpoints import steps_in
+from codebase import UserError, checkpoints, data
 from codebase.datasets.download import MNIST_MD5, SVHN_MD5
 from codebase.explorer import export
 from codebase.runs.experiment import Run
-from codebase.runs.load import identity_of, load_run
+from codebase.runs.load import load_run, located, run_in
 from codebase.runs.report import Trained
 
 FILE = "explore.html"
@@ -32,11 +31,8 @@ def explore(run: str | None, data_dir: Path, out: Path) -> None:
     Raises:
         UserError: there is no such run, or its weights or data are damaged
     """
-    folder = _folder(run)
-    model, identity = load_run(folder), identity_of(folder)
-    step = (
-        int(folder.stem.removeprefix("model-")) if folder.suffix == ".pt" else steps_in(folder)[-1]
-    )
+    folder, step = located(run or _last() or _reference())
+    model, identity = load_run(folder, step), run_in(folder)
     found = None
     if _at_hand(identity, data_dir):
         found = identity.experiment.load(identity, torch.device("cpu"), data_dir, train=False)
@@ -65,17 +61,6 @@ def write_page(trained: Trained, path: Path) -> None:
     export.write(path, model, run.name, about, images, test)
 
 
-def _folder(run: str | None) -> Path:
-    """Of a run's weights, or the file of one iteration."""
-    if run is None:
-        return _last() or checkpoints.reference_folder(DEFAULT)
-    path = Path(run)
-    if len(path.parts) == 1 and path.suffix != ".pt":
-        places = (checkpoints.run_folder(run), checkpoints.reference_folder(run))
-        path = next((place for place in places if place.is_dir()), path)
-    return path
-
-
 def _last() -> Path | None:
     """The run of one's own whose weights are the newest."""
     weights = [
@@ -84,6 +69,13 @@ def _last() -> Path | None:
         if path.parent.name != checkpoints.REFERENCE
     ]
     return max(weights, key=lambda path: path.stat().st_mtime).parent if weights else None
+
+
+def _reference() -> Path:
+    folder = checkpoints.reference_folder(DEFAULT)
+    if not folder.is_dir():
+        raise UserError("there is no run yet: train one, such as python run_vae.py")
+    return folder
 
 
 def _at_hand(run: Run, data_dir: Path) -> bool:

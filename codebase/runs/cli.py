@@ -9,9 +9,11 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 from codebase import UserError, data
+from codebase.machine.files import one_line
 from codebase.machine.signals import Interruption, raise_on_signals
 from codebase.machine.streams import keep_going, loss_of_output
 from codebase.machine.tuning import pick_device
@@ -19,6 +21,7 @@ from codebase.runs import options
 from codebase.runs.experiment import EXPERIMENTS, Experiment
 from codebase.runs.options import OneOf, Whole
 from codebase.runs.replicates import replicate
+from codebase.runs.report import Trained
 from codebase.runs.run import Begun, evaluate, train
 from codebase.runs.wanted import Settings, Wanted
 from codebase.train import Interrupted, NotFinite
@@ -188,11 +191,26 @@ def main(model: str, description: str) -> None:
             replicate(wanted, settings, args["replicates"], args["ensemble"])
         elif args["train"]:
             start = "overwrite" if args["overwrite"] else "resume" if args["resume"] else "new"
-            train(wanted, settings, start)
+            train(wanted, settings, start, _page_to_play_with)
         else:
             evaluate(wanted, settings)
 
     run_command(flags, act, _go_on(one_run=args["replicates"] is None))
+
+
+def _page_to_play_with(trained: Trained, folder: Path) -> None:
+    """Write the explorer's page beside a run's pictures; trouble with it is a warning."""
+    if find_spec("codebase.explorer") is None:  # students do not have it
+        return
+    from codebase.explorer import explore
+
+    path = folder / explore.FILE
+    try:
+        explore.write_page(trained, path)
+    except Exception as error:
+        print(f"warning: {path.name} not written: {one_line(error)}", file=sys.stderr)
+    else:
+        print(f"Page: {path}", file=sys.stderr)
 
 
 def run_command(

@@ -7,7 +7,7 @@ that it can go on from wherever it ends.
 import contextlib
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -51,6 +51,9 @@ BANNER = """\
 ************************************************************************"""
 
 
+Finish = Callable[[Trained, Path], None]
+
+
 class Begun(Exception):
     """A run that has begun was ended by `__cause__`: --resume 1 goes on with it."""
 
@@ -58,13 +61,16 @@ class Begun(Exception):
 # Training
 
 
-def train(wanted: Wanted, settings: Settings, start: str) -> dict[str, float]:
+def train(
+    wanted: Wanted, settings: Settings, start: str, finish: Finish | None = None
+) -> dict[str, float]:
     """Train a run and report it.
 
     Args:
         wanted: which run
         settings: how
         start: "new"; "overwrite" to replace a run; "resume" to go on with one, if there is one
+        finish: is called with the trained model and the folder of its report
 
     Returns:
         the figures by their names
@@ -74,20 +80,25 @@ def train(wanted: Wanted, settings: Settings, start: str) -> dict[str, float]:
         Begun: it was ended after its first step; the cause says how
     """
     source = wanted.source(settings.data_dir)
-    [results] = train_together([wanted], source, settings, start, Display())
+    [results] = train_together([wanted], source, settings, start, Display(), finish)
     say_what_now(wanted.experiment, records.logs_folder(results["name"]))
     return results["figures"]
 
 
 def train_together(
-    wanted: Sequence[Wanted], source: str, settings: Settings, start: str, display: Display
+    wanted: Sequence[Wanted],
+    source: str,
+    settings: Settings,
+    start: str,
+    display: Display,
+    finish: Finish | None = None,
 ) -> list[dict]:
     """Train one run, or several as one ensemble, and report each.
 
     Args:
         wanted: which runs
         source: the data
-        settings, start: see `train`
+        settings, start, finish: see `train`
         display: how the training shows itself
 
     Returns:
@@ -99,7 +110,7 @@ def train_together(
     with contextlib.ExitStack() as locks:
         for one in wanted:
             locks.enter_context(training_lock(one.run(source).name))
-        training = Training(begin.begin(wanted, source, settings, start), settings)
+        training = Training(begin.begin(wanted, source, settings, start), settings, finish)
         if training.state is None:
             for run in training.runs:
                 set_aside(run.name)
@@ -122,15 +133,16 @@ class Training:
     Args:
         beginning: what it starts from
         settings: how
+        finish: see `train`
 
     Raises:
         UserError: the data, the training state or the memory is not what it should be
     """
 
-    def __init__(self, beginning: Beginning, settings: Settings):
+    def __init__(self, beginning: Beginning, settings: Settings, finish: Finish | None = None):
         self.runs, self.state, self.iter_max, self.iter_save = beginning
         self.together = beginning.together
-        self.settings, self.device = settings, settings.device
+        self.settings, self.device, self.finish = settings, settings.device, finish
         self.has_begun = self.state is not None
         run = self.runs[0]
         self.data = run.experiment.load(run, self.device, settings.data_dir, train=True)
@@ -276,6 +288,8 @@ class Training:
             "compiled": self.trainer.compiled,
         }
         records.write_results(folder, results)
+        if self.finish is not None:
+            self.finish(trained, folder)
         if before is None:
             record_outcome(events, trained, results, pictures)
         return results

@@ -170,7 +170,7 @@ export function likeliest(logQ) {
 
 /** A drawing of mean ± sd before the prior's; `show` moves it. */
 function interval({ mean, deviation }) {
-  const width = 160;
+  const width = 120;
   const at = (value) => (width / 2) * (1 + (value - mean) / (4 * deviation));
   const line = svg("line", { y1: 10, y2: 10, class: "posterior" });
   const dot = svg("circle", { cy: 10, r: 3.5, class: "posterior" });

@@ -5,7 +5,7 @@ import { byId } from "./dom.js";
 import { encodeView } from "./encode.js";
 import { Names, formulasOf } from "./formulas.js";
 import { labelsView } from "./labels.js";
-import { Model, largestDifference } from "./model.js";
+import { Model, effectiveSampleSize, iwae, largestDifference } from "./model.js";
 import { State } from "./state.js";
 import { readPage } from "./tensors.js";
 import { tightenView } from "./tighten.js";
@@ -20,7 +20,7 @@ const parts = {
 
 decodeView(parts);
 encodeView(parts);
-tightenView(parts);
+const tightening = tightenView(parts);
 if (model.yDim) labelsView(parts);
 byId("labels").hidden = !model.yDim;
 byId("to-labels").hidden = !model.yDim;
@@ -41,4 +41,6 @@ theme.addEventListener("click", () => {
 });
 
 // For the browser's console, and for tests.
-window.explorer = { model, page, state, timings, difference };
+window.explorer = {
+  model, page, state, timings, difference, tightening, iwae, effectiveSampleSize,
+};

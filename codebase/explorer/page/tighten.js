@@ -123,4 +123,12 @@ export function tightenView({ model, state, names }) {
     visible = entry.isIntersecting;
     schedule();
   }).observe(section);
+  return {
+    get count() {
+      return count;
+    },
+    get logWeights() {
+      return logWeights.subarray(0, count);
+    },
+  };
 }
