@@ -301,6 +301,16 @@ SPIES = {
             raise ValueError("none") from None
         raise ValueError("LEAK")
         """,
+    "user of one's own": """
+        import ctypes, platform
+        number = {"x86_64": 56, "aarch64": 220}[platform.machine()]
+        for flag in (0x10000000, 0x10020000, 0x20000000):  # CLONE_NEWUSER, NEWNS, NEWPID
+            process = ctypes.CDLL(None).syscall(number, flag | 17, 0, 0, 0, 0)
+            if process == 0:
+                os._exit(0)
+            if process > 0:
+                raise ValueError("LEAK")
+        """,
     "root": """
         if os.geteuid() == 0 or os.getegid() == 0:
             raise ValueError("LEAK")

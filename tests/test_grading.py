@@ -155,6 +155,54 @@ def test_all_helpers_at_fault_are_named(tmp_path, kind):
     assert scores(found) == POINTS | {"log_normal": 2}
 
 
+def marked(files: dict, kind: str, *functions: str) -> list[marking.Mark]:
+    """Some functions of a submission, one after another."""
+    marks = {}
+    with sandbox.Sandbox(kind, "codebase", files) as box:
+        for name in functions:
+            problem = BY_FUNCTION[name]
+            marks[name] = marking.mark(problem, problem.points, 1, box.ask, marks)
+    return list(marks.values())
+
+
+def test_a_network_and_a_helper_at_fault_cost_the_bounds_nothing(kind):
+    files = students.homework({"log_normal": WRONG_NORMAL})
+    decoder = "nn.Linear(z_dim + y_dim, 300), nn.ELU()"
+    nets = "codebase/models/nns/v1.py"
+    assert decoder in files[nets]
+    files[nets] = files[nets].replace(decoder, decoder.replace("ELU", "Tanh"))
+    names = ("sample_gaussian", "log_normal", "VAE.negative_iwae_bound", "VAE.negative_elbo_bound")
+    _, wrong, iwae, elbo = marked(files, kind, *names)
+    assert wrong.lost and not iwae.lost and not elbo.lost
+    assert "a network in models/nns/, and log_normal are at fault" in iwae.notes[0]
+    assert "a network in models/nns/, is at fault" in elbo.notes[0]
+
+
+def test_blame_is_only_where_it_belongs(kind):
+    elbo = "VAE.negative_elbo_bound"
+    files = students.homework()
+    right = "(qm - pm).pow(2) / pv - 1)).sum(-1)"
+    assert right in files["codebase/utils.py"]
+    files["codebase/utils.py"] = files["codebase/utils.py"].replace(right, right + ".detach()")
+    told = marked(files, kind, "sample_gaussian", elbo)[1]
+    assert not told.lost and "kl_normal is at fault" in told.notes[0]
+    files = students.homework({"log_normal_mixture": "import os; os._exit(1)"})
+    told = marked(files, kind, "log_normal_mixture", elbo)[1]
+    assert not told.lost and "project's log_normal_mixture" in told.notes[0]
+    assert "fault" not in told.notes[0]
+
+
+def test_a_bound_of_the_contracts_draws_is_compared_with_them(kind):
+    """kl and rec are the contract's to the digit, so that no other draws excuse the bound."""
+    name = "VAE.negative_iwae_bound"
+    body = textwrap.dedent(students.RIGHT[name][0])
+    for constant, lost in ((0, []), (0.1, ["niwae"])):
+        wrapped = "def inner():\n" + textwrap.indent(body, "    ")
+        wrapped += f"\nniwae, kl, rec = inner()\nreturn niwae + {constant}, kl, rec"
+        [told] = marked(students.homework({name: wrapped}), kind, name)
+        assert told.lost == lost, told.reasons
+
+
 def test_a_broken_utils_or_constructor_costs_itself_alone(tmp_path, kind):
     files = students.homework()
     files["codebase/utils.py"] = "def sample_gaussian(m, v:\n"
@@ -212,6 +260,29 @@ def test_one_submission_after_another_in_one_sandbox(tmp_path, kind):
     assert "sees []" in told[1], told
 
 
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root reads its memory")
+def test_the_server_of_many_submissions_never_has_their_code(tmp_path):
+    """Processes of later submissions are copies of it."""
+    if not sandbox._works("namespaces"):
+        pytest.skip("namespaces do not work here")
+    marker = "unmistakable_" + "x" * 20
+    files = students.homework() | {"codebase/more.py": f"# {marker}\n" * 1000}
+    with sandbox.Sandbox("namespaces", "codebase", files) as box:
+        problem = BY_FUNCTION["log_normal"]
+        assert marking.mark(problem, 4, 1, box.ask).score == 4
+    process = sandbox.Sandbox._spare[0].pid
+    found = 0
+    with open(f"/proc/{process}/mem", "rb", buffering=0) as memory:
+        for line in Path(f"/proc/{process}/maps").read_text().splitlines():
+            begin, end = (int(word, 16) for word in line.split()[0].split("-"))
+            if " rw" in line:
+                memory.seek(begin)
+                content = memory.read(end - begin)
+                found += len(content)
+                assert marker.encode() not in content
+    assert found > 1 << 20
+
+
 # Untrusted code
 
 
@@ -263,6 +334,7 @@ SOME = (
     *("equal to everything", "patched comparison", "sys.exit", "kills its parent", "100 GB tensor"),
     *("child that stays", "writes into every pipe", "answer of another form", "1 GB of prints"),
     *("forged results", "solution", "network", "system calls", "root", "error for terminals"),
+    "user of one's own",
 )
 
 

@@ -1,5 +1,6 @@
 """Grading submissions, one or a class of them: in parallel, each once, with reports on disk."""
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -155,7 +156,8 @@ def _in_parallel(paths: list[Path], settings: Settings, jobs: int) -> Iterator[O
         for path in paths:
             yield grade_one(path, settings)
         return
-    pool = ProcessPoolExecutor(min(jobs, len(paths)), get_context("spawn"), _begin)
+    parent = (os.getpid(),)
+    pool = ProcessPoolExecutor(min(jobs, len(paths)), get_context("spawn"), _begin, parent)
     try:
         waiting = [pool.submit(grade_one, path, settings) for path in paths]
         for future in as_completed(waiting):
@@ -173,9 +175,13 @@ def _in_parallel(paths: list[Path], settings: Settings, jobs: int) -> Iterator[O
     pool.shutdown()
 
 
-def _begin() -> None:
-    """In a process that grades: an interruption is its parent's to act upon."""
+def _begin(parent: int) -> None:
+    """In a process that grades: an interruption is its parent's to act upon, its end ends this."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        sandbox.worker.end_with_parent(signal.SIGTERM)
+        if os.getppid() != parent:
+            sys.exit(1)
     torch.set_num_threads(1)
 
 

@@ -15,6 +15,7 @@ from codebase.homework.problems import Problem
 GROSSLY = 8  # standard errors over few draws, whose own deviation is not well known
 NETWORKS = ("terms", "enc", "dec", "cls", "z_pre")
 LESSER = ("gradient", "broadcasting", "extreme values")  # parts that are no values
+OTHER_ORDER = "Its draws come in another order than randn_like's: no points are lost."
 WIRED_DEDUCTION = 0.2  # of the points, where only one size of batch works
 
 
@@ -98,7 +99,7 @@ def mark(
     own = _Asked(cases.questions(problem, seed), ask)
     hang = [name for name, mark in earlier.items() if mark.ended and not mark.problem.model]
     if hang and problem.model:  # nobody waits for them again
-        own = own.with_our_helpers(problem, False, *hang)
+        own = own.with_our_helpers(problem, names=hang)
     best, notes, factor = None, [], 1.0
     if problem.model and not _right_at_once(problem, own):
         ours = own.with_our_helpers(problem)
@@ -117,7 +118,10 @@ def mark(
             f"(−{WIRED_DEDUCTION:.0%})."
         )
     elif hang and best.full and not notes and problem.model:
-        notes = [_by_itself(*hang)]
+        notes = [
+            f"It was asked with this project's {_listed(hang)}, for the submission's gives no "
+            "answer: no points are lost here for that."
+        ]
     mistakes = () if best.full else tuple(_named(problem, best))
     if not mistakes and not best.full and problem.model and not best.timed_out:
         ours = own.with_our_helpers(problem)  # another mistake, in a helper, may hide this one
@@ -160,10 +164,14 @@ class _Asked:
         self.questions = self.questions | {single: self.questions[name] | {"dtype": "float32"}}
         return self(single)
 
-    def with_our_helpers(self, problem: Problem, furnish: bool = False, *names: str) -> "_Asked":
+    def with_our_helpers(
+        self, problem: Problem, furnish: bool = False, names: list[str] | None = None
+    ) -> "_Asked":
         """The same questions, with helpers of this project: those of some names, or all."""
         helpers = cases.helpers_for(problem)
-        given = helpers | {"names": list(names) or helpers["names"], "furnish": furnish}
+        given = helpers | {"furnish": furnish}
+        if names is not None:
+            given["names"] = names
         changed = {name: asked | {"helpers": given} for name, asked in self.questions.items()}
         return _Asked(changed, self._ask)
 
@@ -192,16 +200,18 @@ def _right_at_once(problem: Problem, asked: _Asked) -> bool:
 
 def _with_our_helpers(problem, own: _Asked, judged, earlier) -> tuple[Judgement, list[str]]:
     """The better of two judgements: with the submission's helpers, and with this project's."""
-    tried = [own]
+    best, notes, tried = judged, [], [own]
     for furnish in (False, True) if problem.model else (False,):
         ours = own.with_our_helpers(problem, furnish)
         if problem.model and any(_same(ours, other) for other in tried):
             continue  # other helpers change nothing
         tried.append(ours)
         better = _judge(problem, ours)
-        if better.share(problem) > judged.share(problem) + 1e-9:
-            return better, [_fault(problem, own, ours, earlier, furnish)]
-    return judged, []
+        if better.share(problem) > best.share(problem) + 1e-9:
+            best, notes = better, [_fault(problem, own, ours, earlier, furnish)]
+        if best.full:
+            break
+    return best, notes
 
 
 def _same(one: _Asked, other: _Asked) -> bool:
@@ -224,11 +234,12 @@ def _fault(problem: Problem, own: _Asked, ours: _Asked, earlier, furnish=False) 
     dtype = own.questions["exact"]["dtype"]
 
     def right_with(*names: str) -> bool:
-        calls, _, _ = own.with_our_helpers(problem, furnish, *names)("exact")
-        return calls is not None and comparing.same(calls, wanted, dtype, gradients=False)
+        calls, _, _ = own.with_our_helpers(problem, furnish, list(names))("exact")
+        return calls is not None and comparing.same(calls, wanted, dtype, gradients=True)
 
     right = [name for name, mark in earlier.items() if not mark.lost]
-    if "sample_gaussian" in right and right_with("sample_gaussian"):
+    drawn = earlier.get("sample_gaussian")
+    if not furnish and drawn and OTHER_ORDER in drawn.notes and right_with("sample_gaussian"):
         return "sample_gaussian draws in another order than the contract's: no points are lost."
     names = cases.helpers_for(problem)["names"]
     wrong = [name for name, mark in earlier.items() if mark.lost and name in names]
@@ -237,9 +248,10 @@ def _fault(problem: Problem, own: _Asked, ours: _Asked, earlier, furnish=False) 
     at_fault = [  # those with which it is wrong, though all others are this project's
         name
         for name in names
-        if name not in right
-        and (len(names) == 1 or not right_with(*(other for other in names if other != name)))
+        if name not in right and not right_with(*(other for other in names if other != name))
     ]
+    if not at_fault and not furnish:  # two of them, either of which mends it
+        at_fault = [name for name in names if name not in right and right_with(name)]
     if furnish:
         at_fault.insert(0, "the model's constructor, or a network in models/nns/,")
     if not at_fault and all(name in right for name in cases.MARKED_BEFORE):
@@ -309,7 +321,7 @@ def _judge_draws(problem: Problem, asked: _Asked) -> tuple[list[Finding], list[s
     if wrong and found and not comparing.shapes(found, right):
         wrong = comparing.distribution(asked.questions["many"], *asked("many"))
         if not wrong:
-            notes.append("Its draws come in another order than randn_like's: no points are lost.")
+            notes.append(OTHER_ORDER)
     broadcast, broadcast_right, error = asked("broadcasting")
     narrow = error or comparing.shapes(broadcast, broadcast_right)
     if not narrow and not wrong and comparing.difference(broadcast, broadcast_right, "float32"):
@@ -334,7 +346,7 @@ def _judge_method(problem: Problem, asked: _Asked) -> tuple[list[Finding], list[
     terms, gradient = _exact_terms(problem, found, right)
     wrong = [term for term in terms if terms[term]]
     other = []  # terms that differ from the contract's draws alone
-    if wrong:
+    if wrong and wrong != [next(iter(terms))]:  # else its parts are of the contract's draws
         if known := _equal(problem, asked.questions, {"exact": found}, gradients=True):
             loses = frozenset().union(*(mistake.loses for mistake in known))
             other = [term for term in wrong if term not in loses]

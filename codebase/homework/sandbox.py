@@ -40,7 +40,10 @@ def kind_of_this_machine() -> str:
     for kind in SANDBOXES:
         if _works(kind):
             return kind
-    raise UserError("no sandbox works on this machine: install bubblewrap (apt install bubblewrap)")
+    raise UserError(
+        "no sandbox works on this machine: install bubblewrap (apt install bubblewrap), or Python "
+        "where all users may read it"
+    )
 
 
 def wanted(kind: str) -> str:
@@ -223,6 +226,7 @@ class Sandbox:
             self._open(arguments)
             ready = self._receive(START_SECONDS)
         if "ready" in ready:
+            self._send({"submission": True})
             self._send(self._hello)
             begun = self._receive(START_SECONDS)
             if "files" in begun:

@@ -51,7 +51,7 @@ def grades(graded: dict[str, dict]) -> str:
 
 def _cell(name: str) -> str:
     """A name that no spreadsheet takes for a formula."""
-    name = report.plain(name)
+    name = report.one_line(name)
     return f"'{name}" if name.startswith(("=", "+", "-", "@")) else name
 
 

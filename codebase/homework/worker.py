@@ -463,10 +463,11 @@ def serve() -> None:
     try:
         if not root:
             limit()
+        import numpy  # noqa: F401  so that forked processes have them
+
         if "--check" in sys.argv:
             ready = bool(importlib.util.find_spec("torch"))
         else:
-            import numpy  # noqa: F401  so that forked processes have them
             import torch
 
             torch.set_num_threads(1)
@@ -479,10 +480,10 @@ def serve() -> None:
         end_with_parent(signal.SIGTERM)
     try:
         send(stdout, {"ready": ready})
-        while (hello := receive(stdin)) is not None:
+        while receive(stdin) is not None:  # there is a submission; only its process reads it
             if not root:
-                return attend(hello, stdin, stdout)
-            if not in_namespaces(lambda hello=hello: attend(hello, stdin, stdout)):
+                return attend(stdin, stdout)
+            if not in_namespaces(lambda: attend(stdin, stdout)):
                 return  # perhaps in the middle of an answer
             send(stdout, {"ended": True})
     finally:
@@ -515,15 +516,19 @@ def in_namespaces(act) -> bool:
     return os.waitpid(outer, 0)[1] == 0
 
 
-def attend(hello: dict, stdin: int, stdout: int) -> None:
-    """Answer the questions about a submission, until another message, or none, comes."""
+def attend(stdin: int, stdout: int) -> None:
+    """Read a submission, and answer the questions about it until another message, or none, comes.
+
+    Memory of the server's own is that of all later submissions, too: nothing of this one may be
+    there.
+    """
     try:
         if os.environ.get("GRADER_ROOT"):
             limit()
     except Exception as error:
         send(stdout, {"error": describe(error)})
         raise
-    root = tempfile.mkdtemp()
+    hello, root = receive(stdin), tempfile.mkdtemp()
     for file, source in hello["sources"].items():
         path = os.path.join(root, file)
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -666,23 +671,38 @@ NUMBERS = {  # by machine: its own in seccomp's filters, and those of FORBIDDEN
 }
 
 
+CLONES = {"x86_64": (56, 435), "aarch64": (220, 435)}  # clone, clone3
+NEW = 0x7E020000  # clone's flags for namespaces of one's own, among them one's own root
+
+
 def forbid() -> None:
     """Refuse FORBIDDEN from now on, by Linux's seccomp; elsewhere, nothing is refused."""
     machine = os.uname().machine
     if sys.platform != "linux" or machine not in NUMBERS:
         return
     architecture, *numbers = NUMBERS[machine]
-    load, equal, at_least, give = 0x20, 0x15, 0x35, 0x06  # BPF: a word; jumps; the verdict
-    refuse, allow = 0x00050000 | 1, 0x7FFF0000  # EPERM
-    lines = [(load, 0, 0, 4), (equal, 0, len(numbers) + 2, architecture), (load, 0, 0, 0)]
-    lines.append((at_least, len(numbers), 0, 0x40000000))  # x86's other numbering
-    for i, number in enumerate(numbers):
-        lines.append((equal, len(numbers) - i - 1, 0, number))
-    lines[-1] = (equal, 0, 1, numbers[-1])
-    lines += [(give, 0, 0, refuse), (give, 0, 0, allow)]
-    code = b"".join(struct.pack("<HBBI", *line) for line in lines)
+    clone, clone3 = CLONES[machine]
+    load, equal, at_least, any_bit, give = 0x20, 0x15, 0x35, 0x45, 0x06  # of BPF
+    lines = [  # what to do, with what number, where to go on if it holds, and where if not
+        (load, 4, "", ""),  # the machine
+        (equal, architecture, "", "refuse"),
+        (load, 0, "", ""),  # the call's number
+        (at_least, 0x40000000, "refuse", ""),  # x86's other numbering
+        *((equal, number, "refuse", "") for number in numbers),
+        (equal, clone3, "absent", ""),  # its flags cannot be seen; libraries then take clone
+        (equal, clone, "", "allow"),
+        (load, 16, "", ""),  # its flags
+        (any_bit, NEW, "refuse", "allow"),
+    ]
+    places = {"": 0, "refuse": len(lines), "absent": len(lines) + 1, "allow": len(lines) + 2}
+    code = b"".join(
+        struct.pack("<HBBI", what, *(places[to] and places[to] - i - 1 for to in (yes, no)), number)
+        for i, (what, number, yes, no) in enumerate(lines)
+    )
+    for verdict in (0x00050001, 0x00050026, 0x7FFF0000):  # EPERM, ENOSYS, go on
+        code += struct.pack("<HBBI", give, 0, 0, verdict)
     buffer = ctypes.create_string_buffer(code)
-    program = struct.pack("HxxxxxxP", len(lines), ctypes.addressof(buffer))
+    program = struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(buffer))
     ctypes.CDLL(None).prctl(22, 2, ctypes.c_char_p(program), 0, 0)  # PR_SET_SECCOMP, a filter
 
 
