@@ -27,6 +27,7 @@ from codebase.models.likelihoods import Gaussian
 MAKE = {
     "vae": lambda: VAE(z_dim=12),
     "gmvae": lambda: GMVAE(z_dim=3, k=20),
+    "one component": lambda: GMVAE(z_dim=2, k=1),
     "laplace": lambda: LaplaceVAE(z_dim=4),
     "plane": lambda: VAE(nn="v3", z_dim=2, likelihood=Gaussian(0.392, torch.sigmoid)),
     "ssvae": SSVAE,

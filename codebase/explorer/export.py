@@ -119,7 +119,8 @@ def describe(model: nn.Module, tensors: _Tensors, images=None, test=None) -> dic
         for name in ("enc", "dec", "cls")
         if hasattr(model, name)
     }
-    m, v = (parameter.expand(1, -1, model.z_dim)[0] for parameter in _as_mixture(model))
+    mixture = model.z_prior[0].dim() == 3  # (1, k, z_dim)
+    m, v = (p[0] if mixture else p.expand(1, model.z_dim) for p in model.z_prior)
     plane = None
     if model.z_dim == 2 and test is not None:
         plane = {"points": tensors.add(means), "labels": tensors.add(test[1][:POINTS].byte())}
@@ -135,7 +136,7 @@ def describe(model: nn.Module, tensors: _Tensors, images=None, test=None) -> dic
             "squash": getattr(model.likelihood, "squash", None) is not None,
         },
         "networks": networks,
-        "prior": {"m": tensors.add(m), "v": tensors.add(v)},
+        "prior": {"m": tensors.add(m), "v": tensors.add(v), "mixture": mixture},
         "order": means.var(dim=0).argsort(descending=True).tolist(),
         "images": {
             "source": source,
@@ -157,11 +158,6 @@ def _samples(model: nn.Module, count: int = 10) -> Images:
         labels = [nn.functional.one_hot(y, model.y_dim).to(z)]
     x = model.compute_mean_given(z, *labels).clamp(0, 1)
     return Images(model.likelihood.observe(x), y, "sample of the model")
-
-
-def _as_mixture(model: nn.Module) -> tuple[Tensor, ...]:
-    """The prior's parameters as (1, k, z_dim or 1); k is 1 where it is no mixture."""
-    return tuple(p if p.dim() == 3 else p.reshape(1, 1, -1) for p in model.z_prior)
 
 
 def layers(net: nn.Sequential, tensors: _Tensors) -> list[dict]:

@@ -56,7 +56,7 @@ export function decodeView({ model, page, state, names, random, timings }) {
     const chosen = Math.round(Number(component.value));
     const inside = component.value !== "" && chosen >= 1 && chosen <= model.k;
     const c = inside ? chosen - 1 : Math.floor(random() * model.k);
-    drawn.textContent = model.k > 1 ? `component ${c + 1} of ${model.k}` : "";
+    drawn.textContent = model.mixture ? `component ${c + 1} of ${model.k}` : "";
     state.set({ z: model.drawPrior(c, random) });
   };
   const controls = element(
@@ -67,7 +67,7 @@ export function decodeView({ model, page, state, names, random, timings }) {
       click: () => state.set({ z: Float64Array.from(moments, ({ mean }) => mean) }),
     }, "z = the prior's mean"),
   );
-  if (model.k > 1) controls.append(element("label", {}, "component ", component), drawn);
+  if (model.mixture) controls.append(element("label", {}, "component ", component), drawn);
 
   const classes = element("div", { class: "classes", role: "group", "aria-label": "class y" });
   const buttons = Array.from({ length: model.yDim }, (_, y) =>

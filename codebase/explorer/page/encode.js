@@ -85,7 +85,7 @@ export function encodeView({ model, page, state, names }) {
       element("th", { scope: "col" }, names.name("klOne", "KL", place)))),
     body);
   const between = element("p");
-  if (model.k > 1) {
+  if (model.mixture) {
     numbers.between = names.number("between", "between the dimensions", place);
     between.append(numbers.between);
   }

@@ -5,21 +5,21 @@ import { element, shown } from "./dom.js";
 /** The formulas of a model: what a name stands for, and the function that computes it. */
 export function formulasOf(model, kind) {
   const given = model.yDim ? "x, y" : "x";
+  const observed = kind === "FSVAE" ? "|y" : "";
   const cond = model.yDim ? "y, z" : "z";
-  const one = model.family.deviation(4) === 2; // a Gaussian: the deviation of variance 4
-  const normal = one ? "N" : "Laplace";
-  const spread = one ? "diag v(x)" : "b(x)";
-  let prior = one ? "p(z) = N(0, I)" : "p(z) = Π_d Laplace(z_d; 0, 1)";
-  if (model.k > 1) prior = `p(z) = (1/${model.k}) Σ_c N(z; μ_c, diag σ²_c)`;
-  let kl = one
-    ? `KL(q(z|${given}) ‖ p(z)) = Σ_d ½ (v_d + m_d² − 1 − log v_d)`
-    : "KL(q(z|x) ‖ p(z)) = Σ_d (|m_d| + b_d·exp(−|m_d| / b_d) − 1 − log b_d)";
-  if (model.k > 1) kl = "KL(q(z|x) ‖ p(z)) = E_q[log q(z|x) − log p(z)], a mean over draws of z";
-  let klOne = one ? "KL_d = ½ (v_d + m_d² − 1 − log v_d)" : kl.replace("Σ_d ", "").slice(21);
-  if (model.k > 1) {
+  const [normal, spread] = model.gaussian ? ["N", "diag v"] : ["Laplace", "b"];
+  const divergence = `KL(q(z|${given}) ‖ p(z))`;
+  let prior = model.gaussian ? "p(z) = N(0, I)" : "p(z) = Π_d Laplace(z_d; 0, 1)";
+  let klOne = model.gaussian
+    ? "½ (v_d + m_d² − 1 − log v_d)"
+    : "|m_d| + b_d·exp(−|m_d| / b_d) − 1 − log b_d";
+  let kl = `${divergence} = Σ_d [${klOne}]`;
+  if (model.mixture) {
+    prior = `p(z) = (1/${model.k}) Σ_c N(z; μ_c, diag σ²_c)`;
+    kl = `${divergence} = E_q[log q(z|x) − log p(z)], a mean over draws of z`;
     klOne =
-      "KL_d = E_q[log q(z_d|x) − log p(z_d)]; by what is left of KL, “between”, the prior ties " +
-      "the dimensions together";
+      "E_q[log q(z_d|x) − log p(z_d)]; by what is left of KL, “between”, the prior ties the " +
+      "dimensions together";
   }
   const pixel = model.likelihood.binary
     ? `log p(x|${cond}) = Σ_i (x_i h_i − log(1 + e^{h_i})), h the decoder's logits`
@@ -33,19 +33,16 @@ export function formulasOf(model, kind) {
       "compute_mean_given",
     ],
     q: [
-      `q(z|${given}) = ${normal}(z; m(${given}), ${spread}): the encoder's two outputs`,
+      `q(z|${given}) = ${normal}(z; m(${given}), ${spread}(${given})): the encoder's two outputs`,
       "enc.encode",
     ],
-    kl: [kl, model.k > 1 ? "kl_to_prior" : "negative_elbo_bound"],
-    klOne: [klOne, one ? "utils.kl_normal" : "utils.kl_laplace"],
+    kl: [kl, model.mixture ? "kl_to_prior" : "negative_elbo_bound"],
+    klOne: [`KL_d = ${klOne}`, model.gaussian ? "utils.kl_normal" : "utils.kl_laplace"],
     rec: [`Rec = −E_q[log p(x|${cond})], a mean over draws of z; ${pixel}`, "log_prob"],
-    nelbo: [
-      `NELBO = KL + Rec ≥ −log p(x${kind === "FSVAE" ? "|y" : ""})`,
-      `${kind}.negative_elbo_bound`,
-    ],
+    nelbo: [`NELBO = KL + Rec ≥ −log p(x${observed})`, `${kind}.negative_elbo_bound`],
     iwae: [
-      `−log (1/m) Σ_i w_i, w_i = p(x, z_i) / q(z_i|${given}), z_i ~ q; it falls towards ` +
-        "−log p(x) as m grows (Burda et al. 2016, eq. 8)",
+      `−log (1/m) Σ_i w_i, w_i = p(x, z_i${observed}) / q(z_i|${given}), z_i ~ q; it falls ` +
+        `towards −log p(x${observed}) as m grows (Burda et al. 2016, eq. 8)`,
       `${kind}.negative_iwae_bound`,
     ],
     spread: ["the standard deviation of the bound from one set of m draws to another", ""],

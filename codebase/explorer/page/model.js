@@ -35,8 +35,10 @@ export class Model {
       likelihood: page.likelihood,
       networks: page.networks,
       prior: page.prior, // m and v: of k components, one after another
+      mixture: page.prior.mixture, // whose KL has no closed form
       k: page.prior.m.length / page.z_dim,
-      family: page.family === "laplace" ? laplace : gaussian,
+      gaussian: page.family === "gaussian", // else p(z) and q(z|x) are Laplace distributions
+      family: page.family === "gaussian" ? gaussian : laplace,
     });
     this.classifies = "cls" in page.networks;
   }
@@ -144,7 +146,7 @@ export class Model {
 
   /** KL(q(z|x) ‖ p(z)), in closed form, of each dimension; null where there is none: a mixture. */
   klOfDimensions(q) {
-    if (this.k > 1) return null;
+    if (this.mixture) return null;
     return q.m.map((m, d) => this.family.kl(m, q.v[d], ...this.priorAt(0, d)));
   }
 
