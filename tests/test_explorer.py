@@ -19,10 +19,13 @@ from torch import nn
 
 from codebase import ROOT, UserError
 from codebase import utils as ut
+from codebase.datasets.download import MNIST_MD5
 from codebase.explorer import explore, export
 from codebase.models import FSVAE, GMVAE, SSVAE, VAE
 from codebase.models.laplace_vae import LaplaceVAE
 from codebase.models.likelihoods import Gaussian
+from codebase.runs.experiment import run_named
+from codebase.runs.report import Trained
 
 MAKE = {
     "vae": lambda: VAE(z_dim=12),
@@ -295,6 +298,15 @@ def parts_do_something(browser, model, kind) -> None:
     assert asked(browser, "explorer.state.values.z") != means
     changes(lambda: pad.send_keys(Keys.SPACE, *[Keys.ARROW_UP] * 5, Keys.SPACE), seen)
     changes(lambda: pad.send_keys(Keys.DELETE, Keys.SPACE, Keys.ARROW_LEFT), seen)
+    # A press that begins outside draws nothing, nor does the other button; and back to an image.
+    drawn = pixels(browser, "#pad")
+    drag = ActionChains(browser, duration=10).move_to_element_with_offset(pad, -40, -190)
+    drag.click_and_hold().move_by_offset(20, 190).release().context_click(pad).perform()
+    assert pixels(browser, "#pad") == drawn
+    changes(lambda: click(browser, "#encode .controls button"), seen)
+    assert "test image 5: a 4" in browser.find_element("css selector", "#encode figcaption").text
+    assert asked(browser, "document.querySelector('input[name=image]:checked').value") == "4"
+    assert asked(browser, "document.querySelectorAll('label button').length") == 0
     if model.y_dim:
         changes(lambda: click(browser, "#decode [data-class='3']"), decoded)
         assert asked(browser, "explorer.state.values.y") == 3
@@ -309,6 +321,12 @@ def parts_do_something(browser, model, kind) -> None:
         component.send_keys("7")
         changes(lambda: click(browser, "#draw-z"), decoded)
         assert "component 7 of 20" in browser.find_element("id", "decode").text
+        changes(lambda: sliders[0].send_keys(Keys.HOME), decoded)
+        assert "component 7 of 20" not in browser.find_element("id", "decode").text
+        z = asked(browser, "explorer.state.values.z")
+        component.send_keys("0")  # 70 is none of them
+        click(browser, "#draw-z")
+        assert asked(browser, "explorer.state.values.z") == z
     if kind == "plane":
         planes = browser.find_elements("css selector", "canvas.plane")
         browser.execute_script(
@@ -320,6 +338,9 @@ def parts_do_something(browser, model, kind) -> None:
         assert first > 0.1 and second > 0.1
         changes(lambda: planes[1].send_keys(Keys.ARROW_DOWN), decoded)
         assert asked(browser, "explorer.state.values.z")[1] < second
+        planes[1].send_keys(*[Keys.ARROW_DOWN] * 100)  # to the edge, not beyond
+        z = wait(lambda: asked(browser, "explorer.state.values.z"))
+        assert -5 < z[1] < -2
     if model.z_dim > 10:
         click(browser, "#decode .wide > button")
         sliders = browser.find_elements("css selector", "#decode input[type=range]")
@@ -342,6 +363,17 @@ def parts_do_something(browser, model, kind) -> None:
 
 
 INTERPOLATED = "#encode > div:last-child canvas"
+
+
+def test_a_collapsed_posterior_differs_no_more(browser, tmp_path):
+    """Its KL is so small that float32 has but a few digits of it."""
+    model = VAE(z_dim=10)
+    with torch.no_grad():
+        model.enc.net[4].weight.mul_(1e-3)
+        model.enc.net[4].bias.copy_(torch.tensor([0.0, math.log(math.e - 1)]).repeat_interleave(10))
+    export.write(tmp_path / "page.html", model, "", "", images_for(model))
+    open_page(browser, tmp_path / "page.html")
+    assert asked(browser, "explorer.difference") < RELATIVE
 
 
 # Without a browser
@@ -379,6 +411,10 @@ def test_what_the_page_cannot_compute_is_refused(tmp_path, layer):
     model.dec.net[0].weight[0, 0] = math.nan
     with pytest.raises(UserError, match="not finite"):
         export.write(tmp_path / "page.html", model, "", "")
+    model = made("vae")
+    model.enc.net[4].bias[0] = 1e25  # whose square is not
+    with pytest.raises(UserError, match="not finite"):
+        export.write(tmp_path / "page.html", model, "", "")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -412,6 +448,8 @@ def test_the_command(tmp_path):
         tmp_path, "codebase", "explore", damaged, "--out", tmp_path / "p"
     )
     assert not (tmp_path / "p").exists()
+    error = refused(tmp_path, "codebase", "explore", "--out", tmp_path)
+    assert "is no ordinary file" in error
 
 
 def test_the_last_run_is_the_default(folders):
@@ -421,7 +459,39 @@ def test_the_last_run_is_the_default(folders):
         path.parent.mkdir(parents=True)
         path.touch()
         os.utime(path, (1000 + step, 1000 + step))
+    newest = folders / "checkpoints" / "model=vae_z=03_run=0000"
+    newest.mkdir()
+    (newest / "model-best.pt").touch()
+    (newest / "model-00001.pt").symlink_to("nowhere")
     assert explore._last().name == "model=vae_z=02_run=0000"
+
+
+def test_a_page_neither_draws_nor_needs_a_data_set(tmp_path, capsys):
+    run = run_named("model=vae_z=10_run=0000_data=synthetic")
+    folder = tmp_path / "synthetic" / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    (folder / ".lock").touch()
+    assert explore._data_at_hand(run, tmp_path) is None
+    assert [path.name for path in folder.iterdir()] == [".lock"]
+    assert "are not in" in capsys.readouterr().err
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name in MNIST_MD5:
+        (raw / name).write_bytes(b"damaged")
+    assert explore._data_at_hand(run_named("model=vae_z=10_run=0000"), tmp_path) is None
+    assert "are damaged in" in capsys.readouterr().err
+
+
+def test_the_page_says_what_is_special_about_its_run(tmp_path):
+    for name, said in (
+        ("model=ssvae_gw=000_cw=100_run=0000", "only its classifier was trained"),
+        ("model=vae_z=02_run=0000_prior=laplace", "--prior laplace"),
+    ):
+        run = run_named(name)
+        path = tmp_path / f"{name}.html"
+        explore.write_page(Trained(run, run.build(), 7, None), path)
+        [about] = re.findall(r'"about": "([^"]*)"', path.read_text())
+        assert said in about and "iteration 7" in about
 
 
 def test_its_place_in_the_project():

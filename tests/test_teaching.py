@@ -242,7 +242,7 @@ def test_a_class(tmp_path):
     assert totals == {"ada": 58, "copy": 58, "'=eve": 56, "hostile": 28}
     assert float(rows["'=eve"]["log_normal"]) == 2
     page = (out / "summary.md").read_text()
-    assert "4 submissions; median 57 points." in page
+    assert "4 submissions; median 57 points, the bonus included." in page
     assert "| `log_normal` | mean over dimensions | 1 | =eve |" in page
     assert "- ada and copy: 100%" in page and "hostile" not in page.split("## Alike")[1]
     assert (out / "points.png").read_bytes().startswith(b"\x89PNG")

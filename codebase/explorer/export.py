@@ -9,6 +9,7 @@ import base64
 import hashlib
 import html
 import json
+import math
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +30,7 @@ MODULES = (
 )
 CHECKS = 3  # images whose numbers are compared
 POINTS = 2000  # posterior means on the plane
+NOT_FINITE = "the model's weights or numbers are not finite: train it anew"
 LAYERS = {nn.ELU: "elu", nn.ReLU: "relu"}
 
 
@@ -85,9 +87,7 @@ class _Tensors:
     def add(self, tensor: Tensor) -> dict:
         """A reference to a tensor: halves where those are exact."""
         if not tensor.isfinite().all():
-            raise UserError(
-                "the model has weights that are not finite: there is nothing to explore"
-            )
+            raise UserError(NOT_FINITE)
         tensor = tensor.detach().cpu()
         kind = "uint8"
         if tensor.is_floating_point():
@@ -202,6 +202,8 @@ def checks(model: nn.Module, x: Tensor, y: Tensor, tensors: _Tensors) -> list[di
         }
         if hasattr(model, "cls"):
             check["logits"] = tensors.add(model.cls.classify(one)[0])
+        if not math.isfinite(check["kl"] + check["rec"]):
+            raise UserError(NOT_FINITE)
         found.append(check)
     return found
 

@@ -128,7 +128,7 @@ def distribution(question: dict, found, right, error: str) -> str:
     if (each.abs() > several * (2 / n) ** 0.5).any() or abs(ratio - 1) > STANDARD_ERRORS * (
         2 / total
     ) ** 0.5:
-        return f"The variance of its draws is not v, but about {ratio:.2g} of it."
+        return f"The variance of its draws is not v, but about {ratio:.2g} times v."
     if (off.abs() > several / n**0.5).any():
         return "Its elements share their noise: each needs a draw of its own."
     following = (noise[1:] * noise[:-1]).mean().abs()

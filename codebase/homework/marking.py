@@ -183,6 +183,8 @@ def _said(answer: dict) -> str:
         return "It is not written yet (NotImplementedError)."
     if answer.get("kind") == "Ended":
         return f"It gave no answer: {error}."
+    if answer.get("kind") == "Absent":
+        return f"It cannot be asked: {error}."
     return f"It ends with {error}." if error else ""
 
 
@@ -203,12 +205,12 @@ def _with_our_helpers(problem, own: _Asked, judged, earlier) -> tuple[Judgement,
     best, notes, tried = judged, [], [own]
     for furnish in (False, True) if problem.model else (False,):
         ours = own.with_our_helpers(problem, furnish)
-        if problem.model and any(_same(ours, other) for other in tried):
+        if any(_same(ours, other) for other in tried):
             continue  # other helpers change nothing
         tried.append(ours)
         better = _judge(problem, ours)
         if better.share(problem) > best.share(problem) + 1e-9:
-            best, notes = better, [_fault(problem, own, ours, earlier, furnish)]
+            best, notes = better, [_fault(problem, own, ours, earlier, furnish, better.full)]
         if best.full:
             break
     return best, notes
@@ -222,13 +224,16 @@ def _same(one: _Asked, other: _Asked) -> bool:
     return comparing.same(found, calls, one.questions["exact"]["dtype"], gradients=True)
 
 
-def _by_itself(*at_fault: str) -> str:
+def _by_itself(at_fault: list[str], right: bool) -> str:
+    """Who is at fault, where the function itself is right, and where it is not."""
     verb = "is" if len(at_fault) == 1 else "are"
-    who = f"{_listed(list(at_fault))} {verb} at fault"
-    return f"It is right by itself: {who}, and no points are lost here for that."
+    who = f"{_listed(at_fault)} {verb} at fault"
+    return (
+        f"{'It is right by itself: ' if right else ''}{who}, and no points are lost here for that."
+    )
 
 
-def _fault(problem: Problem, own: _Asked, ours: _Asked, earlier, furnish=False) -> str:
+def _fault(problem: Problem, own: _Asked, ours: _Asked, earlier, furnish=False, full=True) -> str:
     """A sentence: which helpers are to blame."""
     wanted, _, _ = ours("exact")
     dtype = own.questions["exact"]["dtype"]
@@ -256,7 +261,7 @@ def _fault(problem: Problem, own: _Asked, ours: _Asked, earlier, furnish=False) 
         at_fault.insert(0, "the model's constructor, or a network in models/nns/,")
     if not at_fault and all(name in right for name in cases.MARKED_BEFORE):
         return "Its helpers draw or round in another way than the contract's: no points are lost."
-    return _by_itself(*(at_fault or ["utils.py"]))
+    return _by_itself(at_fault or ["utils.py"], full)
 
 
 def _wired(problem: Problem, asked: _Asked) -> bool:

@@ -66,7 +66,7 @@ def summary(graded: dict[str, dict], alike: list[tuple[str, str, float]]) -> str
     lines = ["# Summary", ""]
     if totals:
         middle = report.number(statistics.median(totals))
-        lines += [f"{len(totals)} submissions; median {middle} points.", ""]
+        lines += [f"{len(totals)} submissions; median {middle} points, the bonus included.", ""]
     lines += [f"![points by problem]({PICTURE})", ""]
     lines += ["| function | points | mean | full | none |", "|---|---|---|---|---|"]
     table = list(zip(*map(_scores, graded.values()), strict=True)) or [()] * len(FUNCTIONS)

@@ -290,6 +290,10 @@ class StandIn(types.ModuleType):
         return (object,)
 
 
+class Absent(Exception):
+    """What is to be asked is not there."""
+
+
 def describe(error: BaseException, file: str = "") -> str:
     """What was raised, and at which line of the submission, without this program's own lines."""
     lines = [
@@ -300,7 +304,9 @@ def describe(error: BaseException, file: str = "") -> str:
     if isinstance(error, SyntaxError) and error.filename:
         lines = [f"{error.filename}:{error.lineno}"]
     place = f" ({lines[-1]})" if lines else f" ({file})" if file else ""
-    text = str(error).strip().splitlines()
+    if isinstance(error, Absent):
+        return str(error)
+    text = str(getattr(error, "msg", error) or error).strip().splitlines()
     return f"{type(error).__name__}{place}" + (f": {text[0][:300]}" if text else "")
 
 
@@ -324,7 +330,7 @@ def answer(question: dict, modules: Modules) -> dict:
         function, model = getattr(utils, question["method"], None), None
         if not callable(function) or isinstance(function, StandIn):
             why = modules.broken.get(name, f"there is no function {question['method']} in utils.py")
-            raise LookupError(why)
+            raise Absent(why)
     return {"calls": ask(torch, question, drawn, function, model)}
 
 
@@ -359,12 +365,12 @@ def method_of(torch, question: dict, modules: Modules, drawn: dict, ours):
     """A bound method of the submission's model, with the question's weights; and the model."""
     name = f"{modules.package}.{question['file'][:-3].replace('/', '.')}"
     if _file(name) not in modules.sources:
-        raise LookupError(f"there is no file {question['file']}")
+        raise Absent(f"there is no file {question['file']}")
     module = importlib.import_module(name)
     kind = module.__dict__.get(question["model"])
     if not isinstance(kind, type):
         why = f"there is no class {question['model']} in {question['file']}"
-        raise LookupError(modules.broken.get(name, why))
+        raise Absent(modules.broken.get(name, why))
     if ours is not None:
         for module in [m for n, m in sys.modules.items() if n.startswith(modules.package)]:
             for key, value in list(module.__dict__.items()):  # from codebase.utils import ...
@@ -380,7 +386,7 @@ def method_of(torch, question: dict, modules: Modules, drawn: dict, ours):
         for key, value in drawn["weights"].items():
             if key not in own or own[key].shape != value.shape:
                 found = tuple(own[key].shape) if key in own else "nothing"
-                raise LookupError(f"the model's {key} is {found}, not {tuple(value.shape)}")
+                raise Absent(f"the model's {key} is {found}, not {tuple(value.shape)}")
             own[key].copy_(value)
     return getattr(model, question["method"]), model
 

@@ -12,16 +12,17 @@ from codebase.runs.wanted import Wanted, has_begun
 
 def load_run(run: str | Path, step: int | None = None) -> torch.nn.Module:
     """See `codebase.load_run`."""
-    folder, step = located(run, step)
+    folder, step, identity = located(run, step)
     with torch.random.fork_rng([]):  # the weights drawn here are replaced
-        model = run_in(folder).build()
+        model = identity.build()
     checkpoints.load_weights(model, folder / f"model-{step:05d}.pt")
     return model.eval().requires_grad_(False)
 
 
-def located(run: str | Path, step: int | None = None) -> tuple[Path, int]:
-    """The folder of a run's weights, and an iteration that is there; see `codebase.load_run`."""
+def located(run: str | Path, step: int | None = None) -> tuple[Path, int, Run]:
+    """A run's folder of weights, an iteration that is there, and the run; see `load_run`."""
     folder, step = _folder_and_step(run, step)
+    identity = run_in(folder)
     steps = checkpoints.steps_in(folder)
     if step is None and steps:
         step = steps[-1]
@@ -29,7 +30,7 @@ def located(run: str | Path, step: int | None = None) -> tuple[Path, int]:
         there = f"it has iterations {steps}" if steps else "it has none"
         which = "" if step is None else f" of iteration {step}"
         raise UserError(f"{folder} has no weights{which}: {there}")
-    return folder, step
+    return folder, step, identity
 
 
 def identity_of(run: str | Path) -> Run:

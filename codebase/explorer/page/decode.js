@@ -25,7 +25,7 @@ export function decodeView({ model, page, state, names, random, timings }) {
 
   function slider(d) {
     const { mean, deviation } = moments[d];
-    const output = element("output");
+    const output = element("span");
     const input = element("input", {
       type: "range", min: -RANGE, max: RANGE, step: 0.01, list: "deviations",
       "aria-label": `${zName(d)}, in standard deviations of the prior`,
@@ -42,23 +42,28 @@ export function decodeView({ model, page, state, names, random, timings }) {
       output.textContent = `${shown(z[d])} = ${shown(units, 1)} sd`;
       input.setAttribute("aria-valuetext", output.textContent);
     });
-    return element(
-      "label", { class: "slider" }, names.name("z", zName(d), place), input, output,
-    );
+    return element("div", { class: "slider" }, names.name("z", zName(d), place), input, output);
   }
 
   const more = element("button", { type: "button", click: () => addSliders(50) }, "more dimensions");
   const drawn = element("output", { "aria-live": "polite" });
   const component = element("input", {
     type: "number", min: 1, max: model.k, placeholder: "any", "aria-label": "component of the prior",
+    keydown: (event) => {
+      if (event.key === "Enter") fromPrior();
+    },
   });
-  const fromPrior = () => {
-    const chosen = Math.round(Number(component.value));
-    const inside = component.value !== "" && chosen >= 1 && chosen <= model.k;
-    const c = inside ? chosen - 1 : Math.floor(random() * model.k);
+  let fromComponent = null; // the z that was drawn from one
+
+  function fromPrior() {
+    if (!component.reportValidity()) return; // the browser says why
+    const any = component.value === "";
+    const c = any ? Math.floor(random() * model.k) : Number(component.value) - 1;
+    fromComponent = model.drawPrior(c, random);
     drawn.textContent = model.mixture ? `component ${c + 1} of ${model.k}` : "";
-    state.set({ z: model.drawPrior(c, random) });
-  };
+    state.set({ z: fromComponent });
+  }
+
   const controls = element(
     "div", { class: "controls" },
     element("button", { type: "button", id: "draw-z", click: fromPrior }, "draw z from p(z)"),
@@ -79,6 +84,7 @@ export function decodeView({ model, page, state, names, random, timings }) {
     if (z === null) return;
     drawImage(image, shape, model.mean(model.decode(z, y)));
     timings.firstImage ??= performance.now();
+    if (z !== fromComponent) drawn.textContent = "";
     for (const showSlider of sliders.values()) showSlider(z);
     buttons.forEach((button, i) => button.setAttribute("aria-pressed", String(i === y)));
   }
@@ -115,14 +121,15 @@ function plane({ model, page, state, moments }) {
     return moments[d].mean + extent[d] * (d === 0 ? share : -share);
   };
 
+  const inside = (value) => Math.min(Math.max(value, 0), side);
+  const setPixels = (left, top) =>
+    state.set({ z: Float64Array.of(toZ(inside(left), 0), toZ(inside(top), 1)) });
   const move = (canvas, event) => {
     const box = canvas.getBoundingClientRect();
-    state.set({
-      z: Float64Array.of(
-        toZ(((event.clientX - box.left) / box.width) * side, 0),
-        toZ(((event.clientY - box.top) / box.height) * side, 1),
-      ),
-    });
+    setPixels(
+      ((event.clientX - box.left) / box.width) * side,
+      ((event.clientY - box.top) / box.height) * side,
+    );
   };
   const surface = (label) => {
     const canvas = element("canvas", {
@@ -133,16 +140,15 @@ function plane({ model, page, state, moments }) {
         move(canvas, event);
       },
       pointermove: (event) => {
-        if (event.buttons) move(canvas, event);
+        if (canvas.hasPointerCapture(event.pointerId)) move(canvas, event);
       },
       keydown: (event) => {
-        const steps = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [1, 1], ArrowDown: [1, -1] };
-        const step = steps[event.key];
-        if (!step) return;
+        const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+        if (!steps[event.key] || event.altKey || event.ctrlKey || event.metaKey) return;
         event.preventDefault();
-        const z = Float64Array.from(state.values.z);
-        z[step[0]] += (step[1] * extent[step[0]]) / 40;
-        state.set({ z });
+        const [right, down] = steps[event.key];
+        const [first, second] = state.values.z;
+        setPixels(toPixels(first, 0) + (right * side) / 80, toPixels(second, 1) + (down * side) / 80);
       },
     });
     return canvas;

@@ -6,6 +6,7 @@ import { drawingPad } from "./pad.js";
 
 const BUDGET = 8; // milliseconds of drawing before the page may do something else
 const MOST_DRAWS = 1000;
+const DRAWING = "your drawing";
 
 export function encodeView({ model, page, state, names }) {
   const { shape, images } = page;
@@ -30,7 +31,13 @@ export function encodeView({ model, page, state, names }) {
     state.set({ x, name, label: y, y: y ?? 0, z: model.encode(x, y).m });
   }
 
-  const chosen = (i) => choose(image(i), nameOf(i), images.labels ? images.labels[i] : null);
+  let last = 0; // the image that was chosen
+
+  function chosen(i) {
+    last = i;
+    choose(image(i), nameOf(i), images.labels ? images.labels[i] : null);
+  }
+
   const thumbnails = element("div", {
     class: "thumbnails", role: "radiogroup", "aria-label": "images to encode",
   });
@@ -42,10 +49,18 @@ export function encodeView({ model, page, state, names }) {
     });
     thumbnails.append(element("label", { title: nameOf(i) }, input, canvas));
   }
-  const pad = drawingPad(shape, (grey) => {
-    const seen = model.likelihood.binary ? grey.map((value) => (value > 0.5 ? 1 : 0)) : grey;
-    for (const input of thumbnails.querySelectorAll("input")) input.checked = false;
-    choose(seen, "your drawing");
+  const radios = () => thumbnails.querySelectorAll("input");
+  const pad = drawingPad(shape, {
+    isShown: () => state.values.name === DRAWING,
+    changed: (grey) => {
+      const seen = model.likelihood.binary ? grey.map((value) => (value > 0.5 ? 1 : 0)) : grey;
+      for (const input of radios()) input.checked = false;
+      choose(seen, DRAWING);
+    },
+    cleared: () => {
+      radios()[last].checked = true;
+      chosen(last);
+    },
   });
 
   // What it is given where labels are observed
@@ -59,11 +74,13 @@ export function encodeView({ model, page, state, names }) {
       click: () => state.set({ label, y: label, z: model.encode(state.values.x, label).m }),
     }, `${label}`),
   );
-  const given = model.classifies ? "q(z|x, y) for y = " : "its label y = ";
-  if (model.yDim) labels.append(given, ...buttons);
+  if (model.yDim) {
+    labels.append(model.classifies ? "q(z|x, y) for y = " : "its label y = ", ...buttons);
+  }
 
   // Posterior
 
+  const [given, posterior] = model.yDim ? ["x, y", "q(z|x, y)"] : ["x", "q(z|x)"];
   const seen = imageCanvas(shape, "the image as the model sees it", { class: "large" });
   const reconstruction = imageCanvas(shape, "its reconstruction", { class: "large" });
   const caption = element("figcaption");
@@ -75,12 +92,13 @@ export function encodeView({ model, page, state, names }) {
   if (model.classifies) numbers.kly = names.number("kly", "KL_y", place);
   let estimate = null;
   const drawn = element("p", { class: "small" });
+  const announced = element("p", { class: "unseen", role: "status" });
   const rows = new Map();
   const body = element("tbody");
   const table = element("table", { class: "posterior" },
     element("thead", {}, element("tr", {},
       element("th", { scope: "col" }, "dimension"),
-      element("th", { scope: "col" }, names.name("q", "q(z|x), mean ± sd", place)),
+      element("th", { scope: "col" }, names.name("q", `${posterior}, mean ± sd`, place)),
       element("th", { scope: "col", class: "interval" }, "beside the prior"),
       element("th", { scope: "col" }, names.name("klOne", "KL", place)))),
     body);
@@ -122,13 +140,21 @@ export function encodeView({ model, page, state, names }) {
     while (performance.now() - begun < BUDGET && current.draws < MOST_DRAWS);
     state.set({ estimate });
     if (current.draws < MOST_DRAWS) setTimeout(() => refine(current), 30);
+    else announce(current);
+  }
+
+  /** For who hears the page: once, when the numbers have settled. */
+  function announce({ nelbo, kl, rec }) {
+    const text = `NELBO ${shown(nelbo)} nats, KL ${shown(kl)}, Rec ${shown(rec)}`;
+    announced.textContent = `${state.values.name}: ${text}`;
   }
 
   function show() {
     if (!estimate) return;
     const { q, dimensions } = estimate.own;
     for (const [key, number] of Object.entries(numbers)) number.show(estimate[key]);
-    drawn.textContent = `means over ${estimate.draws} draws of z`;
+    const shares = model.classifies ? ", labels in proportion to q(y|x)" : "";
+    drawn.textContent = `means over ${estimate.draws} draws of z${shares}`;
     const most = Math.max(...dimensions, 1e-9);
     for (const [d, cells] of rows) {
       const deviation = model.family.deviation(q.v[d]);
@@ -141,21 +167,23 @@ export function encodeView({ model, page, state, names }) {
 
   section.append(
     element("p", {}, "Choose an image, or draw a digit. The encoder gives ",
-      names.name("q", model.yDim ? "q(z|x, y)" : "q(z|x)", place),
+      names.name("q", posterior, place),
       "; Rec and KL are what the image costs given z, and what z costs."),
     element("div", { class: "beside" },
-      element("div", { class: "wide" }, thumbnails), element("div", {}, element("p", { class: "small" }, "draw here, with mouse, finger or keys"), pad)),
+      element("div", { class: "wide" }, thumbnails),
+      element("div", {},
+        element("p", { class: "small" }, "draw here, with mouse, finger or keys"), pad)),
     labels,
     place,
     element("div", { class: "beside" },
       element("div", { class: "pair" },
         element("figure", {}, seen, caption),
         element("figure", {}, reconstruction, element("figcaption", {},
-          names.name("mean", model.yDim ? "E[x|y, z]" : "E[x|z]", place), " at z = m(x)"))),
-      element("div", { class: "wide" },
+          names.name("mean", model.yDim ? "E[x|y, z]" : "E[x|z]", place), ` at z = m(${given})`))),
+      element("div", { class: "wider" },
         element("p", { class: "numbers" }, ...Object.keys(numbers).filter((key) =>
           key !== "between").map((key) => numbers[key])),
-        drawn, element("div", { class: "scroll" }, table), more, between)),
+        drawn, announced, element("div", { class: "scroll" }, table), more, between)),
     interpolation({ model, page, state, nameOf, image }),
   );
   state.on(["x", "label"], begin);
@@ -173,7 +201,7 @@ function interval({ mean, deviation }) {
   const width = 120;
   const at = (value) => (width / 2) * (1 + (value - mean) / (4 * deviation));
   const line = svg("line", { y1: 10, y2: 10, class: "posterior" });
-  const dot = svg("circle", { cy: 10, r: 3.5, class: "posterior" });
+  const dot = svg("circle", { cy: 10, r: 2.5, class: "posterior" });
   const drawing = svg("svg", { viewBox: `0 0 ${width} 20`, width, height: 20 },
     svg("rect", {
       x: at(mean - deviation), width: at(mean + deviation) - at(mean - deviation), y: 4, height: 12,
@@ -197,7 +225,7 @@ function interpolation({ model, page, state, nameOf, image }) {
   for (let i = 0; i < images.count; i++) {
     other.append(element("option", { value: i, selected: i === images.count - 1 }, nameOf(i)));
   }
-  const output = element("output");
+  const output = element("span");
   const share = element("input", {
     type: "range", min: 0, max: 1, step: 0.01, value: 0.5, input: show, id: "interpolate",
     "aria-label": "from x to the other image",
@@ -220,7 +248,10 @@ function interpolation({ model, page, state, nameOf, image }) {
   state.on(["x", "label"], show);
   return element("div", { class: "beside" }, canvas, element("div", { class: "wide" },
     element("h3", {}, "From x to another image"),
-    element("p", {}, "E[x|z] at z = (1 − t)·m(x) + t·m(x′), x′ = ", other,
-      model.yDim ? "; the class changes half-way" : ""),
+    element("p", {},
+      model.yDim
+        ? "E[x|y, z] at z = (1 − t)·m(x, y) + t·m(x′, y′), y changing half-way; x′ = "
+        : "E[x|z] at z = (1 − t)·m(x) + t·m(x′); x′ = ",
+      other),
     element("label", { class: "slider" }, "t", share, output)));
 }

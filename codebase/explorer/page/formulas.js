@@ -14,7 +14,9 @@ export function formulasOf(model, kind) {
     ? "½ (v_d + m_d² − 1 − log v_d)"
     : "|m_d| + b_d·exp(−|m_d| / b_d) − 1 − log b_d";
   let kl = `${divergence} = Σ_d [${klOne}]`;
+  let klCode = model.gaussian ? "utils.kl_normal" : "utils.kl_laplace";
   if (model.mixture) {
+    klCode = "";
     prior = `p(z) = (1/${model.k}) Σ_c N(z; μ_c, diag σ²_c)`;
     kl = `${divergence} = E_q[log q(z|x) − log p(z)], a mean over draws of z`;
     klOne =
@@ -23,7 +25,7 @@ export function formulasOf(model, kind) {
   }
   const pixel = model.likelihood.binary
     ? `log p(x|${cond}) = Σ_i (x_i h_i − log(1 + e^{h_i})), h the decoder's logits`
-    : `log p(x|${cond}) = Σ_i log N(x_i; μ_i(${cond}), ${model.likelihood.variance})`;
+    : `log p(x|${cond}) = Σ_i log N(x_i; μ_i, ${model.likelihood.variance}), μ = E[x|${cond}]`;
   const formulas = {
     z: [`${prior}. The sliders go to ±4 standard deviations of the prior`, "sample_z"],
     mean: [
@@ -37,7 +39,7 @@ export function formulasOf(model, kind) {
       "enc.encode",
     ],
     kl: [kl, model.mixture ? "kl_to_prior" : "negative_elbo_bound"],
-    klOne: [`KL_d = ${klOne}`, model.gaussian ? "utils.kl_normal" : "utils.kl_laplace"],
+    klOne: [`KL_d = ${klOne}`, klCode],
     rec: [`Rec = −E_q[log p(x|${cond})], a mean over draws of z; ${pixel}`, "log_prob"],
     nelbo: [`NELBO = KL + Rec ≥ −log p(x${observed})`, `${kind}.negative_elbo_bound`],
     iwae: [
@@ -104,7 +106,7 @@ export class Names {
 
   /** A name, a number that changes, and its unit; `show` sets the number. */
   number(key, text, place, unit = "nats", digits = 2) {
-    const output = element("output", { "data-number": key });
+    const output = element("b", { "data-number": key });
     const made = element("span", { class: "number" }, this.name(key, text, place), " ", output);
     if (unit) made.append(` ${unit}`);
     made.show = (value) => {

@@ -101,7 +101,7 @@ export class Model {
       mean += m / this.k;
       square += (this.family.deviation(v) ** 2 + m * m) / this.k;
     }
-    return { mean, deviation: Math.sqrt(square - mean * mean) };
+    return { mean, deviation: Math.sqrt(Math.max(square - mean * mean, 1e-12)) };
   }
 
   /** z from a component of the prior. */
@@ -202,11 +202,14 @@ export function effectiveSampleSize(logWeights) {
   return Math.exp(2 * logSumExp(logWeights) - logSumExp(logWeights.map((w) => 2 * w)));
 }
 
-/** The largest relative difference between this page's numbers and PyTorch's, of all checks. */
+/**
+ * The largest difference between this page's numbers and PyTorch's, of all checks: relative to the
+ * largest of what is compared, and of nats to one nat at least, below which float32 cannot tell.
+ */
 export function largestDifference(model, checks) {
   let largest = 0;
-  const compare = (found, wanted) => {
-    const scale = Math.max(...Array.from(wanted, Math.abs), 1e-30);
+  const compare = (found, wanted, least = 1e-30) => {
+    const scale = Math.max(...Array.from(wanted, Math.abs), least);
     for (let i = 0; i < wanted.length; i++) {
       const difference = Math.abs(found[i] - wanted[i]) / scale;
       largest = difference >= 0 ? Math.max(largest, difference) : Infinity; // also of a nan
@@ -219,8 +222,8 @@ export function largestDifference(model, checks) {
     compare(q.v, v);
     compare(outputs, h);
     const closed = model.klOfDimensions(q);
-    compare([closed ? closed.reduce((a, b) => a + b, 0) : model.klAt(q.m, q)], [kl]);
-    compare([-model.logLikelihood(x, outputs)], [rec]);
+    compare([closed ? closed.reduce((a, b) => a + b, 0) : model.klAt(q.m, q)], [kl], 1);
+    compare([-model.logLikelihood(x, outputs)], [rec], 1);
     if (logits) compare(model.classify(x), logSoftmax(logits));
   }
   return largest;

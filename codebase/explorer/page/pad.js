@@ -8,9 +8,10 @@ const PEN = 2.3; // pixels of the image
 /**
  * The field and its controls.
  *
- * Calls `changed` with grey levels in [0, 1], of width × height pixels, at each move of the pen.
+ * Calls `changed` with grey levels in [0, 1], of width × height pixels, at each move of the pen, and
+ * `cleared` when the drawing is. `isShown` tells whether the drawing is the image that is encoded.
  */
-export function drawingPad([channels, height, width], changed) {
+export function drawingPad([channels, height, width], { changed, cleared, isShown }) {
   let strokes = []; // of points, in shares of the field
   let pen = { x: 0.5, y: 0.5, down: false };
   let focused = false;
@@ -20,12 +21,14 @@ export function drawingPad([channels, height, width], changed) {
       "field to draw a digit on; arrow keys move the pen, space puts it down or lifts it, " +
       "delete clears",
     pointerdown: (event) => {
+      if (event.button !== 0 || !event.isPrimary) return; // one finger, or the main button
       field.setPointerCapture(event.pointerId);
+      pen = { ...at(event), down: false };
       strokes.push([at(event)]);
       update();
     },
     pointermove: (event) => {
-      if (!event.buttons || !strokes.length) return;
+      if (!event.isPrimary || !field.hasPointerCapture(event.pointerId)) return;
       strokes.at(-1).push(at(event));
       update();
     },
@@ -39,11 +42,12 @@ export function drawingPad([channels, height, width], changed) {
     },
     keydown: (event) => key(event),
   });
-  const centre = element("input", { type: "checkbox", checked: true, change: update });
+  const centre = element("input", { type: "checkbox", checked: true, change: () => isShown() && update() });
   const clear = () => {
     strokes = [];
     pen.down = false;
-    update();
+    show();
+    if (isShown()) cleared();
   };
   const controls = element("div", { class: "controls" },
     element("button", { type: "button", click: clear }, "clear"),
@@ -60,6 +64,7 @@ export function drawingPad([channels, height, width], changed) {
     const moves = {
       ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step],
     };
+    if (event.altKey || event.ctrlKey || event.metaKey) return;
     if (event.key === " ") {
       pen.down = !pen.down;
       if (pen.down) strokes.push([{ x: pen.x, y: pen.y }]);

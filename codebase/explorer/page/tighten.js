@@ -11,19 +11,23 @@ const [WIDTH, HEIGHT, LEFT, BOTTOM] = [560, 260, 52, 34];
 
 export function tightenView({ model, state, names }) {
   const section = byId("tighten");
+  const observed = model.yDim && !model.classifies ? "|y" : "";
   const place = names.place();
-  const chart = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "chart", role: "img" });
+  const chart = svg("svg", {
+    viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "chart", role: "img",
+    "aria-label": "the bound against m, to be drawn",
+  });
   const numbers = {
     nelbo: names.number("nelbo", "NELBO", place),
     last: names.number("iwae", "−IWAE-1000", place),
     ess: names.number("ess", "ESS of 1000", place, "", 1),
   };
   const body = element("tbody");
-  const drawn = element("output", { class: "small", id: "drawn" });
+  const drawn = element("span", { class: "small", id: "drawn" });
   const again = element("button", { type: "button", click: () => begin() }, "other draws");
   section.append(
     element("p", {}, "The same image, with m draws of z in place of one: ",
-      names.name("iwae", "−IWAE-m", place), " falls towards −log p(x). The band is ± one ",
+      names.name("iwae", "−IWAE-m", place), ` falls towards −log p(x${observed}). The band is ± one `,
       names.name("spread", "deviation", place), " from one set of draws to another."),
     place,
     element("p", { class: "numbers" }, ...Object.values(numbers)),
@@ -69,7 +73,7 @@ export function tightenView({ model, state, names }) {
     const found = logWeights.subarray(0, count);
     const points = WEIGHTS.filter((m) => m <= count).map((m) => iwae(found, m));
     if (!points.length) return;
-    const nelbo = points[0].mean;
+    const { nelbo } = state.values.estimate; // of the part above
     const last = points.at(-1);
     numbers.nelbo.show(nelbo);
     numbers.last.show(last.m === 1000 ? last.mean : null);
@@ -80,20 +84,21 @@ export function tightenView({ model, state, names }) {
       ...[m, shown(mean), shown(deviation), groups].map((text) =>
         element("td", {}, String(text))))));
     chart.setAttribute("aria-label",
-      `The bound falls from ${shown(nelbo)} nats at m = 1 to ${shown(last.mean)} at m = ${last.m}.`);
+      `The bound falls from ${shown(points[0].mean)} nats at m = 1 to ${shown(last.mean)} at m = ${last.m}.`);
   }
 
   function draw(points, nelbo) {
     const edges = points.flatMap(({ mean, deviation }) => [
       mean - (deviation ?? 0), mean + (deviation ?? 0),
     ]);
-    const [low, high] = [Math.min(...edges), Math.max(...edges, nelbo)];
+    const [low, high] = [Math.min(...edges, nelbo), Math.max(...edges, nelbo)];
     const pad = 0.08 * (high - low) + 0.01;
     const x = (m) => LEFT + ((WIDTH - LEFT - 14) * Math.log10(m)) / 3;
     const y = (value) =>
       10 + ((HEIGHT - BOTTOM - 10) * (high + pad - value)) / (high - low + 2 * pad);
-    const upper = points.map(({ m, mean, deviation }) => [x(m), y(mean + (deviation ?? 0))]);
-    const lower = points.map(({ m, mean, deviation }) => [x(m), y(mean - (deviation ?? 0))]);
+    const spread = points.filter(({ deviation }) => deviation !== null); // of one set, not known
+    const upper = spread.map(({ m, mean, deviation }) => [x(m), y(mean + deviation)]);
+    const lower = spread.map(({ m, mean, deviation }) => [x(m), y(mean - deviation)]);
     const joined = (pairs) => pairs.map((pair) => pair.map((one) => one.toFixed(1)).join(",")).join(" ");
     const parts = [
       svg("polygon", { points: joined([...upper, ...lower.reverse()]), class: "band" }),
@@ -118,7 +123,7 @@ export function tightenView({ model, state, names }) {
     chart.replaceChildren(...parts);
   }
 
-  state.on(["x", "label"], begin);
+  state.on(model.classifies ? ["x"] : ["x", "label"], begin);
   new IntersectionObserver(([entry]) => {
     visible = entry.isIntersecting;
     schedule();

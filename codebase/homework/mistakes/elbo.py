@@ -57,6 +57,18 @@ def _(model, x):
     return nelbo, rec, kl
 
 
+@mistake("elbo", "rec subtracted", "nelbo", "In the bound, rec is subtracted from kl, not added.")
+def _(model, x):
+    _nelbo, kl, rec = bound(*_elbo(model, x))
+    return kl - rec, kl, rec
+
+
+@mistake("elbo", "kl subtracted", "nelbo", "In the bound, kl is subtracted from rec, not added.")
+def _(model, x):
+    _nelbo, kl, rec = bound(*_elbo(model, x))
+    return rec - kl, kl, rec
+
+
 @mistake("elbo", "kl left out", "nelbo|nelbo.gradient", "KL is missing from the bound.")
 def _(model, x):
     nelbo, kl, rec = bound(*_elbo(model, x))

@@ -209,6 +209,18 @@ def _(model, x):
     return -nelbo, *terms
 
 
+@mistake("ssvae", "rec subtracted", "nelbo", "In the bound, rec is subtracted, not added.")
+def _(model, x):
+    _nelbo, kl_z, kl_y, rec = _summed(*_parts(model, x)[:3])
+    return kl_y + kl_z - rec, kl_z, kl_y, rec
+
+
+@mistake("ssvae", "kl_z subtracted", "nelbo", "In the bound, kl_z is subtracted, not added.")
+def _(model, x):
+    _nelbo, kl_z, kl_y, rec = _summed(*_parts(model, x)[:3])
+    return kl_y - kl_z + rec, kl_z, kl_y, rec
+
+
 @mistake("ssvae", "terms left 0", "kl_z.kl_y.rec", "The bound is right, but its terms are left 0.")
 def _(model, x):
     nelbo, *terms = _summed(*_parts(model, x)[:3])
@@ -377,6 +389,18 @@ def _(model, x, y):
 def _(model, x, y):
     nelbo, kl, rec = bound(*_coloured(model, x, y)[:2])
     return -nelbo, kl, rec
+
+
+@mistake("fsvae", "rec subtracted", "nelbo", "In the bound, rec is subtracted from kl, not added.")
+def _(model, x, y):
+    _nelbo, kl, rec = bound(*_coloured(model, x, y)[:2])
+    return kl - rec, kl, rec
+
+
+@mistake("fsvae", "kl subtracted", "nelbo", "In the bound, kl is subtracted from rec, not added.")
+def _(model, x, y):
+    _nelbo, kl, rec = bound(*_coloured(model, x, y)[:2])
+    return rec - kl, kl, rec
 
 
 @mistake("fsvae", "kl left out", "nelbo", "KL is missing from the bound.")
