@@ -407,6 +407,9 @@ def test_what_the_page_cannot_compute_is_refused(tmp_path, layer):
     model.enc.net[0 if isinstance(layer, nn.Linear) else 1] = layer
     with pytest.raises(UserError, match="the page knows no layer"):
         export.write(tmp_path / "page.html", model, "", "")
+    model = VAE(likelihood=Gaussian(0.1, torch.tanh))
+    with pytest.raises(UserError, match="knows no"):
+        export.write(tmp_path / "page.html", model, "", "")
     model = made("vae")
     model.dec.net[0].weight[0, 0] = math.nan
     with pytest.raises(UserError, match="not finite"):

@@ -66,7 +66,8 @@ def write(
         test: images whose posterior means are shown where z has two dimensions; None: none are
 
     Raises:
-        UserError: the model has a layer that the page does not know, or weights that are not finite
+        UserError: the page does not know a layer or likelihood of the model, or its numbers are not
+            finite
         OSError: the file cannot be written
     """
     with isolated_draws(next(model.parameters()).device):
@@ -119,6 +120,9 @@ def describe(model: nn.Module, tensors: _Tensors, images=None, test=None) -> dic
         for name in ("enc", "dec", "cls")
         if hasattr(model, name)
     }
+    squash = getattr(model.likelihood, "squash", None)
+    if squash not in (None, torch.sigmoid):
+        raise UserError(f"the page knows no {squash} of means: see mean() in page/model.js")
     mixture = model.z_prior[0].dim() == 3  # (1, k, z_dim)
     m, v = (p[0] if mixture else p.expand(1, model.z_dim) for p in model.z_prior)
     plane = None
@@ -133,7 +137,7 @@ def describe(model: nn.Module, tensors: _Tensors, images=None, test=None) -> dic
         "likelihood": {
             "binary": model.likelihood.binary,
             "variance": getattr(model.likelihood, "variance", None),
-            "squash": getattr(model.likelihood, "squash", None) is not None,
+            "squash": squash is not None,
         },
         "networks": networks,
         "prior": {"m": tensors.add(m), "v": tensors.add(v), "mixture": mixture},

@@ -189,7 +189,7 @@ export function encodeView({ model, page, state, names }) {
   state.on(["x", "label"], begin);
   state.on(["estimate"], show);
   addRows(FIRST);
-  if (images.count) chosen(0);
+  chosen(0);
 }
 
 export function likeliest(logQ) {
@@ -219,7 +219,6 @@ function interval({ mean, deviation }) {
 /** The way from one image's posterior mean to another's. */
 function interpolation({ model, page, state, nameOf, image }) {
   const { shape, images } = page;
-  if (!images.count) return element("div");
   const canvas = imageCanvas(shape, "between the two", { class: "large" });
   const other = element("select", { "aria-label": "the other image", change: show });
   for (let i = 0; i < images.count; i++) {

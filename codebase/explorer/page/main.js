@@ -24,7 +24,6 @@ const tightening = tightenView(parts);
 if (model.yDim) labelsView(parts);
 byId("labels").hidden = !model.yDim;
 byId("to-labels").hidden = !model.yDim;
-if (!page.images.count) state.set({ z: model.drawPrior(0, parts.random) });
 
 byId("about").textContent = page.about;
 const difference = largestDifference(model, page.checks);
