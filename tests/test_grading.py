@@ -283,6 +283,19 @@ def test_the_server_of_many_submissions_never_has_their_code(tmp_path):
     assert found > 1 << 20
 
 
+def test_python_may_lie_below_tmp(tmp_path, monkeypatch):
+    """Where each sandbox has a folder of its own."""
+    tmp_path.chmod(0o755)
+    (tmp_path / "seen").write_text("it is seen")
+    folders = [*sandbox._folders(), str(tmp_path)]
+    monkeypatch.setattr(sandbox, "_folders", lambda: folders)
+    monkeypatch.setattr(sandbox.Sandbox, "_spare", None)
+    files = students.homework({"log_normal": f"raise ValueError(open('{tmp_path}/seen').read())"})
+    for which in [which for which in SANDBOXES[:2] if sandbox._works(which)]:
+        [told] = marked(files, which, "log_normal")
+        assert "it is seen" in told.reasons[0]
+
+
 # Untrusted code
 
 

@@ -530,6 +530,7 @@ def attend(stdin: int, stdout: int) -> None:
     try:
         if os.environ.get("GRADER_ROOT"):
             limit()
+            os.stat(sys.modules["numpy"].__file__)  # Python's libraries are seen there
     except Exception as error:
         send(stdout, {"error": describe(error)})
         raise
@@ -737,6 +738,13 @@ def change_root(root: str, seen: list[str], hidden: list[str]) -> None:
 
     mount("none", "/", "", private | recursive)
     mount("tmpfs", root, "tmpfs", 0, "mode=755,size=1m")
+    for folder, kind, options in (  # before the others, of which some may lie in /tmp
+        ("/tmp", "tmpfs", f"mode=1777,size={LIMITS['file']}"),
+        ("/dev/shm", "tmpfs", f"mode=1777,size={LIMITS['file']}"),
+        ("/proc", "proc", ""),
+    ):
+        os.makedirs(root + folder, 0o755, exist_ok=True)
+        mount(kind, root + folder, kind, 0, options)
     devices = ["/dev/null", "/dev/zero", "/dev/urandom", "/dev/random"]
     for folder in [*seen, *devices]:
         inside = root + folder
@@ -753,13 +761,6 @@ def change_root(root: str, seen: list[str], hidden: list[str]) -> None:
             mount("none", inside, "", bind | again | read_only)
     for folder in hidden:
         mount("tmpfs", root + folder, "tmpfs", read_only, "mode=755,size=4k")
-    for folder, kind, options in (
-        ("/tmp", "tmpfs", f"mode=1777,size={LIMITS['file']}"),
-        ("/dev/shm", "tmpfs", f"mode=1777,size={LIMITS['file']}"),
-        ("/proc", "proc", ""),
-    ):
-        os.makedirs(root + folder, 0o755, exist_ok=True)
-        mount(kind, root + folder, kind, 0, options)
     mount("tmpfs", root, "tmpfs", read_only | again, "mode=755,size=1m")
     os.chroot(root)
     os.chdir("/tmp")
