@@ -60,6 +60,7 @@ def calls(found: list, right: list):
 
 
 def finite(found: list) -> bool:
+    """Whether all values of a function's results are."""
     return all(
         math.isfinite(value) for calls in found for call in calls for value in call["values"][0]
     )

@@ -13,7 +13,7 @@ from codebase.homework.marking import Finding, Mark
 from codebase.homework.problems import PROBLEMS
 from codebase.homework.submission import Submission
 
-SECONDS = 240  # for a submission; a right one takes 5
+SECONDS = 240  # for a submission; a right one takes 3
 ORDER = sorted(PROBLEMS, key=lambda problem: bool(problem.model))  # see `cases.helpers_for`
 
 

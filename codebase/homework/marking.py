@@ -217,7 +217,7 @@ def _with_our_helpers(problem, own: _Asked, judged, earlier) -> tuple[Judgement,
 
 
 def _same(one: _Asked, other: _Asked) -> bool:
-    """Whether a method gives the same numbers, or fails in the same way."""
+    """Whether a function gives the same numbers, or fails in the same way."""
     (found, _, error), (calls, _, other_error) = one("exact"), other("exact")
     if found is None or calls is None:
         return found is calls and error == other_error

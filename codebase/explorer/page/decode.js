@@ -2,6 +2,7 @@
 // dimensions.
 
 import { FIRST, byId, drawImage, element, imageCanvas, shown, soon, zName } from "./dom.js";
+import { meanOf } from "./formulas.js";
 
 const RANGE = 4; // standard deviations of the prior
 const STEPS = 17; // images of the manifold, on a side
@@ -90,7 +91,7 @@ export function decodeView({ model, page, state, names, random, timings }) {
   }
 
   section.append(
-    element("p", {}, "Move z, and see ", names.name("mean", "E[x|z]", place), ". The dimensions " +
+    element("p", {}, "Move z, and see ", names.name("mean", meanOf(model), place), ". The dimensions " +
       "that the encoder uses most come first."),
     place,
     element("div", { class: "beside" },

@@ -2,6 +2,7 @@
 
 import { FIRST, bar, byId, drawImage, element, imageCanvas, shown, svg, zName } from "./dom.js";
 import { Estimate } from "./estimate.js";
+import { meanOf } from "./formulas.js";
 import { drawingPad } from "./pad.js";
 
 const BUDGET = 8; // milliseconds of drawing before the page may do something else
@@ -144,8 +145,8 @@ export function encodeView({ model, page, state, names }) {
   }
 
   /** For who hears the page: once, when the numbers have settled. */
-  function announce({ nelbo, kl, rec }) {
-    const text = `NELBO ${shown(nelbo)} nats, KL ${shown(kl)}, Rec ${shown(rec)}`;
+  function announce({ nelbo, rec }) {
+    const text = `NELBO ${shown(nelbo)} nats, KL ${shown(nelbo - rec)}, Rec ${shown(rec)}`;
     announced.textContent = `${state.values.name}: ${text}`;
   }
 
@@ -179,7 +180,7 @@ export function encodeView({ model, page, state, names }) {
       element("div", { class: "pair" },
         element("figure", {}, seen, caption),
         element("figure", {}, reconstruction, element("figcaption", {},
-          names.name("mean", model.yDim ? "E[x|y, z]" : "E[x|z]", place), ` at z = m(${given})`))),
+          names.name("mean", meanOf(model), place), ` at z = m(${given})`))),
       element("div", { class: "wider" },
         element("p", { class: "numbers" }, ...Object.keys(numbers).filter((key) =>
           key !== "between").map((key) => numbers[key])),
@@ -192,7 +193,7 @@ export function encodeView({ model, page, state, names }) {
   chosen(0);
 }
 
-export function likeliest(logQ) {
+function likeliest(logQ) {
   return logQ.indexOf(Math.max(...logQ));
 }
 

@@ -2,6 +2,9 @@
 
 import { element, shown } from "./dom.js";
 
+/** The decoder's mean, as the lecture writes it. */
+export const meanOf = (model) => (model.yDim ? "E[x|y, z]" : "E[x|z]");
+
 /** The formulas of a model: what a name stands for, and the function that computes it. */
 export function formulasOf(model, kind) {
   const given = model.yDim ? "x, y" : "x";

@@ -1,6 +1,7 @@
 // Classify and separate: q(y|x) and the sum over labels (SSVAE); one style in ten classes.
 
 import { bar, byId, drawImage, element, imageCanvas, shown, soon } from "./dom.js";
+import { meanOf } from "./formulas.js";
 
 export function labelsView({ model, page, state, names }) {
   const section = byId("labels");
@@ -9,7 +10,7 @@ export function labelsView({ model, page, state, names }) {
   if (model.classifies) section.append(terms({ model, state, names, place }));
   section.append(
     element("h3", {}, "One style in ten classes"),
-    element("p", {}, names.name("mean", "E[x|y, z]", place), " at the z of the sliders above, for " +
+    element("p", {}, names.name("mean", meanOf(model), place), " at the z of the sliders above, for " +
       "each y: what y tells is the digit, what z tells is how it is written."),
     row({ model, page, state }),
   );
