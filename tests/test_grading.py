@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import subprocess
 import textwrap
 import time
 from contextlib import closing
@@ -281,6 +282,22 @@ def test_the_server_of_many_submissions_never_has_their_code(tmp_path):
                 found += len(content)
                 assert marker.encode() not in content
     assert found > 1 << 20
+
+
+def test_a_server_that_has_failed_meanwhile_costs_nothing(tmp_path, monkeypatch):
+    """It is replaced before the first question."""
+    if not sandbox._works("namespaces"):
+        pytest.skip("namespaces do not work here")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    for command in (["cat"], ["true"]):  # one that answers nonsense, and one that has ended
+        process = subprocess.Popen(command, **pipes)
+        if command == ["true"]:
+            process.wait()
+        monkeypatch.setattr(sandbox.Sandbox, "_spare", (process, None))
+        with sandbox.Sandbox("namespaces", "codebase", students.homework()) as box:
+            box.ready()
+            assert marking.mark(BY_FUNCTION["log_normal"], 4, 1, box.ask).score == 4
+        assert process.poll() is not None
 
 
 def test_python_may_lie_below_tmp(tmp_path, monkeypatch):

@@ -188,8 +188,10 @@ class Sandbox:
 
     def ready(self) -> None:
         """Start it, so that the first question does not wait for that."""
-        with contextlib.suppress(SandboxEnded):  # the first question then says why
+        try:
             self.start()
+        except SandboxEnded:  # the first question tries again, and says why
+            self.close()
 
     def close(self) -> None:
         """End all its processes."""
@@ -218,9 +220,8 @@ class Sandbox:
         Raises:
             SandboxEnded: they do not start
         """
-        spare, Sandbox._spare = Sandbox._spare, None
-        if self.kind == "namespaces" and spare is not None and spare[0].poll() is None:
-            self._process, self._temporary = spare
+        if self.kind == "namespaces" and Sandbox._spare is not None:
+            (self._process, self._temporary), Sandbox._spare = Sandbox._spare, None
             ready = {"ready": True}
         else:
             self._open(arguments)
