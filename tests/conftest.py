@@ -16,19 +16,18 @@ from pathlib import Path
 
 import faults
 import pytest
+import small
 import torch
 from filelock import FileLock
 from matplotlib.figure import Figure
 
-from codebase import ROOT, checkpoints, data, evaluate, figures
-from codebase.datasets import synthetic
+from codebase import ROOT, checkpoints, data, figures
 from codebase.models.vae import VAE
 from codebase.runs import records, report
 
 # Each of pytest-xdist's workers has a core of its own: threads would only wait for one another.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
-SCREEN = 300  # pixels across of a Child's pictures: small ones are written sooner
 SCRIPTS = ("run_vae.py", "run_gmvae.py", "run_ssvae.py", "run_fsvae.py")
 # No test may depend on a network: where there is one, a proxy that is not there hides it.
 NO_NETWORK = {f"{scheme}_proxy": "http://127.0.0.1:9" for scheme in ("http", "https")}
@@ -49,8 +48,8 @@ def pytest_unconfigure(config):
 
 
 @pytest.fixture(scope="session")
-def data_dir():
-    """A data folder with the synthetic digits and house numbers, which every user can read.
+def whole_data():
+    """A data folder with the synthetic digits and house numbers; every user can read it.
 
     pytest-xdist's workers share it.
     """
@@ -58,6 +57,19 @@ def data_dir():
         data.read_mnist("train", DATA_DIR, "synthetic")
         data.read_svhn(DATA_DIR, "synthetic")
     return DATA_DIR
+
+
+@pytest.fixture(scope="session")
+def data_dir():
+    """The same with a tenth of the images, for a Child: see `small`."""
+    folder = DATA_DIR.with_name("small")
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.exists():
+            process = FORKSERVER.Process(target=small.draw, args=(folder,))
+            process.start()
+            process.join()
+            assert process.exitcode == 0
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -75,6 +87,20 @@ def folders(tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(checkpoints, "CHECKPOINTS", tmp_path / "checkpoints")
     monkeypatch.setattr(records, "LOGS", tmp_path / "logs")
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A function that puts into a folder what a Child leaves; one of the same flags runs once."""
+    done = {}
+
+    def put_into(folder: Path, *command) -> None:
+        if command not in done:
+            done[command] = tmp_path_factory.mktemp("trained")
+            succeed(done[command], *command)
+        shutil.copytree(done[command], folder, dirs_exist_ok=True)
+
+    return put_into
 
 
 @pytest.fixture
@@ -140,14 +166,17 @@ FORKSERVER.set_forkserver_preload(["tests.preloaded"])
 class Child:
     """`python <script> <flags>` in a process that has imported everything already.
 
+    Its synthetic data sets are small ones, which `data_dir` has.
+
     Args:
         folder: where its checkpoints/, logs/ and output are
         script: a run script, or "codebase" for python -m codebase
         flags: --data_dir and the like, and values
+        whole_data: its synthetic data sets are those of a user, which `whole_data` has
         user: the user id it runs as
         file_size, memory: the most bytes that a file of its, and its data, may have
         whole_report: evaluate as often as a user's command does, not twice and to IWAE-10, and draw
-            pictures as large
+            pictures as large; on whole data
         stop: (signal, picture): it sends itself the signal when the picture has been written
         fault: (number of the operation on files, kind): see `faults`
         trace: file that gets the operations on files
@@ -173,12 +202,6 @@ class Child:
             time.sleep(0.005)
 
 
-def draw_few(folder: Path) -> None:
-    """In a child: draw 2,000 synthetic digits instead of 70,000."""
-    synthetic.TRAIN_COUNTS, synthetic.TEST_COUNTS = (150,) * 10, (50,) * 10
-    synthetic.draw_digits(folder / "synthetic" / "MNIST" / "raw")
-
-
 def _main(folder, outputs, script, flags, options) -> None:
     os.environ |= NO_NETWORK
     checkpoints.CHECKPOINTS, records.LOGS = folder / "checkpoints", folder / "logs"
@@ -186,9 +209,10 @@ def _main(folder, outputs, script, flags, options) -> None:
     sys.stderr = open(f"{outputs}/stderr", "w", buffering=1)
     sys.argv = [script, *flags]
     torch.set_num_threads(1)
+    if not options.get("whole_report") and not options.get("whole_data"):
+        small.take_small_data()
     if not options.get("whole_report"):
-        evaluate.REPEATS, evaluate.IMPORTANCE_WEIGHTS = 2, (1, 10)
-        figures.SCREEN = SCREEN
+        small.shorten_reports()
     for limit, name in ((resource.RLIMIT_FSIZE, "file_size"), (resource.RLIMIT_DATA, "memory")):
         if name in options:
             resource.setrlimit(limit, (options[name],) * 2)

@@ -148,13 +148,13 @@ def environments():
     yield {"PYTHONUNBUFFERED": "1"}, "2> >(head -c1)", ended, ""
 
 
-def try_environments(cases, project, data_dir):
+def try_environments(cases, project, whole_data):
     """Whatever the environment, the training ends well and is saved."""
     place = project.parent / "é ß"
     project.rename(place)
     reference = None
     for i, (environment, redirection, statuses, words) in enumerate(cases):
-        flags = [*SHORT, "--data", "synthetic", "--data_dir", data_dir, "--run", i, "--seed", 1]
+        flags = [*SHORT, "--data", "synthetic", "--data_dir", whole_data, "--run", i, "--seed", 1]
         command = f'"{sys.executable}" run_vae.py {" ".join(map(str, flags))} {redirection}'
         done = subprocess.run(
             ["bash", "-c", f"{command}; exit ${{PIPESTATUS[0]}}"],
@@ -177,19 +177,19 @@ def try_environments(cases, project, data_dir):
     return i + 1
 
 
-def test_environments_and_streams(project, data_dir):
+def test_environments_and_streams(project, whole_data):
     chosen = [case for case in environments() if case[1] in (">/dev/full", "2>&-", ">&-")][:3]
-    try_environments(chosen, project, data_dir)
+    try_environments(chosen, project, whole_data)
 
 
 @pytest.mark.attack
-def test_all_environments_and_streams(project, data_dir, count):
-    count("environment and streams", try_environments(environments(), project, data_dir))
+def test_all_environments_and_streams(project, whole_data, count):
+    count("environment and streams", try_environments(environments(), project, whole_data))
 
 
-def try_signals_at_start(moments, project, data_dir):
+def try_signals_at_start(moments, project, whole_data):
     for i, (moment, number) in enumerate(moments):
-        flags = [*SHORT, "--data", "synthetic", "--data_dir", data_dir, "--run", i]
+        flags = [*SHORT, "--data", "synthetic", "--data_dir", whole_data, "--run", i]
         process = subprocess.Popen(
             [sys.executable, str(project / "run_vae.py"), *map(str, flags)],
             stdout=subprocess.DEVNULL,
@@ -206,17 +206,17 @@ def try_signals_at_start(moments, project, data_dir):
     return len(moments)
 
 
-def test_signals_while_packages_are_imported(project, data_dir):
+def test_signals_while_packages_are_imported(project, whole_data):
     moments = [(0.3, signal.SIGINT), (0.9, signal.SIGTERM)]
-    try_signals_at_start(moments, project, data_dir)
+    try_signals_at_start(moments, project, whole_data)
 
 
 @pytest.mark.attack
-def test_many_signals_while_packages_are_imported(project, data_dir, count):
+def test_many_signals_while_packages_are_imported(project, whole_data, count):
     moments = random.Random(0)
     numbers = (signal.SIGINT, signal.SIGTERM)
     chosen = [(moments.uniform(0.1, 4), numbers[i % 2]) for i in range(30)]
-    count("signals in the first seconds", try_signals_at_start(chosen, project, data_dir))
+    count("signals in the first seconds", try_signals_at_start(chosen, project, whole_data))
 
 
 # Files that would run code
@@ -334,9 +334,9 @@ KINDS = (
 PLACES = ("weights", "state", "record", "results", "images")
 
 
-def try_odd_files(cases, base, tmp_path):
+def try_odd_files(cases, base, tmp_path, trained):
     """Commands that meet such a thing end in one line, or well; nothing hangs, no traceback."""
-    succeed(tmp_path / "sound", "run_vae.py", *base, *SHORT)
+    trained(tmp_path / "sound", "run_vae.py", *base, *SHORT)
     shutil.copytree(base[3] / "synthetic", tmp_path / "data" / "synthetic")
     data = ("--data", "synthetic", "--data_dir", tmp_path / "data")
     tried = 0
@@ -372,22 +372,22 @@ def try_odd_files(cases, base, tmp_path):
     return tried
 
 
-def test_odd_files(base, tmp_path):
+def test_odd_files(base, tmp_path, trained):
     cases = [("pipe", "weights"), ("folder", "state"), ("hole", "record"), ("pipe", "images")]
-    try_odd_files(cases, base, tmp_path)
+    try_odd_files(cases, base, tmp_path, trained)
 
 
 @pytest.mark.attack
-def test_all_odd_files(base, tmp_path, count):
+def test_all_odd_files(base, tmp_path, count, trained):
     cases = itertools.product(KINDS, PLACES)
-    count("odd files", try_odd_files(cases, base, tmp_path))
+    count("odd files", try_odd_files(cases, base, tmp_path, trained))
 
 
 # Bit flips in training states; those in weights are in test_checkpoints
 
 
-def try_state_flips(number, base, tmp_path, folders):
-    succeed(tmp_path / "run", "run_vae.py", *base, *SHORT)
+def try_state_flips(number, base, tmp_path, folders, trained):
+    trained(tmp_path / "run", "run_vae.py", *base, *SHORT)
     path = tmp_path / "run" / "checkpoints" / NAME.format(0) / "training-state.pt"
     sound, state = path.read_bytes(), weights(path)
     place = checkpoints.run_folder("vae") / "training-state.pt"
@@ -407,18 +407,18 @@ def try_state_flips(number, base, tmp_path, folders):
     return number
 
 
-def test_flipped_bits_in_states(base, tmp_path, folders):
-    try_state_flips(10, base, tmp_path, folders)
+def test_flipped_bits_in_states(base, tmp_path, folders, trained):
+    try_state_flips(10, base, tmp_path, folders, trained)
 
 
 @pytest.mark.attack
-def test_many_flipped_bits_in_states(base, tmp_path, folders, count):
-    count("bit flips in states", try_state_flips(400, base, tmp_path, folders))
+def test_many_flipped_bits_in_states(base, tmp_path, folders, count, trained):
+    count("bit flips in states", try_state_flips(400, base, tmp_path, folders, trained))
 
 
-def test_doctored_states_end_in_a_line(base, tmp_path):
+def test_doctored_states_end_in_a_line(base, tmp_path, trained):
     """As a user meets them: exit status 2, and the state and weights as they were."""
-    succeed(tmp_path, "run_vae.py", *base, *SHORT)
+    trained(tmp_path, "run_vae.py", *base, *SHORT)
     path = tmp_path / "checkpoints" / NAME.format(0) / "training-state.pt"
     state = weights(path)
     for change in (
@@ -523,8 +523,8 @@ def odd_results(sound):
     yield json.dumps(whole | {"trained": whole["trained"] | {"run": 10**9}})
 
 
-def try_results(step, base, tmp_path, monkeypatch):
-    succeed(tmp_path, "run_vae.py", *base, *SHORT)
+def try_results(step, base, tmp_path, monkeypatch, trained):
+    trained(tmp_path, "run_vae.py", *base, *SHORT)
     monkeypatch.setattr(records, "LOGS", tmp_path / "logs")
     path = tmp_path / "logs" / NAME.format(0) / "results.json"
     sound = path.read_text()
@@ -544,13 +544,13 @@ def try_results(step, base, tmp_path, monkeypatch):
     return tried
 
 
-def test_results(base, tmp_path, monkeypatch):
-    try_results(9, base, tmp_path, monkeypatch)
+def test_results(base, tmp_path, monkeypatch, trained):
+    try_results(9, base, tmp_path, monkeypatch, trained)
 
 
 @pytest.mark.attack
-def test_all_results(base, tmp_path, monkeypatch, count):
-    count("results", try_results(1, base, tmp_path, monkeypatch))
+def test_all_results(base, tmp_path, monkeypatch, count, trained):
+    count("results", try_results(1, base, tmp_path, monkeypatch, trained))
 
 
 def test_a_clock_that_jumps_back(folders, monkeypatch, capsys):
@@ -575,7 +575,7 @@ def race(first, second, delay):
     return [child.finish() for child in children]
 
 
-def try_races(delays, base, tmp_path):
+def try_races(delays, base, tmp_path, trained):
     """Whoever comes first: one line or a good end, whole files, and no weights of two runs."""
     commands = {
         "new": (),
@@ -607,7 +607,7 @@ def try_races(delays, base, tmp_path):
         folder = tmp_path / f"race{tried}"
         folder.mkdir()
         if one in ("overwritten", "evaluated"):
-            succeed(folder, "run_vae.py", *base, *SHORT)
+            trained(folder, "run_vae.py", *base, *SHORT)
         start = [
             lambda own=commands[name], f=folder: Child(f, "run_vae.py", *base, *SHORT, *own)
             for name in (one, other)
@@ -618,20 +618,20 @@ def try_races(delays, base, tmp_path):
         own = [weights(run / f"model-0000{step}.pt") for step in (2, 4)]
         seed = json.loads((run / "run.json").read_text())["run"]["seed"]
         assert all(map(same_weights, own, finals[seed])), (one, other, delay)
-        trained = results(folder, NAME.format(0))
-        assert trained["seed"] == seed
+        outcome = results(folder, NAME.format(0))
+        assert outcome["seed"] == seed
         again = folder / "logs" / NAME.format(0) / "evaluation-00004" / "results.json"
         if again.exists():
-            assert json.loads(again.read_text())["figures"] == trained["figures"]
+            assert json.loads(again.read_text())["figures"] == outcome["figures"]
         shutil.rmtree(folder)
         tried += 1
     return tried
 
 
-def test_races(base, tmp_path):
-    try_races((0.2,), base, tmp_path)
+def test_races(base, tmp_path, trained):
+    try_races((0.2,), base, tmp_path, trained)
 
 
 @pytest.mark.attack
-def test_many_races(base, tmp_path, count):
-    count("races", try_races((0, 0.1, 0.25, 0.4, 0.7), base, tmp_path))
+def test_many_races(base, tmp_path, count, trained):
+    count("races", try_races((0, 0.1, 0.25, 0.4, 0.7), base, tmp_path, trained))

@@ -95,14 +95,14 @@ def test_a_compiled_run(data_dir, tmp_path):
     assert "compiled in" not in stderr  # an evaluation needs none
 
 
-def test_without_a_compiler_the_run_goes_on(data_dir, project):
+def test_without_a_compiler_the_run_goes_on(whole_data, project):
     """A process of its own: importing torch reads which compiler there is."""
     flags = ("--data", "synthetic", "--iter_max", 3)
     env = {"CXX": "/no/g++", "TORCHINDUCTOR_CACHE_DIR": str(project / "cache")}
     env["OMP_NUM_THREADS"] = "1"
-    done = run_script(project, "run_vae.py", *flags, "--compile", 1, data_dir=data_dir, env=env)
+    done = run_script(project, "run_vae.py", *flags, "--compile", 1, data_dir=whole_data, env=env)
     assert done.returncode == 0, done.stderr
-    succeed(project.parent, "run_vae.py", *flags, "--data_dir", data_dir)
+    succeed(project.parent, "run_vae.py", *flags, "--data_dir", whole_data, whole_report=True)
     lines = [line for line in done.stderr.splitlines() if "compiled" in line]
     assert lines == [
         "warning: not compiled: no C++ compiler works here (g++, clang++ or MSVC); "

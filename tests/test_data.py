@@ -13,8 +13,9 @@ import time
 import numpy as np
 import pytest
 import scipy.io
+import small
 import torch
-from conftest import FORKSERVER, contents, draw_few
+from conftest import FORKSERVER, contents
 from torchvision import datasets
 from torchvision.datasets.mnist import read_image_file
 
@@ -51,8 +52,8 @@ def test_the_fixed_subsets(mnist_dir):
     assert torch.equal(xl[80:83], eights[[3918, 1167, 1684]].flatten(1) / 255)
 
 
-def test_grey_levels_for_a_gaussian_likelihood(data_dir):
-    test = data.read_mnist("test", data_dir, "synthetic")
+def test_grey_levels_for_a_gaussian_likelihood(whole_data):
+    test = data.read_mnist("test", whole_data, "synthetic")
     grey, labels = data.test_subset(test, binarised=False)
     binary, same_labels = data.test_subset(test)
     assert len(grey.unique()) > 50 and set(binary.unique().tolist()) == {0, 1}
@@ -91,13 +92,13 @@ def test_svhn(tmp_path, monkeypatch):
 # The synthetic digits
 
 
-def test_synthetic_digits_are_the_same_everywhere(data_dir, tmp_path, monkeypatch):
+def test_synthetic_digits_are_the_same_everywhere(whole_data, tmp_path, monkeypatch):
     """Not only on one thread or two: `DIGITS_MD5` holds for every machine."""
-    folder = data_dir / "synthetic" / "MNIST" / "raw"
+    folder = whole_data / "synthetic" / "MNIST" / "raw"
     for name, md5 in synthetic.DIGITS_MD5.items():
         assert hashlib.md5((folder / name).read_bytes()).hexdigest() == md5
     for name, md5 in synthetic.HOUSE_NUMBERS_MD5.items():
-        path = data_dir / "synthetic" / "SVHN" / name
+        path = whole_data / "synthetic" / "SVHN" / name
         assert hashlib.md5(path.read_bytes()).hexdigest() == md5
     threads = torch.get_num_threads()
     torch.set_num_threads(1 if threads > 1 else 2)
@@ -106,18 +107,19 @@ def test_synthetic_digits_are_the_same_everywhere(data_dir, tmp_path, monkeypatc
         synthetic.draw_digits(tmp_path / "synthetic" / "MNIST" / "raw")
     finally:
         torch.set_num_threads(threads)
-    assert contents(tmp_path / "synthetic" / "MNIST") == contents(data_dir / "synthetic" / "MNIST")
+    drawn, kept = (folder / "synthetic" / "MNIST" for folder in (tmp_path, whole_data))
+    assert contents(drawn) == contents(kept)
 
 
-def test_synthetic_digits_have_mnists_form(data_dir):
+def test_synthetic_digits_have_mnists_form(whole_data):
     for train, counts in ((True, synthetic.TRAIN_COUNTS), (False, synthetic.TEST_COUNTS)):
-        mnist = datasets.MNIST(data_dir / "synthetic", train=train)
+        mnist = datasets.MNIST(whole_data / "synthetic", train=train)
         assert mnist.data.shape == (sum(counts), 28, 28)
         assert tuple(mnist.targets.bincount().tolist()) == counts
         assert mnist.data.max() == 255 and len(mnist.data.unique()) == 256
         assert 0.1 < mnist.data.float().mean() / 255 < 0.25
     (x, y), (labelled, _) = (
-        data.get_mnist_data("cpu", subset, data_dir, "synthetic")[1] for subset in (True, False)
+        data.get_mnist_data("cpu", subset, whole_data, "synthetic")[1] for subset in (True, False)
     )
     assert x.shape == labelled.shape == (100, 784) and torch.equal(y.argmax(1), digits_in_order())
 
@@ -126,29 +128,29 @@ def digits_in_order():
     return torch.arange(10).repeat_interleave(10)
 
 
-def test_a_simple_classifier_reads_the_synthetic_digits(data_dir):
+def test_a_simple_classifier_reads_the_synthetic_digits(whole_data):
     """They are digits: the nearest class mean is right three times in four, on test images."""
-    train = datasets.MNIST(data_dir / "synthetic", train=True)
-    test = datasets.MNIST(data_dir / "synthetic", train=False)
+    train = datasets.MNIST(whole_data / "synthetic", train=True)
+    test = datasets.MNIST(whole_data / "synthetic", train=False)
     x, y = train.data.flatten(1).float(), train.targets
     means = torch.stack([x[y == digit].mean(0) for digit in range(10)])
     nearest = torch.cdist(test.data.flatten(1).float(), means).argmin(1)
     assert (nearest == test.targets).float().mean() > 0.7
 
 
-def test_synthetic_house_numbers(data_dir):
-    loader, (x, y), _ = data.get_svhn_data("cpu", data_dir, "synthetic")
+def test_synthetic_house_numbers(whole_data):
+    loader, (x, y), _ = data.get_svhn_data("cpu", whole_data, "synthetic")
     assert loader.images.shape == (synthetic.NUM_HOUSE_NUMBERS, 3072)
     assert x.shape == (100, 3072) and y.shape == (100, 10)
     colours = loader.images[:500].view(500, 3, -1).float()
     assert colours.mean((0, 2)).sub(colours.mean()).abs().max() < 25  # no colour is preferred
     assert (colours.amax(2) - colours.amin(2)).min() > 20  # each has something to see
-    raw = data_dir / "synthetic" / "SVHN" / "train-images-idx3-ubyte"
+    raw = whole_data / "synthetic" / "SVHN" / "train-images-idx3-ubyte"
     assert torch.equal(read_image_file(raw).view(-1, 3072), loader.images)
 
 
 def test_two_processes_draw_at_once(tmp_path):
-    processes = [FORKSERVER.Process(target=draw_few, args=(tmp_path,)) for _ in range(4)]
+    processes = [FORKSERVER.Process(target=small.draw, args=(tmp_path, False)) for _ in range(4)]
     for process in processes:
         process.start()
     for process in processes:
@@ -156,10 +158,9 @@ def test_two_processes_draw_at_once(tmp_path):
     assert [process.exitcode for process in processes] == [0] * 4
     folder = tmp_path / "synthetic" / "MNIST" / "raw"
     assert sorted(os.listdir(folder)) == MNIST_FILES  # and no temporary file
-    assert (folder / "train-images-idx3-ubyte").stat().st_size == 16 + 1500 * 784
-    assert (
-        datasets.MNIST(tmp_path / "synthetic", train=False).targets.bincount().tolist() == [50] * 10
-    )
+    assert (folder / "train-images-idx3-ubyte").stat().st_size == 16 + 6000 * 784
+    test = datasets.MNIST(tmp_path / "synthetic", train=False)
+    assert test.targets.bincount().tolist() == [150] * 10
 
 
 # Finding data, and damage to it
@@ -230,15 +231,15 @@ def test_damaged_files_are_found(some_mnist, name, damage, no_network):
     data.read_mnist(other, some_mnist.parents[1], "mnist")  # the others are good
 
 
-def test_damaged_synthetic_digits_are_drawn_again(data_dir, tmp_path):
+def test_damaged_synthetic_digits_are_drawn_again(whole_data, tmp_path):
     """They are this program's own, and come out the same."""
-    shutil.copytree(data_dir / "synthetic" / "MNIST", tmp_path / "synthetic" / "MNIST")
+    shutil.copytree(whole_data / "synthetic" / "MNIST", tmp_path / "synthetic" / "MNIST")
     path = tmp_path / "synthetic" / "MNIST" / "raw" / "t10k-labels-idx1-ubyte"
     path.write_bytes(path.read_bytes()[:-1])
     data.read_mnist("test", tmp_path, "synthetic")
     assert contents(tmp_path / "synthetic") == {
         key: value
-        for key, value in contents(data_dir / "synthetic").items()
+        for key, value in contents(whole_data / "synthetic").items()
         if key.startswith("MNIST")
     }
 

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import SCREEN, Child, refused, same_weights, succeed, weights
+from conftest import refused, same_weights, succeed, weights
 from PIL import Image
+from small import SCREEN
 from tensorboardX.proto.event_pb2 import Event
 
 from codebase import data, figures
@@ -63,12 +64,12 @@ def scalars_of(folder):
 
 
 @pytest.fixture(scope="module")
-def ssvae_run(data_dir, tmp_path_factory):
+def ssvae_run(whole_data, tmp_path_factory):
     """A short SSVAE run on synthetic digits: its folder and its output."""
     folder = tmp_path_factory.mktemp("ssvae")
-    flags = ("--data_dir", data_dir, "--data", "synthetic", "--iter_max", 800, "--iter_save", 300)
-    status, stdout, stderr = Child(folder, "run_ssvae.py", *flags, "--batch_size", 30).finish()
-    assert status == 0, stderr
+    flags = ("--data_dir", whole_data, "--data", "synthetic", "--iter_max", 800, "--iter_save", 300)
+    flags += ("--batch_size", 30)
+    stdout, _ = succeed(folder, "run_ssvae.py", *flags, whole_data=True)
     name = "model=ssvae_gw=001_cw=100_run=0000_data=synthetic"
     return folder, name, stdout
 
@@ -108,12 +109,12 @@ def test_a_sheet_for_every_save(ssvae_run):
     assert not (last == first).all()
 
 
-def test_reconstructions_lie_under_the_images(ssvae_run, data_dir):
+def test_reconstructions_lie_under_the_images(ssvae_run, whole_data):
     folder, name, _ = ssvae_run
     rows = cells(folder / "logs" / name / "reconstructions.png", 10, 20, (28, 28), True)[..., 0]
     originals, copies = rows[::2].reshape(100, -1), rows[1::2].reshape(100, -1)
     assert set(np.unique(originals)) == {0, 1}  # binarised, as the model sees them
-    _, _, (x, y) = data.get_mnist_data("cpu", True, data_dir, "synthetic")
+    _, _, (x, y) = data.get_mnist_data("cpu", True, whole_data, "synthetic")
     first = torch.cat([x[y == digit][:10] for digit in range(10)]).numpy()
     assert ((originals == 1) <= (first > 0)).all()
     own = np.abs(originals - copies).mean(1)
@@ -342,7 +343,7 @@ def test_drawing_leaves_the_runs_draws_alone(model):
         assert torch.equal(figures.sample_sheet(model).grid, first)
 
 
-def test_a_run_whose_pictures_fail_is_the_same_run(folders, data_dir, monkeypatch, capsys):
+def test_a_run_whose_pictures_fail_is_the_same_run(folders, whole_data, monkeypatch, capsys):
     """Bit for bit the weights and figures of the run with pictures; and a warning."""
     wanted = Wanted(EXPERIMENTS["vae"], {"data": "synthetic"})
     settings = Settings(
@@ -350,7 +351,7 @@ def test_a_run_whose_pictures_fail_is_the_same_run(folders, data_dir, monkeypatc
         iter_save=20,
         device=torch.device("cpu"),
         threads=1,
-        data_dir=data_dir,
+        data_dir=whole_data,
         sheet=(2, 2),
     )
     path = folders / "checkpoints" / wanted.run("synthetic").name / "model-00060.pt"

@@ -166,12 +166,12 @@ def test_ensembles_and_single_runs_agree_in_distribution(tmp_path, flags):
 # torchrun
 
 
-def test_torchrun_with_a_worker_killed(project, data_dir):
+def test_torchrun_with_a_worker_killed(project, whole_data):
     """Two workers share four runs; one is killed in the middle, and the table is complete."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
     command += ["--standalone", "--max-restarts=3", "--", str(project / "run_vae.py")]
     command += ["--run", "1", "--replicates", "4", "--iter_max", "100", "--iter_save", "25"]
-    command += ["--data", "synthetic", "--data_dir", str(data_dir), "--sheet", "2x2"]
+    command += ["--data", "synthetic", "--data_dir", str(whole_data), "--sheet", "2x2"]
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,

@@ -57,11 +57,11 @@ def base(data_dir):
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_a_script_from_end_to_end(script, project, data_dir):
+def test_a_script_from_end_to_end(script, project, whole_data):
     """Train, offline, from another working directory; then evaluate, to the same figures."""
     one_thread = {"OMP_NUM_THREADS": "1"}  # as in a Child: the last digit depends on it
     flags = ("--iter_max", 4, "--iter_save", 3)
-    done = run_script(project, script, *flags, data_dir=data_dir, env=one_thread)
+    done = run_script(project, script, *flags, data_dir=whole_data, env=one_thread)
     assert done.returncode == 0, done.stderr
     first, *rest = report_lines(done.stdout)
     dataset = "SVHN" if script == "run_fsvae.py" else "MNIST"
@@ -89,7 +89,7 @@ def test_a_script_from_end_to_end(script, project, data_dir):
     assert f"<title>{name}</title>" in page and "trained on synthetic digits" in page
     assert '"count": 30' in page and '"source": "t' in page  # test or training images
 
-    flags = ("--train", 0, "--data_dir", data_dir)  # the data and the iteration are recorded
+    flags = ("--train", 0, "--data_dir", whole_data)  # the data and the iteration are recorded
     stdout, _ = succeed(project, script, *flags, whole_report=True)
     assert report_lines(stdout) == report_lines(done.stdout)
 
@@ -195,14 +195,14 @@ def test_bad_flags(tmp_path, data_dir):
 
 
 @pytest.fixture
-def trained(tmp_path, base):
+def short(tmp_path, base, trained):
     """A folder with a short synthetic run, and the flags that it takes to find it."""
-    succeed(tmp_path / "run", "run_vae.py", *base, "--iter_max", 6, "--iter_save", 4)
+    trained(tmp_path / "run", "run_vae.py", *base, "--iter_max", 6, "--iter_save", 4)
     return tmp_path / "run", base
 
 
-def test_errors_about_runs_change_nothing(trained, mnist_dir):
-    folder, flags = trained
+def test_errors_about_runs_change_nothing(short, mnist_dir):
+    folder, flags = short
     before = contents(folder / "checkpoints") | contents(folder / "logs")
     cases = {
         (*flags, "--iter_max", 6): ("--overwrite 1", "--resume 1", "--train 0", "another --run"),
@@ -223,8 +223,8 @@ def test_errors_about_runs_change_nothing(trained, mnist_dir):
         assert contents(folder / "checkpoints") | contents(folder / "logs") == before
 
 
-def test_weights_of_another_shape(trained):
-    folder, flags = trained
+def test_weights_of_another_shape(short):
+    folder, flags = short
     other = folder / "checkpoints" / VAE_NAME.replace("z=10", "z=07")
     shutil.copytree(folder / "checkpoints" / VAE_NAME, other)
     (other / "run.json").unlink()
@@ -232,14 +232,16 @@ def test_weights_of_another_shape(trained):
     assert "(20, 300)" in line and "(14, 300)" in line
 
 
-def test_too_little_memory_removes_nothing(trained):
+def test_too_little_memory_removes_nothing(short, whole_data):
     """Found out before the old run goes; the limit is on the memory that the process may map."""
-    folder, flags = trained
+    folder, _ = short
+    flags = ("--data", "synthetic", "--data_dir", whole_data)
     before = contents(folder / "checkpoints")
     big = ("--overwrite", 1, "--batch_size", 60_000)
-    line = refused(folder, "run_vae.py", *flags, *big, memory=3 << 29)
+    line = refused(folder, "run_vae.py", *flags, *big, whole_data=True, memory=3 << 29)
     assert "has not the memory" in line and "--batch_size 60000" in line
-    line = refused(folder, "run_gmvae.py", *flags, "--z", 10_000, "--k", 100_000, memory=3 << 30)
+    big = ("--z", 10_000, "--k", 100_000)
+    line = refused(folder, "run_gmvae.py", *flags, *big, whole_data=True, memory=3 << 30)
     assert "has not the memory" in line
     assert contents(folder / "checkpoints") == before
 
@@ -310,9 +312,9 @@ def test_a_finished_run_can_be_extended(tmp_path, uninterrupted):
 # Disks
 
 
-def test_a_full_disk(trained):
+def test_a_full_disk(short):
     """Files may not grow past 4 MB: the weights fit, the training state does not."""
-    folder, flags = trained
+    folder, flags = short
     path = folder / "checkpoints" / VAE_NAME
     before = contents(path)
     more = (*flags, "--iter_max", 20, "--iter_save", 10, "--resume", 1)
@@ -350,7 +352,7 @@ def test_a_full_disk_while_drawing_data(tmp_path):
         tmp_path / "run",
         "run_vae.py",
         *("--data", "synthetic", "--data_dir", tmp_path / "data"),
-        file_size=10 << 20,
+        file_size=2 << 20,
     ).finish()
     assert done[0] == 1 and "File too large" in done[2].splitlines()[-1]
     assert contents(tmp_path / "data") == {} and contents(tmp_path / "run") == {}
@@ -390,11 +392,11 @@ def test_evaluating_needs_no_writing(public_run, base):
     assert len(report_lines(stdout)) == 4 and contents(public_run) == before
 
 
-def test_evaluating_leaves_the_training_images_unread(trained, data_dir, tmp_path):
-    folder, _ = trained
+def test_evaluating_leaves_the_training_images_unread(short, whole_data, tmp_path):
+    folder, _ = short
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
-    synthetic = data_dir / "synthetic" / "MNIST" / "raw"
+    synthetic = whole_data / "synthetic" / "MNIST" / "raw"
     for prefix in ("train", "t10k"):
         for kind in ("images-idx3", "labels-idx1"):
             shutil.copy(synthetic / f"{prefix}-{kind}-ubyte", raw)
@@ -430,8 +432,8 @@ def test_data_that_cannot_be_read(public, public_run):
 
 
 @pytest.mark.parametrize("which", ["checkpoints", "logs"])
-def test_a_link_that_leads_elsewhere_is_not_followed(which, trained, tmp_path):
-    folder, flags = trained
+def test_a_link_that_leads_elsewhere_is_not_followed(which, short, tmp_path):
+    folder, flags = short
     outside = tmp_path / "outside"
     shutil.move(folder / which / VAE_NAME, outside)
     (folder / which / VAE_NAME).symlink_to(outside)

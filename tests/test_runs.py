@@ -162,8 +162,8 @@ def test_an_evaluation_does_not_relabel_a_run(tmp_path, base):
     assert "evaluation-00006/samples.png" in stdout
 
 
-def test_an_earlier_iteration_replaces_nothing(tmp_path, base):
-    succeed(tmp_path, "run_vae.py", *base, *SHORT)
+def test_an_earlier_iteration_replaces_nothing(tmp_path, base, trained):
+    trained(tmp_path, "run_vae.py", *base, *SHORT)
     before = everything(tmp_path)
     succeed(tmp_path, "run_vae.py", *base, "--train", 0, "--iter_max", 4)
     after = everything(tmp_path)
@@ -175,8 +175,8 @@ def test_an_earlier_iteration_replaces_nothing(tmp_path, base):
     assert f"| {results(tmp_path, NAME.format(0))['figures']['NELBO']:.2f} |" in stdout
 
 
-def test_other_peoples_weights_are_evaluated_as_not_recorded(tmp_path, base):
-    succeed(tmp_path / "theirs", "run_vae.py", *base, *SHORT)
+def test_other_peoples_weights_are_evaluated_as_not_recorded(tmp_path, base, trained):
+    trained(tmp_path / "theirs", "run_vae.py", *base, *SHORT)
     shutil.rmtree(tmp_path / "theirs" / "logs")
     folder = tmp_path / "theirs" / "checkpoints" / NAME.format(0)
     for file in ("run.json", "training-state.pt"):
@@ -220,8 +220,8 @@ def test_a_flag_that_was_not_given_takes_the_recorded_value(tmp_path, base):
     "flag, value, other",
     [("--seed", 5, 0), ("--batch_size", 50, 97), ("--lr", 0.5, 0.001)],
 )
-def test_a_flag_that_contradicts_the_record_is_refused(flag, value, other, tmp_path, base):
-    succeed(tmp_path, "run_vae.py", *base, *SHORT)
+def test_a_flag_that_contradicts_the_record_is_refused(flag, value, other, tmp_path, base, trained):
+    trained(tmp_path, "run_vae.py", *base, *SHORT)
     before = everything(tmp_path)
     for how in (("--train", 0), ("--resume", 1), ("--replicates", 1), ("--replicates", 2)):
         line = refused(tmp_path, "run_vae.py", *base, *SHORT, *how, flag, value)
@@ -253,8 +253,8 @@ def test_replicates_that_contradict_each_other_are_refused(tmp_path, base):
     assert everything(tmp_path) == before
 
 
-def test_a_record_in_the_wrong_folder_is_refused(tmp_path, base):
-    succeed(tmp_path, "run_vae.py", *base, *SHORT)
+def test_a_record_in_the_wrong_folder_is_refused(tmp_path, base, trained):
+    trained(tmp_path, "run_vae.py", *base, *SHORT)
     folder = tmp_path / "checkpoints"
     shutil.copytree(folder / NAME.format(0), folder / NAME.format(0).replace("z=10", "z=07"))
     for how in (("--train", 0), ("--resume", 1)):
@@ -262,8 +262,8 @@ def test_a_record_in_the_wrong_folder_is_refused(tmp_path, base):
         assert NAME.format(0) in line
 
 
-def test_another_device_or_number_of_threads_is_said(tmp_path, base):
-    succeed(tmp_path, "run_vae.py", *base, *SHORT)
+def test_another_device_or_number_of_threads_is_said(tmp_path, base, trained):
+    trained(tmp_path, "run_vae.py", *base, *SHORT)
     flags = ("--resume", 1, "--iter_max", 8, "--threads", 2)
     _, stderr = succeed(tmp_path, "run_vae.py", *base, *flags)
     assert stderr.count("note: trained so far with threads 1, from here on with 2") == 1
@@ -315,9 +315,9 @@ def test_what_happened_before_the_lock_is_seen(tmp_path, base, folders, monkeypa
         )
 
 
-def test_a_run_is_not_replaced_while_it_is_evaluated(tmp_path, base, folders):
+def test_a_run_is_not_replaced_while_it_is_evaluated(tmp_path, base, folders, trained):
     """The replacement waits until the evaluation has ended."""
-    succeed(tmp_path, "run_vae.py", *base, *SHORT)
+    trained(tmp_path, "run_vae.py", *base, *SHORT)
     path = tmp_path / "checkpoints" / NAME.format(0) / "model-00006.pt"
     old = path.read_bytes()
     lock = FileLock(tmp_path / "checkpoints" / ".locks" / f"{NAME.format(0)}.evaluation")
@@ -332,8 +332,8 @@ def test_a_run_is_not_replaced_while_it_is_evaluated(tmp_path, base, folders):
 # Training states, and what to do without one
 
 
-def test_a_damaged_state_names_the_ways_out(tmp_path, base):
-    succeed(tmp_path, "run_vae.py", *base, *SHORT)
+def test_a_damaged_state_names_the_ways_out(tmp_path, base, trained):
+    trained(tmp_path, "run_vae.py", *base, *SHORT)
     state = tmp_path / "checkpoints" / NAME.format(0) / "training-state.pt"
     sound = state.read_bytes()
     for damage in (b"", sound[:1000], bytes(len(sound)), sound.replace(sound[9000:9100], b"?")):
@@ -349,8 +349,8 @@ def test_a_damaged_state_names_the_ways_out(tmp_path, base):
     succeed(tmp_path, "run_vae.py", *base, *SHORT, "--overwrite", 1)
 
 
-def test_a_state_of_another_run_is_refused(tmp_path, base):
-    succeed(tmp_path, "run_vae.py", *base, *SHORT)
+def test_a_state_of_another_run_is_refused(tmp_path, base, trained):
+    trained(tmp_path, "run_vae.py", *base, *SHORT)
     succeed(tmp_path, "run_vae.py", *base, *SHORT, "--run", 1)
     states = [tmp_path / "checkpoints" / NAME.format(n) / "training-state.pt" for n in (0, 1)]
     shutil.copy(*states)
@@ -358,9 +358,9 @@ def test_a_state_of_another_run_is_refused(tmp_path, base):
     assert "it is of another run" in line and "--overwrite 1" in line
 
 
-def test_a_state_without_weights_names_what_goes_on(tmp_path, base):
+def test_a_state_without_weights_names_what_goes_on(tmp_path, base, trained):
     """As a run has that was stopped before its first --iter_save."""
-    succeed(tmp_path, "run_vae.py", *base, *SHORT)
+    trained(tmp_path, "run_vae.py", *base, *SHORT)
     for path in (tmp_path / "checkpoints" / NAME.format(0)).glob("model-*.pt"):
         path.unlink()
     line = refused(tmp_path, "run_vae.py", *base, "--train", 0)
@@ -368,8 +368,8 @@ def test_a_state_without_weights_names_what_goes_on(tmp_path, base):
     succeed(tmp_path, "run_vae.py", *base, *SHORT, "--resume", 1)
 
 
-def test_weights_without_a_state(tmp_path, base):
-    succeed(tmp_path, "run_vae.py", *base, *SHORT)
+def test_weights_without_a_state(tmp_path, base, trained):
+    trained(tmp_path, "run_vae.py", *base, *SHORT)
     (tmp_path / "checkpoints" / NAME.format(0) / "training-state.pt").unlink()
     line = refused(tmp_path, "run_vae.py", *base, "--resume", 1)
     assert "no training-state.pt to resume from" in line and "--overwrite 1" in line
@@ -378,8 +378,8 @@ def test_weights_without_a_state(tmp_path, base):
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", "3", "null", '{"run": 3}', '{"run": {}}', "[" * 100_000, "\xff"]
 )
-def test_damaged_records(content, tmp_path, base):
-    succeed(tmp_path, "run_vae.py", *base, *SHORT)
+def test_damaged_records(content, tmp_path, base, trained):
+    trained(tmp_path, "run_vae.py", *base, *SHORT)
     path = tmp_path / "checkpoints" / NAME.format(0) / "run.json"
     path.write_text(content, encoding="latin-1")
     for how in (("--train", 0), ("--resume", 1), ("--replicates", 1)):
@@ -387,8 +387,8 @@ def test_damaged_records(content, tmp_path, base):
         assert str(path) in line and "--overwrite 1" in line and "delete it" in line
 
 
-def test_overwriting_keeps_the_old_run_until_the_new_one_is_finished(tmp_path, base):
-    succeed(tmp_path, "run_vae.py", *base, *SHORT)
+def test_overwriting_keeps_the_old_run_until_the_new_one_is_finished(tmp_path, base, trained):
+    trained(tmp_path, "run_vae.py", *base, *SHORT)
     old = contents(tmp_path / "checkpoints" / NAME.format(0))
     flags, started = ("--overwrite", 1, "--seed", 5, "--iter_save", 50), 0
     for _ in range(2):  # the second time, what it replaces is not finished: that goes

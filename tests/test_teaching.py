@@ -129,14 +129,14 @@ def test_what_a_student_sees_first(blank):
     assert "{{" not in page and "**`sample_gaussian`** (6 points)" in page
 
 
-def test_a_blank_that_is_reached_is_named_in_a_line(blank, data_dir):
-    done = run(blank, "run_vae.py", "--iter_max", "1", "--data_dir", str(data_dir), status=1)
+def test_a_blank_that_is_reached_is_named_in_a_line(blank, whole_data):
+    done = run(blank, "run_vae.py", "--iter_max", "1", "--data_dir", str(whole_data), status=1)
     [line] = [line for line in done.stderr.splitlines() if line.startswith("run_vae.py: error")]
     assert "error: VAE.negative_elbo_bound (" in line and "is not written yet" in line
     assert "Traceback" not in done.stderr
 
 
-def test_filled_in_it_is_the_solution_bit_for_bit(blank, tmp_path, data_dir):
+def test_filled_in_it_is_the_solution_bit_for_bit(blank, tmp_path, whole_data):
     mine = filled(tmp_path / "mine", blank)
     figures = json.loads(
         run(
@@ -150,9 +150,9 @@ def test_filled_in_it_is_the_solution_bit_for_bit(blank, tmp_path, data_dir):
     )
     assert figures == starter.public_figures()
     assert figures["VAE.negative_iwae_bound"][0] == pytest.approx(544.36072, abs=6.2e-5)
-    flags = ["--iter_max", "3", "--k", "5", "--threads", "1", "--data_dir", str(data_dir)]
+    flags = ["--iter_max", "3", "--k", "5", "--threads", "1", "--data_dir", str(whole_data)]
     run(mine, "run_gmvae.py", *flags)
-    succeed(tmp_path / "ours", "run_gmvae.py", *flags)
+    succeed(tmp_path / "ours", "run_gmvae.py", *flags, whole_data=True)
     [theirs] = (mine / "checkpoints").rglob("model-00003.pt")
     [ours] = (tmp_path / "ours" / "checkpoints").rglob("model-00003.pt")
     one, other = (torch.load(path, weights_only=True) for path in (theirs, ours))
