@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import resource
+import runpy
 import shutil
 import subprocess
 import sys
@@ -107,8 +108,7 @@ def trained(tmp_path_factory):
 def project(tmp_path) -> Path:
     """A copy of the project, whose checkpoints/ and logs/ are the test's own."""
     folder = tmp_path / "project"
-    ignore = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "codebase", folder / "codebase", ignore=ignore)
+    shutil.copytree(ROOT / "codebase", folder / "codebase")
     for script in SCRIPTS:
         shutil.copy(ROOT / script, folder)
     return folder
@@ -200,6 +200,38 @@ class Child:
         """Wait until it has got so far, or has ended."""
         while self.process.is_alive() and not condition():
             time.sleep(0.005)
+
+
+def run_python(folder: Path, *command: str) -> subprocess.CompletedProcess:
+    """`python <command>` in a folder that has a project of its own, to its end.
+
+    In a process that has imported torch and all other packages already, but nothing of the project.
+    """
+    with tempfile.TemporaryDirectory() as outputs:
+        process = FORKSERVER.Process(target=_python, args=(folder, outputs, command))
+        process.start()
+        process.join(300)
+        stdout, stderr = (Path(outputs, name).read_text() for name in ("stdout", "stderr"))
+    return subprocess.CompletedProcess(command, process.exitcode, stdout, stderr)
+
+
+def _python(folder, outputs, command) -> None:
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        os.dup2(os.open(f"{outputs}/{name}", os.O_WRONLY | os.O_CREAT), number)
+    os.environ |= NO_NETWORK
+    os.chdir(folder)
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(f"{ROOT}{os.sep}"):
+            del sys.modules[name]
+    how, *sys.argv = command if command[0] in ("-c", "-m") else ("", *command)
+    own = [path for path in sys.path if not Path(path).resolve().is_relative_to(ROOT)]
+    sys.path[:] = [str(folder), *own]
+    if how == "-m":
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    elif how == "-c":
+        exec(sys.argv[0], {"__name__": "__main__"})
+    else:
+        runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def _main(folder, outputs, script, flags, options) -> None:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from PIL import Image
+
 from codebase import data, evaluate, figures
 from codebase.datasets import synthetic
 
@@ -28,8 +30,9 @@ def take_small_data() -> None:
     synthetic.DIGITS_MD5, synthetic.HOUSE_NUMBERS_MD5 = DIGITS_MD5, HOUSE_NUMBERS_MD5
 
     def subset_index(labels, positions):
-        count = labels.bincount()
-        return index(labels, [[i % count[c] for i in own] for c, own in enumerate(positions)])
+        counts = labels.bincount().tolist()
+        inside = [[i % n for i in own] for n, own in zip(counts, positions, strict=True)]
+        return index(labels, inside)
 
     index, data.subset_index = data.subset_index, subset_index
 
@@ -43,6 +46,13 @@ def draw(folder: Path, house_numbers: bool = True) -> None:
 
 
 def shorten_reports() -> None:
-    """Two evaluations instead of 100, and up to IWAE-10; pictures that are soon written."""
+    """Two evaluations instead of 100, up to IWAE-10; small pictures without their headings."""
     evaluate.REPEATS, evaluate.IMPORTANCE_WEIGHTS = 2, (1, 10)
     figures.SCREEN = SCREEN
+    as_pixels, save = figures.as_pixels, Image.Image.save
+    figures.as_pixels = lambda picture, heading: as_pixels(picture._replace(title=""))
+
+    def save_soon(image, file, format=None, **options):
+        save(image, file, format, **options | {"compress_level": 1})
+
+    Image.Image.save = save_soon

@@ -114,11 +114,10 @@ def test_an_ensembles_members_log_their_own_losses(tmp_path, flags):
 
 def test_an_interrupted_ensemble_goes_on(tmp_path, flags):
     """To the weights of one that was not interrupted; without --ensemble, too."""
-    common = (*flags[:4], "--iter_max", 90, "--iter_save", 20, "--sheet", "2x2", "--replicates", 2)
+    common = (*flags[:4], "--iter_max", 25, "--iter_save", 10, "--sheet", "2x2", "--replicates", 2)
     state = tmp_path / "run" / "checkpoints" / name_of(0) / "training-state.pt"
-    child = Child(tmp_path / "run", "run_vae.py", *common, "--ensemble", 2)
-    child.wait_until((state.parent / "model-00020.pt").exists)
-    os.kill(child.process.pid, signal.SIGTERM)
+    stop = (signal.SIGTERM, "samples-00010.png")
+    child = Child(tmp_path / "run", "run_vae.py", *common, "--ensemble", 2, stop=stop)
     status, _, stderr = child.finish()
     assert status == 143 and "--resume" not in stderr.splitlines()[-1]  # the same command goes on
     step, before = weights(state)["step"], contents(state.parent)
@@ -131,9 +130,9 @@ def test_an_interrupted_ensemble_goes_on(tmp_path, flags):
     stdout, _ = succeed(tmp_path / "run", "run_vae.py", *common)
     assert succeed(tmp_path / "whole", "run_vae.py", *common, "--ensemble", 2)[0] == stdout
     for run in range(2):
-        path = f"checkpoints/{name_of(run)}/model-00090.pt"
+        path = f"checkpoints/{name_of(run)}/model-00025.pt"
         assert same_weights(weights(tmp_path / "run" / path), weights(tmp_path / "whole" / path))
-    succeed(tmp_path / "run", "run_vae.py", *common, "--iter_max", 95)  # and it can be extended
+    succeed(tmp_path / "run", "run_vae.py", *common, "--iter_max", 30)  # and it can be extended
 
 
 def test_a_run_that_began_alone_goes_on_alone(tmp_path, flags):
@@ -148,7 +147,7 @@ def test_a_run_that_began_alone_goes_on_alone(tmp_path, flags):
 
 def test_ensembles_and_single_runs_agree_in_distribution(tmp_path, flags):
     """Six of each: the difference of the means is within four standard errors."""
-    common = (*flags[:4], "--iter_max", 100, "--sheet", "2x2", "--replicates", 6)
+    common = (*flags[:4], "--iter_max", 40, "--sheet", "2x2", "--replicates", 6)
     run_all(
         Child(tmp_path / "single", "run_vae.py", *common),
         Child(tmp_path / "ensemble", "run_vae.py", *common, "--ensemble", 6),

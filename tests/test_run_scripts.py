@@ -25,8 +25,10 @@ from conftest import (
     weights,
 )
 
-from codebase import ROOT, checkpoints
+from codebase import ROOT, UserError, checkpoints
+from codebase.datasets import download, synthetic
 from codebase.machine import packages
+from codebase.runs.experiment import EXPERIMENTS
 
 NUMBER = r"-?\d+\.\d+"
 BOUNDS = [
@@ -251,11 +253,12 @@ def test_too_little_memory_removes_nothing(short, whole_data):
 
 @pytest.fixture(scope="module")
 def uninterrupted(data_dir, tmp_path_factory):
-    """The weights and the report of 200 iterations without an interruption."""
+    """The weights and the report of 100 iterations without an interruption."""
     folder = tmp_path_factory.mktemp("uninterrupted")
-    flags = ("--data", "synthetic", "--data_dir", data_dir, "--iter_max", 200, "--iter_save", 20)
+    flags = ("--data", "synthetic", "--data_dir", data_dir, "--iter_max", 100, "--iter_save", 20)
+    flags += ("--sheet", "2x2")
     stdout, _ = succeed(folder, "run_vae.py", *flags)
-    path = folder / "checkpoints" / VAE_NAME / "model-00200.pt"
+    path = folder / "checkpoints" / VAE_NAME / "model-00100.pt"
     return flags, weights(path), report_lines(stdout)
 
 
@@ -281,31 +284,30 @@ def test_interrupted_by_signals_a_run_resumes(tmp_path, uninterrupted):
         interruptions += 1
     assert interruptions >= 1
     stdout, _ = succeed(tmp_path / "run", "run_vae.py", *flags, "--resume", 1)
-    path = state.parent / "model-00200.pt"
+    path = state.parent / "model-00100.pt"
     assert same_weights(weights(path), final) and report_lines(stdout) == lines
 
 
 def test_killed_a_run_resumes(tmp_path, uninterrupted):
-    """By SIGKILL after its n-th save, wherever it is by then."""
+    """By SIGKILL after its first, third and fourth save."""
     flags, final, lines = uninterrupted
     folder = tmp_path / "run" / "checkpoints" / VAE_NAME
-    for saves in (1, 4, 7):
-        child = Child(tmp_path / "run", "run_vae.py", *flags, "--resume", 1)
-        child.wait_until((folder / f"model-{20 * saves:05d}.pt").exists)
-        os.kill(child.process.pid, signal.SIGKILL)
+    for step in (20, 60, 80):
+        stop = (signal.SIGKILL, f"samples-{step:05d}.png")
+        child = Child(tmp_path / "run", "run_vae.py", *flags, "--resume", 1, stop=stop)
         assert child.finish()[0] == -signal.SIGKILL
     stdout, _ = succeed(tmp_path / "run", "run_vae.py", *flags, "--resume", 1)
-    assert same_weights(weights(folder / "model-00200.pt"), final)
+    assert same_weights(weights(folder / "model-00100.pt"), final)
     assert report_lines(stdout) == lines
     assert not list(folder.glob(".*.tmp"))
 
 
 def test_a_finished_run_can_be_extended(tmp_path, uninterrupted):
     flags, final, lines = uninterrupted
-    shorter = (*flags[:4], "--iter_max", 70, "--iter_save", 20)
+    shorter = (*flags[:4], "--iter_max", 50, "--iter_save", 20, "--sheet", "2x2")
     succeed(tmp_path / "run", "run_vae.py", *shorter)
     stdout, _ = succeed(tmp_path / "run", "run_vae.py", *flags, "--resume", 1)
-    path = tmp_path / "run" / "checkpoints" / VAE_NAME / "model-00200.pt"
+    path = tmp_path / "run" / "checkpoints" / VAE_NAME / "model-00100.pt"
     assert same_weights(weights(path), final) and report_lines(stdout) == lines
 
 
@@ -392,26 +394,20 @@ def test_evaluating_needs_no_writing(public_run, base):
     assert len(report_lines(stdout)) == 4 and contents(public_run) == before
 
 
-def test_evaluating_leaves_the_training_images_unread(short, whole_data, tmp_path):
-    folder, _ = short
+def test_evaluating_leaves_the_training_images_unread(whole_data, tmp_path, monkeypatch):
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
-    synthetic = whole_data / "synthetic" / "MNIST" / "raw"
+    drawn = whole_data / "synthetic" / "MNIST" / "raw"
     for prefix in ("train", "t10k"):
         for kind in ("images-idx3", "labels-idx1"):
-            shutil.copy(synthetic / f"{prefix}-{kind}-ubyte", raw)
+            shutil.copy(drawn / f"{prefix}-{kind}-ubyte", raw)
     (raw / "train-images-idx3-ubyte").write_bytes(b"")
-    code = (
-        "from codebase import data; from codebase.datasets import download, synthetic\n"
-        "from codebase.runs.experiment import EXPERIMENTS\n"
-        "download.MNIST_MD5 = synthetic.DIGITS_MD5\n"
-        "run = EXPERIMENTS['vae'].run({}, 'mnist')\n"
-        f"loaded = run.experiment.load(run, 'cpu', {str(tmp_path)!r}, train=False)\n"
-        "print(len(loaded.test[0]))\n"
-        f"run.experiment.load(run, 'cpu', {str(tmp_path)!r}, train=True)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout == "10000\n" and "train-images-idx3-ubyte is damaged" in done.stderr
+    monkeypatch.setattr(download, "MNIST_MD5", synthetic.DIGITS_MD5)
+    load = EXPERIMENTS["vae"].load
+    run = EXPERIMENTS["vae"].run({}, "mnist")
+    assert len(load(run, "cpu", tmp_path, train=False).test[0]) == 10_000
+    with pytest.raises(UserError, match="train-images-idx3-ubyte is damaged"):
+        load(run, "cpu", tmp_path, train=True)
 
 
 def test_data_that_cannot_be_read(public, public_run):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import students
 import torch
-from conftest import NO_NETWORK, refused, succeed
+from conftest import NO_NETWORK, refused, run_python, succeed
 from test_grading import WRONG_NORMAL
 
 from codebase import ROOT, UserError
@@ -33,14 +33,7 @@ def blank(tmp_path_factory) -> Path:
 
 def run(folder: Path, *command: str, status: int = 0) -> subprocess.CompletedProcess:
     """Run Python in a folder, as a student does."""
-    done = subprocess.run(
-        [sys.executable, *command],
-        cwd=folder,
-        env=os.environ | NO_NETWORK,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = run_python(folder, *command)
     assert done.returncode == status, done.stderr + done.stdout
     return done
 

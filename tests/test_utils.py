@@ -314,7 +314,7 @@ def test_any_module_can_be_the_first():
     assert len(modules) > 15
     code = """
 import os, subprocess, sys
-import torch, torchvision, tensorboardX  # once: the rest is forked
+import matplotlib.figure, scipy.io, tensorboardX, torch, torchvision  # once: the rest is forked
 for module in sys.argv[1:]:
     pid = os.fork()
     if pid == 0:
