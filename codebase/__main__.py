@@ -9,6 +9,7 @@ from codebase import ROOT
 from codebase.homework import SANDBOXES
 
 try:
+    from codebase.machine import packages
     from codebase.runs import cli
     from codebase.runs.options import SWITCH, OneOf, Whole
 except (SyntaxError, ImportError) as trouble:  # in what a student has written
@@ -107,12 +108,15 @@ def _table(args) -> None:
 def _compare(args) -> None:
     from codebase.runs.compare import compare
 
+    packages.load("torchvision")
+
     print(f"Picture: {compare(args.runs, args.labels or args.runs, args.data_dir, args.out)}")
 
 
 def _explore(args) -> None:
     from codebase.explorer import explore
 
+    packages.load("torchvision")
     explore.explore(args.run, args.data_dir, args.out)
     print(f"Page: {args.out}")
     if args.open:
@@ -151,6 +155,8 @@ def _gradescope(args) -> None:
 def _grade(args) -> None:
     from codebase.homework import grading, problems, sandbox
 
+    if args.weights:
+        packages.load("torchvision")
     points = problems.POINTS if args.points is None else problems.read_points(args.points)
     kind = (
         sandbox.kind_of_this_machine() if args.sandbox == "best" else sandbox.wanted(args.sandbox)

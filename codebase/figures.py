@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from codebase.data import one_hot
 
@@ -340,4 +339,6 @@ def as_images(x: Tensor) -> Tensor:
 
 
 def _grid(x: Tensor, columns: int) -> Tensor:
+    from torchvision.utils import make_grid  # here: it takes as long to import as torch
+
     return make_grid(as_images(x), nrow=columns, padding=EDGE)

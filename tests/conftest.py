@@ -275,7 +275,8 @@ def _stop_after(number: int, picture: str) -> None:
 
 def import_what_is_imported_late() -> None:
     codecs.lookup("hex")
-    importlib.import_module("tensorboardX")
+    for name in ("tensorboardX", "torchvision", "scipy.stats"):
+        importlib.import_module(name)
     figures.png(figures.Picture(torch.zeros(3, 8, 8), "", ["x"]))
     figures.png(Figure())
     file = io.BytesIO()

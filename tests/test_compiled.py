@@ -12,6 +12,7 @@ from torch._dynamo.utils import counters
 from codebase.machine.compiled import why_not_compiled
 from codebase.train import Trainer
 
+SSVAE_NAME = "model=ssvae_gw=001_cw=100_run=0000_data=synthetic"
 NAME = "model=vae_z=10_run=0000_data=synthetic"
 
 
@@ -96,24 +97,24 @@ def test_a_compiled_run(data_dir, tmp_path):
 
 
 def test_without_a_compiler_the_run_goes_on(whole_data, project):
-    """A process of its own: importing torch reads which compiler there is."""
+    """A process of its own: importing torch reads which compiler there is. SSVAE is soon done."""
     flags = ("--data", "synthetic", "--iter_max", 3)
     env = {"CXX": "/no/g++", "TORCHINDUCTOR_CACHE_DIR": str(project / "cache")}
     env["OMP_NUM_THREADS"] = "1"
-    done = run_script(project, "run_vae.py", *flags, "--compile", 1, data_dir=whole_data, env=env)
+    done = run_script(project, "run_ssvae.py", *flags, "--compile", 1, data_dir=whole_data, env=env)
     assert done.returncode == 0, done.stderr
-    succeed(project.parent, "run_vae.py", *flags, "--data_dir", whole_data, whole_report=True)
+    succeed(project.parent, "run_ssvae.py", *flags, "--data_dir", whole_data, whole_report=True)
     lines = [line for line in done.stderr.splitlines() if "compiled" in line]
     assert lines == [
         "warning: not compiled: no C++ compiler works here (g++, clang++ or MSVC); "
         "the run goes on without"
     ]
     plain, without = (
-        weights(folder / "checkpoints" / NAME / "model-00003.pt")
+        weights(folder / "checkpoints" / SSVAE_NAME / "model-00003.pt")
         for folder in (project.parent, project)
     )
     assert same_weights(plain, without)
-    assert results(project, NAME)["compiled"] is False
+    assert results(project, SSVAE_NAME)["compiled"] is False
 
 
 def test_any_error_of_the_compiler_is_a_line():

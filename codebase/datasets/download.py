@@ -13,8 +13,6 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from torchvision import datasets
-
 from codebase.datasets.checked import DataError, read_checked
 
 NETWORK_TIMEOUT = 7  # seconds without an answer; a dead network meets it four times at most
@@ -28,6 +26,8 @@ DISK_TROUBLE = {
     errno.EIO,
 }
 
+# torchvision takes as long to import as torch, and is imported where it downloads.
+
 # MD5 of the uncompressed files: torchvision checks the archives alone, and those only at download.
 MNIST_MD5 = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
@@ -35,21 +35,18 @@ MNIST_MD5 = {
     "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
-SVHN_URL, _svhn_name, _svhn_md5 = datasets.SVHN.split_list["extra"]
-SVHN_MD5 = {_svhn_name: _svhn_md5}
+SVHN_MD5 = {"extra_32x32.mat": "a93ce644f1a588dc4d68dda5feec44a7"}
 
 
 def reason_it_is_missing(dataset: str, data_dir: Path) -> str | None:
     """None where the files of "mnist" or "svhn" are in data_dir, or now are; else why not."""
+    folder, md5 = data_dir, SVHN_MD5
     if dataset == "mnist":
-        kind, folder, md5 = datasets.MNIST, data_dir / "MNIST" / "raw", MNIST_MD5
-        urls = [mirror + kind.resources[0][0] for mirror in kind.mirrors]
-    else:
-        kind, folder, md5, urls = datasets.SVHN, data_dir, SVHN_MD5, [SVHN_URL]
+        folder, md5 = data_dir / "MNIST" / "raw", MNIST_MD5
     missing = [name for name in md5 if not _exists(folder / name)]
     if not missing:
         return None
-    reason = _download(kind, folder.relative_to(data_dir), data_dir, md5, urls)
+    reason = _download(dataset, folder.relative_to(data_dir), data_dir, md5)
     if reason is None:
         return None
     return f"{', '.join(missing)} not in {folder}, and no download: {reason}"
@@ -66,14 +63,18 @@ def _exists(path: Path) -> bool:
     return True
 
 
-def _download(
-    kind: type, folder: Path, data_dir: Path, md5: dict[str, str], urls: list[str]
-) -> str | None:
+def _download(dataset: str, folder: Path, data_dir: Path, md5: dict[str, str]) -> str | None:
     """Have torchvision download a data set. Returns None, or the reason why it could not.
 
     It writes to a folder of its own, whose files are checked and then renamed into place: whatever
     happens, and however many do this at once, no part of a file is taken for a whole one.
     """
+    from torchvision import datasets
+
+    if dataset == "mnist":
+        urls = [mirror + datasets.MNIST.resources[0][0] for mirror in datasets.MNIST.mirrors]
+    else:
+        urls = [datasets.SVHN.split_list["extra"][0]]
     archives = list((data_dir / folder).glob("*.gz"))  # brought by hand, perhaps
     reason = None if len(archives) >= len(md5) else _unreachable(urls)
     if reason is not None:
@@ -86,10 +87,10 @@ def _download(
             (Path(temporary) / folder).mkdir(parents=True, exist_ok=True)
             for archive in archives:
                 shutil.copy(archive, Path(temporary) / folder)
-            if kind is datasets.MNIST:
-                kind(temporary, download=True)
+            if dataset == "mnist":
+                datasets.MNIST(temporary, download=True)
             else:
-                kind(temporary, split="extra", download=True)
+                datasets.SVHN(temporary, split="extra", download=True)
             (data_dir / folder).mkdir(parents=True, exist_ok=True)
             for name in md5:
                 read_checked(Path(temporary) / folder / name, md5[name])

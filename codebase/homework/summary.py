@@ -8,8 +8,6 @@ from collections import defaultdict
 from itertools import combinations
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from codebase import UserError, figures
 from codebase.homework import report, submission
 from codebase.homework.problems import BY_FUNCTION, PROBLEMS
@@ -114,8 +112,10 @@ def _mistakes(graded: dict[str, dict]) -> list[tuple[tuple[str, str], list[str]]
     return sorted(who.items(), key=lambda item: (-len(item[1]), item[0]))
 
 
-def _picture(graded: dict[str, dict]) -> Figure:
-    """Histograms of points, one a function."""
+def _picture(graded: dict[str, dict]):
+    """Histograms of points, one a function: a matplotlib Figure."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(9, 7), layout="constrained")
     axes = figure.subplots(3, 3).flatten()
     for ax, problem in zip(axes, PROBLEMS, strict=True):
