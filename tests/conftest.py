@@ -202,11 +202,12 @@ class Child:
             time.sleep(0.005)
 
 
-def run_python(folder: Path, *command: str) -> subprocess.CompletedProcess:
-    """`python <command>` in a folder that has a project of its own, to its end.
+def run_python(folder: Path, *command) -> subprocess.CompletedProcess:
+    """`python <command>` in a folder, to its end, with a project that is not this one.
 
     In a process that has imported torch and all other packages already, but nothing of the project.
     """
+    command = [str(word) for word in command]
     with tempfile.TemporaryDirectory() as outputs:
         process = FORKSERVER.Process(target=_python, args=(folder, outputs, command))
         process.start()
@@ -225,7 +226,7 @@ def _python(folder, outputs, command) -> None:
             del sys.modules[name]
     how, *sys.argv = command if command[0] in ("-c", "-m") else ("", *command)
     own = [path for path in sys.path if not Path(path).resolve().is_relative_to(ROOT)]
-    sys.path[:] = [str(folder), *own]
+    sys.path[:] = [str(folder if how else Path(folder, sys.argv[0]).parent), *own]
     if how == "-m":
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
     elif how == "-c":
