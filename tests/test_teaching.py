@@ -160,6 +160,21 @@ def test_a_starter_replaces_nothing(tmp_path):
     assert "is there already" in refused(tmp_path / "r", "codebase", "starter", tmp_path)
 
 
+def test_half_a_starter_is_none(tmp_path, monkeypatch):
+    """The same command goes on where the disk was full."""
+
+    def full(path, content):
+        if path.name == "utils.py":
+            raise OSError(28, "No space left on device", str(path))
+        write(path, content)
+
+    write = starter.write_atomically
+    monkeypatch.setattr(starter, "write_atomically", full)
+    with pytest.raises(OSError, match="No space"):
+        starter.make(tmp_path / "hw")
+    assert os.listdir(tmp_path) == []
+
+
 # Handing in
 
 

@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,14 +48,19 @@ def make(folder: Path, equations: bool = True) -> None:
 
     Raises:
         UserError: the folder has something in it
+        OSError: it cannot be written; nothing of it is left
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is there already: name a new folder")
     files = starter_files(equations)
-    for name, content in files.items():
-        write_atomically(folder / name, content)
-    for name in ("checkpoints", "logs"):
-        (folder / name).mkdir(exist_ok=True)
+    try:
+        for name, content in files.items():
+            write_atomically(folder / name, content)
+        for name in ("checkpoints", "logs"):
+            (folder / name).mkdir(exist_ok=True)
+    except BaseException:  # a disk that is full, an interruption: the same command begins anew
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def starter_files(equations: bool) -> dict[str, bytes]:
