@@ -1,12 +1,12 @@
 """Threads stop spinning while others want the processors, and spin again: no figure changes."""
 
 import os
-import subprocess
 import sys
 import threading
 
 import pytest
 import torch
+from conftest import run_python
 
 from codebase import ROOT
 from codebase.machine import neighbours
@@ -92,6 +92,8 @@ IN_FORKS = """
 import os, sys, threading
 import torch
 from codebase.machine import neighbours
+for name in neighbours.ITS_OWN:
+    os.environ.pop(name, None)
 from codebase.machine.tuning import tune_process
 from codebase.models import GMVAE
 from codebase.train import Trainer
@@ -106,15 +108,8 @@ for case in eval(sys.argv[2]):
 
 def in_forks(code: str, cases: list) -> list[str]:
     """What a piece of code prints for each case, in processes that have not computed before."""
-    env = {k: v for k, v in os.environ.items() if k not in neighbours.ITS_OWN}
-    done = subprocess.run(
-        [sys.executable, "-c", IN_FORKS, code, repr(cases)],
-        cwd=ROOT,
-        env=env,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = run_python(ROOT, "-c", IN_FORKS, code, repr(cases))
+    assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
 

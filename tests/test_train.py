@@ -3,12 +3,10 @@
 import ctypes
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
-from conftest import same_weights
+from conftest import run_python, same_weights
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -397,10 +395,7 @@ from codebase.machine.tuning import tune_process
 tune_process()
 print((torch.full((1 << 20,), 1e-30) * 1e-10).count_nonzero().item())
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert done.stdout == "0\n"
+    assert run_python(ROOT, "-c", code).stdout == "0\n"
 
     def no_library(name):
         raise OSError("no such library")
