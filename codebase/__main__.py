@@ -109,14 +109,12 @@ def _compare(args) -> None:
     from codebase.runs.compare import compare
 
     packages.load("torchvision")
-
     print(f"Picture: {compare(args.runs, args.labels or args.runs, args.data_dir, args.out)}")
 
 
 def _explore(args) -> None:
     from codebase.explorer import explore
 
-    packages.load("torchvision")
     explore.explore(args.run, args.data_dir, args.out)
     print(f"Page: {args.out}")
     if args.open:
