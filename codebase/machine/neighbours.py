@@ -4,8 +4,9 @@ A thread that has done its part of a parallel region spins for a while, because 
 mostly begins within microseconds and waking a sleeping thread takes longer. Where the thread that
 it waits for has been put aside for another process, it spins for all of that process's time slice:
 beside two busy loops on two cores a VAE trained at 2 to 25 % of its rate alone. Without spinning it
-trains mostly at 50 to 60 % there (32 % at worst), but only half as fast alone. So a thread of this
-module looks at how long the process has waited for a processor, and switches.
+trains at a third to a half there, but only half as fast alone. So a thread of this module looks at
+how long the process has waited for a processor, and switches. (Threads that keep to a processor
+each trained at a quarter.)
 
 GNU's OpenMP reads how long to spin only once, but spins a thousandth of it while the process has
 more OpenMP threads than there are processors. Idle teams of threads, which some threads of Python
