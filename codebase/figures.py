@@ -339,6 +339,6 @@ def as_images(x: Tensor) -> Tensor:
 
 
 def _grid(x: Tensor, columns: int) -> Tensor:
-    from torchvision.utils import make_grid  # here: it takes as long to import as torch
+    from torchvision.utils import make_grid  # here: it takes nearly as long to import as torch
 
     return make_grid(as_images(x), nrow=columns, padding=EDGE)

@@ -26,8 +26,6 @@ DISK_TROUBLE = {
     errno.EIO,
 }
 
-# torchvision takes as long to import as torch, and is imported where it downloads.
-
 # MD5 of the uncompressed files: torchvision checks the archives alone, and those only at download.
 MNIST_MD5 = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
@@ -69,7 +67,7 @@ def _download(dataset: str, folder: Path, data_dir: Path, md5: dict[str, str]) -
     It writes to a folder of its own, whose files are checked and then renamed into place: whatever
     happens, and however many do this at once, no part of a file is taken for a whole one.
     """
-    from torchvision import datasets
+    from torchvision import datasets  # here: it takes nearly as long to import as torch
 
     if dataset == "mnist":
         urls = [mirror + datasets.MNIST.resources[0][0] for mirror in datasets.MNIST.mirrors]

@@ -108,6 +108,8 @@ def _arguments(question: dict) -> list[list[torch.Tensor]]:
 
 def distribution(question: dict, found, right, error: str) -> str:
     """What is wrong with many draws as draws from N(m, diag v): mean, variances, shape, order."""
+    from scipy.stats import kstest  # here: it takes 0.9 s, and few submissions are asked this
+
     if error:
         return error
     if reason := shapes(found, right):
@@ -134,8 +136,6 @@ def distribution(question: dict, found, right, error: str) -> str:
     following = (noise[1:] * noise[:-1]).mean().abs()
     if following > STANDARD_ERRORS / noise.numel() ** 0.5:
         return "Its draws repeat themselves."
-    from scipy.stats import kstest  # here: it takes 0.9 s, and few submissions come so far
-
     heavy = abs(noise.pow(4).mean() - 3) > STANDARD_ERRORS * (96 / total) ** 0.5
     if heavy or kstest(noise.flatten().numpy(), "norm").pvalue < 1e-7:
         return "Its draws are not normal."

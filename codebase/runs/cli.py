@@ -176,7 +176,7 @@ def main(model: str, description: str) -> None:
         flags.error(f"--sheet: a row is a class here, and there are {experiment.classes} classes")
     if given.get("data") == "auto":
         del given["data"]
-    packages.load("torchvision")  # as long as torch takes; it is for the pictures
+    packages.load("torchvision")  # for the pictures: --help and wrong flags do not wait for it
     wanted = Wanted(experiment, {f: v for f, v in given.items() if f in experiment.types()})
 
     def act() -> None:
