@@ -69,8 +69,9 @@ def test_svhn(tmp_path, monkeypatch):
     labels = generator.integers(1, 11, (250, 1)).astype(np.uint8)  # 10 stands for the digit 0
     path = tmp_path / "extra_32x32.mat"
     scipy.io.savemat(path, {"X": pixels, "y": labels})
+    [(name, md5)] = download.SVHN_MD5.items()
+    assert [name, md5] == datasets.SVHN.split_list["extra"][1:]
     md5 = hashlib.md5(path.read_bytes()).hexdigest()
-    [name] = download.SVHN_MD5
     monkeypatch.setattr(download, "SVHN_MD5", {name: md5})
     assert data.find_or_download("svhn", "auto", tmp_path) == "svhn"
     loader, (x, y), _ = data.get_svhn_data("cpu", tmp_path)

@@ -166,10 +166,10 @@ def test_ensembles_and_single_runs_agree_in_distribution(tmp_path, flags):
 
 
 def test_torchrun_with_a_worker_killed(project, whole_data):
-    """Two workers share three runs; one is killed in the middle, and the table is complete."""
+    """Two workers share four runs; one is killed in the middle, and the table is complete."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
     command += ["--standalone", "--max-restarts=3", "--", str(project / "run_vae.py")]
-    command += ["--run", "1", "--replicates", "3", "--iter_max", "60", "--iter_save", "20"]
+    command += ["--run", "1", "--replicates", "4", "--iter_max", "100", "--iter_save", "25"]
     command += ["--data", "synthetic", "--data_dir", str(whole_data), "--sheet", "2x2"]
     process = subprocess.Popen(
         command,
@@ -180,7 +180,7 @@ def test_torchrun_with_a_worker_killed(project, whole_data):
     )
     weights_of = project / "checkpoints"
     deadline = time.monotonic() + 240
-    while len(list(weights_of.glob("*/model-00020.pt"))) < 2 and time.monotonic() < deadline:
+    while len(list(weights_of.glob("*/model-00025.pt"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
     workers = subprocess.run(
         ["pgrep", "-P", str(process.pid)], capture_output=True, text=True
@@ -189,7 +189,7 @@ def test_torchrun_with_a_worker_killed(project, whole_data):
     os.kill(int(workers[1]), signal.SIGKILL)
     stdout, _ = process.communicate(timeout=400)
     assert process.returncode == 0
-    assert len(lines_of(stdout, 3)) == 7
-    for run in range(1, 4):
+    assert len(lines_of(stdout, 4)) == 7
+    for run in range(1, 5):
         found = json.loads((project / "logs" / name_of(run) / "results.json").read_text())
-        assert found["iterations"] == 60 and found["seed"] == run
+        assert found["iterations"] == 100 and found["seed"] == run

@@ -98,13 +98,8 @@ def test_a_script_from_end_to_end(script, project, whole_data):
     assert f"<title>{name}</title>" in page and "trained on synthetic digits" in page
     assert '"count": 30' in page and '"source": "t' in page  # test or training images
 
-    flags = (
-        *own,
-        "--train",
-        0,
-        "--data_dir",
-        whole_data,
-    )  # the data and the iteration are recorded
+    # The data and the iteration are recorded.
+    flags = (*own, "--train", 0, "--data_dir", whole_data)
     stdout, _ = succeed(project, script, *flags, whole_report=True)
     assert report_lines(stdout) == report_lines(done.stdout)
 
@@ -266,12 +261,12 @@ def test_too_little_memory_removes_nothing(short, whole_data):
 
 @pytest.fixture(scope="module")
 def uninterrupted(data_dir, tmp_path_factory):
-    """The weights and the report of 100 iterations without an interruption."""
+    """The weights and the report of 200 iterations without an interruption."""
     folder = tmp_path_factory.mktemp("uninterrupted")
-    flags = ("--data", "synthetic", "--data_dir", data_dir, "--iter_max", 100, "--iter_save", 20)
+    flags = ("--data", "synthetic", "--data_dir", data_dir, "--iter_max", 200, "--iter_save", 40)
     flags += ("--sheet", "2x2")
     stdout, _ = succeed(folder, "run_vae.py", *flags)
-    path = folder / "checkpoints" / VAE_NAME / "model-00100.pt"
+    path = folder / "checkpoints" / VAE_NAME / "model-00200.pt"
     return flags, weights(path), report_lines(stdout)
 
 
@@ -297,7 +292,7 @@ def test_interrupted_by_signals_a_run_resumes(tmp_path, uninterrupted):
         interruptions += 1
     assert interruptions >= 1
     stdout, _ = succeed(tmp_path / "run", "run_vae.py", *flags, "--resume", 1)
-    path = state.parent / "model-00100.pt"
+    path = state.parent / "model-00200.pt"
     assert same_weights(weights(path), final) and report_lines(stdout) == lines
 
 
@@ -305,22 +300,22 @@ def test_killed_a_run_resumes(tmp_path, uninterrupted):
     """By SIGKILL after its first, third and fourth save."""
     flags, final, lines = uninterrupted
     folder = tmp_path / "run" / "checkpoints" / VAE_NAME
-    for step in (20, 60, 80):
+    for step in (40, 120, 160):
         stop = (signal.SIGKILL, f"samples-{step:05d}.png")
         child = Child(tmp_path / "run", "run_vae.py", *flags, "--resume", 1, stop=stop)
         assert child.finish()[0] == -signal.SIGKILL
     stdout, _ = succeed(tmp_path / "run", "run_vae.py", *flags, "--resume", 1)
-    assert same_weights(weights(folder / "model-00100.pt"), final)
+    assert same_weights(weights(folder / "model-00200.pt"), final)
     assert report_lines(stdout) == lines
     assert not list(folder.glob(".*.tmp"))
 
 
 def test_a_finished_run_can_be_extended(tmp_path, uninterrupted):
     flags, final, lines = uninterrupted
-    shorter = (*flags[:4], "--iter_max", 50, "--iter_save", 20, "--sheet", "2x2")
+    shorter = (*flags[:4], "--iter_max", 70, "--iter_save", 40, "--sheet", "2x2")
     succeed(tmp_path / "run", "run_vae.py", *shorter)
     stdout, _ = succeed(tmp_path / "run", "run_vae.py", *flags, "--resume", 1)
-    path = tmp_path / "run" / "checkpoints" / VAE_NAME / "model-00100.pt"
+    path = tmp_path / "run" / "checkpoints" / VAE_NAME / "model-00200.pt"
     assert same_weights(weights(path), final) and report_lines(stdout) == lines
 
 
@@ -512,10 +507,11 @@ def test_models_work_without_torchvision(project):
     assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
 
 
-def test_what_starting_a_script_costs():
+def test_what_starting_a_command_costs():
     """What is not needed is not imported; the garbage collector leaves torch's modules alone."""
     code = (
-        "import gc, sys, run_vae\n"
+        "import gc, sys, run_vae, codebase.__main__, codebase.runs.table\n"
+        "import codebase.homework.grading, codebase.homework.submit\n"
         "print({'matplotlib', 'scipy', 'torchvision'} & sys.modules.keys())\n"
         "print(gc.isenabled(), gc.get_freeze_count() > 50_000)\n"
     )
