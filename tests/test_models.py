@@ -340,8 +340,27 @@ def test_loss_and_summaries(name):
     assert summaries.keys() == tags
     torch.testing.assert_close(-summaries["gen/elbo"], bound[0])
     torch.testing.assert_close(summaries["gen/rec"], bound[-1])
+    divergences = [summaries[tag] for tag in sorted(tags) if "kl" in tag]
+    torch.testing.assert_close(divergences, [*reversed(bound[1:-1])])  # KL_y comes before KL_z
     loss.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_reconstruction(name):
+    """The mean of the images at the mean of q(z|x), or of q(z|x, y) for the label that is found."""
+    torch.manual_seed(0)
+    model = MODELS[name]()
+    observed = some_batch(name)[: 2 if name == "fsvae" else 1]
+    x, *y = observed
+    if name == "ssvae":
+        y = [torch.eye(10)[model.cls.net(x).argmax(1)]]
+        assert len(set(y[0].argmax(1).tolist())) > 1
+    m = model.enc.net(torch.cat([x, *y], 1)).chunk(2, 1)[0]
+    torch.testing.assert_close(model.infer_latents(*observed), (m, *y))
+    h = model.dec.net(torch.cat([m, *y], 1))
+    means = h if name == "fsvae" else h.sigmoid()
+    torch.testing.assert_close(model.reconstruct(*observed), means)
 
 
 def test_ssvae_without_generative_weight_computes_no_generative_term(monkeypatch):

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -121,7 +122,8 @@ def test_the_step_is_adams(rate):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-3 * rate)
 
 
-def test_saves_and_logs():
+def test_saves_and_logs(monkeypatch):
+    """By a clock of which an iteration takes half a second."""
     logs, postfixes = [], []
 
     class Bar:
@@ -134,6 +136,8 @@ def test_saves_and_logs():
             postfixes.append(shown)
 
     bar = Bar()
+    clock = SimpleNamespace(perf_counter=lambda: 7 + bar.updates / 2)
+    monkeypatch.setattr("codebase.train.time", clock)
     log = lambda step, scalars: logs.append((step, scalars))  # noqa: E731
     states = trained(Trainer(*setting("ssvae")), 130, 40, log=log, bar=bar)
     assert [(step, state["step"]) for step, state in states.items()] == [
@@ -143,6 +147,8 @@ def test_saves_and_logs():
     tags = {"train/loss", "gen/elbo", "gen/kl_z", "gen/kl_y", "gen/rec", "class/ce", "class/acc"}
     assert logs[0][1].keys() == tags | {"train/iterations_per_second"}
     assert all(isinstance(value, float) for value in logs[0][1].values())
+    assert [scalars["train/iterations_per_second"] for _, scalars in logs] == [2, 2]
+    assert [state["seconds"] for state in states.values()] == [20, 40, 60, 65]
     assert postfixes[0].keys() == {"loss", "acc"}
 
 
