@@ -3,10 +3,12 @@
 import importlib
 import re
 
+import pytest
 import torch
 
 from codebase import ROOT
 from codebase.homework.mistakes import count
+from codebase.runs.table import PUBLISHED
 
 TEXT = (ROOT / "README.md").read_text()
 
@@ -21,6 +23,20 @@ def test_the_librarys_example():
     assert names["m"].shape == names["v"].shape == (16, 10)
     assert abs(names["nelbo"] - names["kl"] - names["rec"]) < 1e-3
     assert 50 < names["niwae"] < names["nelbo"] < 150
+
+
+def test_published_figures():
+    """The published rows, in the order of the models, are what the table compares runs with."""
+    [head] = re.findall(r"^\| \| N \|.*$", TEXT, re.M)
+    figures = [cell.strip() for cell in head.split("|")[3:-1]]
+    rows = re.findall(r"^\| published \|.*$", TEXT, re.M)
+    for row, wanted in zip(rows, PUBLISHED.values(), strict=True):
+        cells = dict(zip(figures, row.split("|")[3:-1], strict=True))
+        for name, cell in cells.items():
+            found = [float(number) for number in re.findall(r"\d+\.\d+", cell)]
+            unit = 100 if "%" in cell else 1
+            given = [unit * one for one in wanted.get(name, ()) if one is not None]
+            assert found == pytest.approx(given, abs=1e-9), name
 
 
 def test_files_and_functions_exist():
