@@ -29,6 +29,16 @@ MNIST_FILES = sorted(download.MNIST_MD5)
 # The fixed subsets
 
 
+def test_the_positions_of_the_fixed_subsets():
+    """All of them, without the images: digests of what the homework published."""
+    digests = {
+        data.TEST_SUBSET: "aa73d6e9401d1387305e118ecb8ea287",
+        data.LABELLED_SUBSET: "a527a9c8d42f21b5056af89963ab99e0",
+    }
+    for positions, digest in digests.items():
+        assert hashlib.md5(repr(positions).encode()).hexdigest() == digest
+
+
 def test_the_fixed_subsets(mnist_dir):
     state = np.random.get_state()[1].copy()
     loader, (x, y), (test_x, test_y) = data.get_mnist_data("cpu", data_dir=mnist_dir)

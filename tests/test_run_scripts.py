@@ -29,6 +29,7 @@ from conftest import (
 from codebase import ROOT, UserError, checkpoints
 from codebase.datasets import download, synthetic
 from codebase.machine import packages
+from codebase.runs import cli
 from codebase.runs.experiment import EXPERIMENTS
 
 NUMBER = r"-?\d+\.\d+"
@@ -132,6 +133,15 @@ def test_help_lists_flags_with_their_defaults(tmp_path):
         common = (("iter_save", 10000), ("run", 0), ("train", 1), ("overwrite", 0), ("resume", 0))
         for flag, default in (*common, ("lr", 0.001), *defaults[script]):
             assert re.search(rf"--{flag} .*?\(default: {default}\)", text), (script, flag)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS.values(), ids=EXPERIMENTS)
+def test_the_defaults_that_are_shown_are_those_of_runs(experiment):
+    shown = vars(cli.parser(experiment, "").parse_args([]))
+    assert shown["iter_max"] == experiment.iter_max
+    identity = experiment.run({}, experiment.dataset).identity()
+    for name in identity.keys() - {"model", "data", "seed"}:
+        assert shown[name] == identity[name], name
 
 
 def test_the_commands_beside_the_scripts(tmp_path):
