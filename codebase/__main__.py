@@ -109,6 +109,7 @@ def _compare(args) -> None:
     from codebase.runs.compare import compare
 
     packages.load("torchvision")
+    packages.load("matplotlib")
     print(f"Picture: {compare(args.runs, args.labels or args.runs, args.data_dir, args.out)}")
 
 

@@ -27,6 +27,7 @@ from conftest import (
 )
 
 from codebase import ROOT, UserError, checkpoints
+from codebase.__main__ import _compare
 from codebase.datasets import download, synthetic
 from codebase.machine import packages
 from codebase.runs import cli
@@ -486,6 +487,13 @@ def test_a_package_that_is_missing(package, monkeypatch):
     )
     with pytest.raises(SystemExit, match=f"{package} is missing: python -m pip .*requirements"):
         packages.check()
+
+
+@pytest.mark.parametrize("package", ["torchvision", "matplotlib"])
+def test_a_comparison_needs_what_draws_it(package, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(SystemExit, match=f"{package} is missing: python -m pip .*requirements"):
+        _compare(None)
 
 
 def test_a_folder_that_torch_cannot_make(monkeypatch):
