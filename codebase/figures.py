@@ -7,6 +7,7 @@ methods alone.
 import contextlib
 import functools
 import io
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -141,12 +142,13 @@ def as_pixels(picture: Picture, heading: str = "") -> Tensor:
     from matplotlib.figure import Figure  # here: 0.2 s that importing this module does not need
 
     grid, rows = picture.grid, picture.rows
-    margin = MARGIN if rows else EDGE
+    margin = max(MARGIN, *map(_label_width, rows)) if rows else EDGE
     scale = max((SCREEN - margin) // grid.shape[2], 1)
     images = grid.mul(255).round().byte().permute(1, 2, 0)
     images = images.repeat_interleave(scale, 0).repeat_interleave(scale, 1)
     height, width = images.shape[0] + HEAD, images.shape[1] + margin
-    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
+    # A quarter of a pixel more: matplotlib up to 3.11.0 cuts fractions off, as of 1919.9999.
+    figure = Figure(figsize=((width + 0.25) / DPI, (height + 0.25) / DPI), dpi=DPI)
     text = f"{heading}\n{picture.title}".strip()
     write = functools.partial(figure.text, va="center", fontsize=11, parse_math=False)
     write((margin + 4) / width, 1 - HEAD / 2 / height, text)
@@ -161,6 +163,19 @@ def as_pixels(picture: Picture, heading: str = "") -> Tensor:
     pixels = torch.from_numpy(np.array(canvas.buffer_rgba()))[:, :, :3]
     pixels[HEAD:, margin:] = images
     return pixels
+
+
+def _label_width(label: str) -> int:
+    """Pixels that a row's label takes, at most half of a picture's."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(dpi=DPI)
+    text = figure.text(0, 0, label, fontsize=11, parse_math=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        extent = text.get_window_extent(FigureCanvasAgg(figure).get_renderer())
+    return min(math.ceil(extent.width) + 16, SCREEN // 2)
 
 
 # The plane of a z of two dimensions

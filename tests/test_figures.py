@@ -332,6 +332,18 @@ def test_a_comparison_of_runs(data_dir, tmp_path):
     assert "name a file" in refused(tmp_path, *command, "--out", tmp_path)
 
 
+def test_labels_are_whole():
+    """Names of runs, which `compare` takes where no labels are given; short ones move nothing."""
+    grid = torch.zeros(3, 60, 60)
+    short = figures.as_pixels(figures.Picture(grid, "", ["z_10, Var 0.99", "x"]))
+    assert (short == 0).any(2).any(0).nonzero()[-1] == short.shape[1] - 1
+    name = "model=gmvae_z=10_k=500_run=0000_data=synthetic"
+    pixels = figures.as_pixels(figures.Picture(grid, "", [name, "x"]))
+    assert pixels.shape[1] > 400 and (pixels[:, :4] == 255).all()
+    huge = figures.as_pixels(figures.Picture(grid, "", ["x" * 5000, "x"]))
+    assert huge.shape[1] <= figures.SCREEN
+
+
 @pytest.mark.parametrize("model", [VAE, GMVAE, SSVAE, FSVAE])
 def test_drawing_leaves_the_runs_draws_alone(model):
     model = model()
