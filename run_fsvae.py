@@ -1,16 +1,24 @@
 """Train a fully supervised VAE on SVHN, style apart from content, and report its bound (--train 0:
-report that of trained weights).
+report that of trained weights)."""
 
-The model is codebase/models/fsvae.py, the training loop codebase/train.py; what this script does
-with them, and its flags, are in codebase/runs/experiment.py.
-"""
+import codebase
+from codebase.runs.experiment import Experiment
+from codebase.runs.main import main
 
-from codebase.runs import cli
-
-
-def main():
-    cli.main("fsvae", __doc__)
-
+experiment = Experiment(
+    name="model=fsvae_run={run:04d}",
+    flags=[],
+    model=lambda flags: codebase.models.FSVAE(),
+    # Labelled minibatches of SVHN; its first 100 images.
+    data=lambda flags, source: codebase.data.labelled_svhn(source, flags.batch_size),
+    evaluate=lambda model, data: codebase.evaluate.evaluate_lower_bound(
+        model, data.subset, run_iwae=False
+    ),
+    iter_max=1_000_000,
+    dataset="svhn",
+    batch_size=100,
+    next="--resume 1 with a larger --iter_max, until each row of samples.png has its digit",
+)
 
 if __name__ == "__main__":
-    main()
+    main(experiment, __doc__)

@@ -1,16 +1,31 @@
 """Train a VAE whose prior is a mixture of Gaussians on MNIST and report its bounds (--train 0:
-report those of trained weights).
+report those of trained weights)."""
 
-The model is codebase/models/gmvae.py, the training loop codebase/train.py; what this script does
-with them, and its flags, are in codebase/runs/experiment.py.
-"""
+import codebase
+from codebase.runs.experiment import Experiment
+from codebase.runs.flags import BETA, LIKELIHOOD, NN, SIGMA2, K, Z
+from codebase.runs.main import main
 
-from codebase.runs import cli
+
+def model(flags):
+    likelihood = codebase.models.pixel_likelihood(flags.likelihood, flags.sigma2)
+    return codebase.models.GMVAE(
+        nn=flags.nn, z_dim=flags.z, k=flags.k, likelihood=likelihood, beta=flags.beta
+    )
 
 
-def main():
-    cli.main("gmvae", __doc__)
-
+experiment = Experiment(
+    name="model=gmvae_z={z:02d}_k={k:03d}_run={run:04d}",
+    flags=[Z, K, NN, LIKELIHOOD, SIGMA2, BETA],
+    model=model,
+    # Minibatches of MNIST, binarised anew each time; 100 test images, binarised once; the test set.
+    data=lambda flags, source: codebase.data.unlabelled_mnist(
+        source, flags.batch_size, binarised=flags.likelihood == "bernoulli"
+    ),
+    evaluate=lambda model, data: codebase.evaluate.evaluate_lower_bound(model, data.subset),
+    iter_max=20_000,
+    next="python run_ssvae.py --gw 0; --z 2 shows the components on the latent plane",
+)
 
 if __name__ == "__main__":
-    main()
+    main(experiment, __doc__)

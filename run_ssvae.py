@@ -1,16 +1,23 @@
 """Train a semi-supervised VAE on MNIST, 100 images labelled, and report its classifier's accuracy
-(--train 0: report that of trained weights).
+(--train 0: report that of trained weights)."""
 
-The model is codebase/models/ssvae.py, the training loop codebase/train.py; what this script does
-with them, and its flags, are in codebase/runs/experiment.py.
-"""
+import codebase
+from codebase.runs.experiment import Experiment
+from codebase.runs.flags import CW, GW
+from codebase.runs.main import main
 
-from codebase.runs import cli
-
-
-def main():
-    cli.main("ssvae", __doc__)
-
+experiment = Experiment(
+    name="model=ssvae_gw={gw:03d}_cw={cw:03d}_run={run:04d}",
+    flags=[GW, CW],
+    model=lambda flags: codebase.models.SSVAE(gen_weight=flags.gw, class_weight=flags.cw),
+    # Minibatches of unlabelled MNIST with the 100 labelled images in each; the test set.
+    data=lambda flags, source: codebase.data.semi_supervised_mnist(source, flags.batch_size),
+    evaluate=lambda model, data: {
+        "accuracy": codebase.evaluate.evaluate_classifier(model, data.test)
+    },
+    iter_max=30_000,
+    next="compare --gw 1 with --gw 0, the classifier without the generative model",
+)
 
 if __name__ == "__main__":
-    main()
+    main(experiment, __doc__)

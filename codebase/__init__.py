@@ -1,5 +1,6 @@
 """Variational autoencoders on MNIST and SVHN: densities, models, training and evaluation."""
 
+import importlib
 from pathlib import Path
 
 # data/, checkpoints/ and logs/ lie beside the run scripts, wherever those are called from.
@@ -11,15 +12,15 @@ class UserError(Exception):
 
 
 def load_run(run: "str | Path", step: "int | None" = None):
-    """A trained model of any kind that the run scripts make, ready to evaluate, on the CPU.
+    """Load a trained model of any kind that the run scripts make, ready to evaluate, on the CPU.
 
         model = codebase.load_run("model=vae_z=10_run=0000")
         images = model.sample_sigmoid(16)
 
     Args:
-        run: name of a run in checkpoints/ or, where there is none, in checkpoints/reference/; or
-            path to its folder or to a file model-<step>.pt. What kind of model it is says its
-            record, or its name where other people trained it
+        run: name of a run in checkpoints/ or, if there is none, in checkpoints/reference/; or path
+            to its folder or to a file model-<step>.pt. The kind of model is read from run.json, or
+            from the name if other people trained it
         step: iteration; None is the last one whose weights were saved
 
     Returns:
@@ -31,3 +32,10 @@ def load_run(run: "str | Path", step: "int | None" = None):
     from codebase.runs import load
 
     return load.load_run(run, step)
+
+
+def __getattr__(name: str):
+    """Import `codebase.data` and the like when they are first used: torch takes seconds."""
+    if name in ("checkpoints", "data", "evaluate", "figures", "models", "train", "utils"):
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

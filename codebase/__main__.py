@@ -5,54 +5,53 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from codebase import ROOT
+from codebase import ROOT, UserError
 from codebase.homework import SANDBOXES
-
-try:
-    from codebase.machine import packages
-    from codebase.runs import cli
-    from codebase.runs.options import SWITCH, OneOf, Whole
-except (SyntaxError, ImportError) as trouble:  # in what a student has written
-    place = f"{trouble.filename}, line {trouble.lineno}: " if hasattr(trouble, "lineno") else ""
-    print(f"python -m codebase: error: {place}{trouble.msg}", file=sys.stderr)
-    sys.exit(2)
+from codebase.machine import packages
+from codebase.runs.flags import SWITCH, Parser, whole
+from codebase.runs.main import Trouble
 
 
 def main() -> None:
-    parser = cli.Parser(prog="python -m codebase", description=__doc__)
-    commands = parser.add_subparsers(metavar="command", parser_class=cli.Parser)
+    parser = Parser(prog="python -m codebase", description=__doc__)
+    commands = parser.add_subparsers(metavar="command", parser_class=Parser)
 
-    def command(name: str, about: str, act) -> cli.Parser:
+    def command(name: str, about: str, act) -> Parser:
         added = commands.add_parser(name, help=about, description=about)
         added.set_defaults(act=act)
         return added
 
-    table = command("table", "means and deviations of runs, beside the published figures", _table)
-    table.add_argument("--all", action="store_true", help="every run in logs/, whatever its flags")
-
-    compare = command("compare", "a picture of several runs' reconstructions, a row each", _compare)
-    compare.add_argument("runs", nargs="+", help="names or paths of runs, of one kind of images")
-    compare.add_argument("--labels", nargs="+", help="of the rows (default: the runs' names)")
-    compare.add_argument(
-        "--data_dir", type=Path, default=ROOT / "data", help="folder of the data sets"
-    )
-    compare.add_argument("--out", type=Path, default="comparison.png", help="the picture's file")
-
+    if find_spec("codebase.runs.table"):  # students do not have it
+        _add_runs(command)
     if find_spec("codebase.explorer"):  # students do not have it
         _add_explore(command)
 
-    switch = {"type": cli.of(SWITCH), "default": 0}
     submit = command("submit", "make the zip of the homework that is handed in", _submit)
     submit.add_argument("--out", type=Path, default="submission.zip", help="the zip")
-    submit.add_argument("--weights", **switch, help="1: with the last weights of each run")
+    submit.add_argument("--weights", **SWITCH, help="1: with the last weights of each run")
     if find_spec("codebase.homework.grading"):  # students do not have it
-        _add_teaching(command, switch)
+        _add_teaching(command)
 
     args = parser.parse_args()
     if "act" not in args:
         parser.print_help()
         return
-    cli.run_command(parser, lambda: args.act(args))
+    with Trouble(parser):
+        packages.load()
+        args.act(args)
+
+
+def _add_runs(command) -> None:
+    table = command("table", "means and deviations of runs, beside the published results", _table)
+    table.add_argument("--all", action="store_true", help="every run in logs/, whatever its flags")
+
+    compare = command("compare", "a picture of several runs' reconstructions, a row each", _compare)
+    compare.add_argument("runs", nargs="+", help="names or paths of runs, of one kind of images")
+    compare.add_argument("--labels", nargs="+", help="labels of the rows (default: runs' names)")
+    compare.add_argument(
+        "--data_dir", type=Path, default=ROOT / "data", help="folder of the data sets"
+    )
+    compare.add_argument("--out", type=Path, default="comparison.png", help="the picture's file")
 
 
 def _add_explore(command) -> None:
@@ -64,10 +63,10 @@ def _add_explore(command) -> None:
         "--data_dir", type=Path, default=ROOT / "data", help="folder of the data sets"
     )
     explore.add_argument("--out", type=Path, default="explore.html", help="the page's file")
-    explore.add_argument("--open", type=cli.of(SWITCH), default=1, help="0: in no browser")
+    explore.add_argument("--open", type=int, choices=(0, 1), default=1, help="0: in no browser")
 
 
-def _add_teaching(command, switch: dict) -> None:
+def _add_teaching(command) -> None:
     """The commands of those who teach."""
     reference = command("reference", "keep runs as the weights that come with the project", _keep)
     reference.add_argument("runs", nargs="+", help="names of finished runs with default iterations")
@@ -77,7 +76,7 @@ def _add_teaching(command, switch: dict) -> None:
     )
     starter.add_argument("folder", type=Path, help="a new folder")
     equations = {"help": "0: docstrings without the equations that are asked for"}
-    starter.add_argument("--equations", **switch | {"default": 1} | equations)
+    starter.add_argument("--equations", **SWITCH | {"default": 1} | equations)
 
     gradescope = command("gradescope", "make the zip that Gradescope grades with", _gradescope)
     gradescope.add_argument("zip", type=Path, help="such as autograder.zip")
@@ -88,28 +87,30 @@ def _add_teaching(command, switch: dict) -> None:
     add("submissions", nargs="+", type=Path, help="zips or folders; a folder of those is a class")
     add("--out", type=Path, help="folder of reports; of a class, of grades.csv and summary.md too")
     add("--points", type=Path, help="JSON file: function → points (default: the homework's)")
-    add("--weights", **switch, help="1: evaluate the submissions' checkpoints")
+    add("--weights", **SWITCH, help="1: evaluate the submissions' checkpoints")
     add("--data_dir", type=Path, default=ROOT / "data", help="folder of MNIST, for --weights 1")
-    add("--jobs", type=cli.of(Whole(1, 1024)), default=os.cpu_count(), help="gradings at once")
-    kinds = cli.of(OneOf("best", *SANDBOXES))
-    add("--sandbox", type=kinds, default="best", help=f"where code runs: {', '.join(SANDBOXES)}")
+    add("--jobs", type=whole(1, 1024), default=os.cpu_count(), help="gradings at once")
+    add(
+        "--sandbox",
+        choices=("best", *SANDBOXES),
+        default="best",
+        help=f"where code runs: {', '.join(SANDBOXES)}",
+    )
     for one in (gradescope, grade):
-        points = switch | {"default": 1, "help": "1: students see their points"}
+        points = SWITCH | {"default": 1, "help": "1: students see their points"}
         one.add_argument("--show_points", **points)
-        one.add_argument("--show_output", **switch, help="1: students see what their code prints")
+        one.add_argument("--show_output", **SWITCH, help="1: students see what their code prints")
 
 
 def _table(args) -> None:
-    from codebase.runs import records, table
+    from codebase.runs import run, table
 
-    table.write(table.rows(table.collect(args.all)), records.LOGS / "table")
+    table.write(table.rows(table.collect(args.all)), run.LOGS / "table")
 
 
 def _compare(args) -> None:
     from codebase.runs.compare import compare
 
-    packages.load("torchvision")
-    packages.load("matplotlib")
     print(f"Picture: {compare(args.runs, args.labels or args.runs, args.data_dir, args.out)}")
 
 
@@ -152,10 +153,14 @@ def _gradescope(args) -> None:
 
 
 def _grade(args) -> None:
+    if sys.platform != "linux":
+        raise UserError(
+            "marking needs Linux, whose sandboxes keep submissions apart: use a Linux machine, WSL "
+            "2 on Windows, or `python -m codebase gradescope`, which makes Gradescope's grader "
+            "anywhere"
+        )
     from codebase.homework import grading, problems, sandbox
 
-    if args.weights:
-        packages.load("torchvision")
     points = problems.POINTS if args.points is None else problems.read_points(args.points)
     kind = (
         sandbox.kind_of_this_machine() if args.sandbox == "best" else sandbox.wanted(args.sandbox)

@@ -1,6 +1,7 @@
 """Weights and training states on disk: written whole or not at all, trusted only once checked."""
 
 import io
+import re
 import warnings
 import zipfile
 import zlib
@@ -16,23 +17,24 @@ CHECKPOINTS = ROOT / "checkpoints"
 REFERENCE = "reference"  # folder of the weights that come with the project
 STATE_FILE = "training-state.pt"
 LARGEST_FILE = 1 << 30  # bytes, packed or unpacked; the homework's largest has 25 million
-DTYPES = (
-    *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
-    *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
-)
+WRAPPERS = ("model", "state_dict", "model_state_dict")  # keys under which others save weights
+PREFIXES = ("module.", "_orig_mod.")
+NOT_WEIGHTS = {  # what downloads leave in place of weights
+    b"version https://git-lfs": "a Git LFS pointer, not the weights: run git lfs pull",
+    b"<!doctype html": "a web page, not the weights: download the file itself",
+    b"<html": "a web page, not the weights: download the file itself",
+}
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+ANY = object()  # see check_form
 
 
 class CheckpointError(UserError):
     """A checkpoint is missing, or is not what the model needs."""
 
 
-class CheckpointMissing(CheckpointError):
-    """There is no such checkpoint."""
-
-
 def save_model_by_name(model: torch.nn.Module, global_step: int) -> Path:
     """Write checkpoints/<model.name>/model-<global_step>.pt, a state_dict; return its path."""
-    path = model_path(model.name, global_step)
+    path = file_of(run_folder(model.name), global_step)
     write_weights(model, path)
     return path
 
@@ -48,17 +50,10 @@ def load_model_by_name(
         device: where to put the model; None leaves it where it is
 
     Raises:
-        CheckpointError: the file is missing, damaged, or holds not the weights of such a model; the
-            model is unchanged
+        CheckpointError: the file is missing or damaged, or does not hold the weights of such a
+            model; the model is unchanged
     """
-    path = model_path(model.name, global_step)
-    if not path.exists():
-        steps = saved_steps(model.name)
-        there = f"iterations {steps} are there" if steps else "nor does any other iteration's"
-        raise CheckpointMissing(
-            f"{path} does not exist; {there}: train first, or take an --iter_max that is there"
-        )
-    load_weights(model, path)
+    load_weights(model, file_of(run_folder(model.name), global_step))
     if device is not None:
         model.to(device)
 
@@ -73,7 +68,7 @@ def run_folder(name: str) -> Path:
         UserError: the name leads out of checkpoints/, or to the reference weights
     """
     if name == REFERENCE:
-        raise UserError(f"{CHECKPOINTS / name} is for the reference weights: take another name")
+        raise UserError(f"{CHECKPOINTS / name} is for the reference weights: use another name")
     return child_folder(CHECKPOINTS, name)
 
 
@@ -86,34 +81,33 @@ def reference_folder(name: str) -> Path:
     return child_folder(CHECKPOINTS / REFERENCE, name)
 
 
-def model_path(name: str, global_step: int) -> Path:
-    """checkpoints/<name>/model-<global_step, 5 digits>.pt."""
-    return run_folder(name) / f"model-{global_step:05d}.pt"
+def file_of(folder: Path, step: int) -> Path:
+    """The file of an iteration's weights: model-<step, 5 digits>.pt."""
+    return folder / f"model-{step:05d}.pt"
 
 
-def saved_steps(name: str) -> list[int]:
-    """The iterations whose weights lie in checkpoints/<name>/."""
-    return steps_in(run_folder(name))
+def step_of(path: Path) -> int | None:
+    """The iteration of a file of weights; None for any other file."""
+    match = re.fullmatch(r"model-([0-9]{5,})\.pt", path.name)
+    return match and int(match[1])
 
 
 def steps_in(folder: Path) -> list[int]:
-    """The iterations whose weights lie in a folder."""
-    stems = [path.stem.removeprefix("model-") for path in folder.glob("model-*.pt")]
-    return sorted(int(stem) for stem in stems if stem.isascii() and stem.isdecimal())
+    """The iterations whose weights lie in a folder, in order."""
+    found = map(step_of, folder.glob("model-*.pt"))
+    return sorted(step for step in found if step is not None)
 
 
 # Training states: what a resumed run needs beside the weights
 
 
 def save_training_state(name: str, state: dict) -> None:
-    """Write the one training state of the run, in place of the last."""
+    """Write the training state of the run, in place of the last one."""
     _save(run_folder(name) / STATE_FILE, state)
 
 
 def load_training_state(name: str) -> dict | None:
-    """The run's training state, its tensors on the CPU; None where there is none.
-
-    What is in it is checked where it is used.
+    """Load the run's training state, its tensors on the CPU; None if there is none.
 
     Raises:
         CheckpointError: the file is damaged, or holds something else
@@ -123,8 +117,45 @@ def load_training_state(name: str) -> dict | None:
         return None
     state = _load(path)
     if not isinstance(state, dict):
-        raise CheckpointError(f"{path} holds no training state but a {type(state).__name__}")
+        raise CheckpointError(f"{path} holds a {type(state).__name__}, not a training state")
     return state
+
+
+def check_form(found, own, where: str = "its state") -> None:
+    """Compare what a file holds with what a fresh training would save there.
+
+    Args:
+        found: dictionaries and lists of tensors and numbers
+        own: the same of a fresh training; ANY where anything may be
+        where: str: what it is called in messages
+
+    Raises:
+        CheckpointError: keys, lengths, types, shapes or dtypes differ, or a number is not finite
+    """
+    if own is ANY:
+        return
+    if isinstance(own, Tensor):
+        if not isinstance(found, Tensor) or found.layout != torch.strided or found.is_meta:
+            raise CheckpointError(f"{where} is a {type(found).__name__}, not a tensor")
+        if (found.shape, found.dtype) != (own.shape, own.dtype):
+            raise CheckpointError(
+                f"{where} has shape {tuple(found.shape)} and {found.dtype}, expected "
+                f"{tuple(own.shape)} and {own.dtype}: it is of another model, or of other flags"
+            )
+        if not found.isfinite().all():
+            raise CheckpointError(f"{where} is not finite everywhere")
+    elif not isinstance(found, dict if isinstance(own, dict) else type(own)):
+        raise CheckpointError(f"{where} is a {type(found).__name__}, expected {type(own).__name__}")
+    elif isinstance(own, dict):
+        for key in own:
+            if key not in found:
+                raise CheckpointError(f"{where} lacks {key!r}")
+            check_form(found[key], own[key], f"{where}: {key}")
+    elif isinstance(own, list):
+        if len(found) != len(own):
+            raise CheckpointError(f"{where} has {len(found)} parts, expected {len(own)}")
+        for i, (one, other) in enumerate(zip(found, own, strict=True)):
+            check_form(one, other, f"{where}[{i}]")
 
 
 # Reading and writing
@@ -138,19 +169,31 @@ def write_weights(model: torch.nn.Module, path: Path) -> None:
 def load_weights(model: torch.nn.Module, path: Path) -> None:
     """Load a file's weights into the model.
 
+    Weights may be wrapped, in a dictionary under "state_dict" or the like, and by DataParallel
+    ("module." before each key) or torch.compile ("_orig_mod.").
+
     Raises:
-        CheckpointError: the file is damaged, or holds not the weights of such a model; the model is
-            unchanged
+        CheckpointError: the file is missing or damaged, or does not hold the weights of such a
+            model; the model is unchanged
     """
+    if not path.exists():
+        steps = steps_in(path.parent)
+        there = f"iterations {steps} are there" if steps else "no other iteration is there either"
+        raise CheckpointError(
+            f"{path} does not exist; {there}: train first, or pass an --iter_max that is there"
+        )
     state = _load(path)
-    for wrapper in ("model", "state_dict"):
+    for wrapper in WRAPPERS:
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
+    for prefix in PREFIXES:
+        if isinstance(state, dict) and all(str(key).startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
     model.load_state_dict(check_weights(state, model, str(path)))
 
 
 def check_weights(state, model: torch.nn.Module, where: str) -> dict[str, Tensor]:
-    """A state_dict for the model, of the model's own dtypes.
+    """Return a state_dict for the model, of the model's own dtypes, in its own memory.
 
     Args:
         state: what a file holds
@@ -160,47 +203,24 @@ def check_weights(state, model: torch.nn.Module, where: str) -> dict[str, Tensor
     Raises:
         CheckpointError: it is not the state_dict of such a model
     """
-    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
-        raise CheckpointError(f"{where} holds no state_dict but a {type(state).__name__}")
-    expected = model.state_dict()
-    for what, keys in (
-        ("lacks", expected.keys() - state.keys()),
-        ("has no place for", state.keys() - expected.keys()),
-    ):
-        if keys:
-            subject = where if what == "lacks" else f"{type(model).__name__}, for {where},"
-            raise CheckpointError(f"{subject} {what} {', '.join(map(repr, sorted(keys)[:3]))}")
-    return {key: check_tensor(state[key], own, f"{where}: {key}") for key, own in expected.items()}
-
-
-def check_tensor(tensor: Tensor, own: Tensor, where: str) -> Tensor:
-    """A tensor in the shape and dtype of the model's own, on the CPU, in memory of its own.
-
-    Args:
-        tensor: what a file holds
-        own: tensor: what it will replace
-        where: str: the file and the key, for messages
-
-    Raises:
-        CheckpointError: it is no such tensor, not finite, or its values would not survive
-    """
-    if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.is_nested:
-        raise CheckpointError(f"{where} is no dense tensor but a {type(tensor).__name__}")
-    if tensor.dtype not in DTYPES or tensor.device.type != "cpu":
-        found = f"dtype {tensor.dtype} on {tensor.device}"
-        raise CheckpointError(f"{where} has {found}, which are not those of weights in a file")
-    if tensor.shape != own.shape:
-        found, needed = tuple(tensor.shape), tuple(own.shape)
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{where} holds a {type(state).__name__}, expected a state_dict")
+    kind, expected = type(model).__name__, model.state_dict()
+    if missing := sorted(expected.keys() - state.keys())[:3]:
+        there = ", ".join(repr(key)[:40] for key in list(state)[:3]) or "nothing"
         raise CheckpointError(
-            f"{where} has shape {found}, the model needs {needed}: the weights of another model, "
-            "or of other flags"
+            f"{where} lacks {', '.join(map(repr, missing))} of {kind}; it holds {there}"
         )
-    result = tensor.to(own.dtype).contiguous()
-    if not result.isfinite().all():
-        raise CheckpointError(f"{where} is not finite everywhere")
-    if not tensor.is_floating_point() and not torch.equal(result.to(tensor.dtype), tensor):
-        raise CheckpointError(f"{where} holds integers that {own.dtype} cannot represent")
-    return result
+    if extra := sorted(map(str, state.keys() - expected.keys()))[:3]:
+        raise CheckpointError(f"{kind} has no {', '.join(map(repr, extra))}, which {where} holds")
+    weights = {}
+    for key, own in expected.items():
+        tensor = state[key]
+        if isinstance(tensor, Tensor) and tensor.dtype in FLOATS and not tensor.is_meta:
+            tensor = tensor.to(own.dtype)
+        check_form(tensor, own, f"{where}: {key}")
+        weights[key] = tensor.contiguous()
+    return weights
 
 
 def _save(path: Path, state: dict) -> None:
@@ -210,7 +230,7 @@ def _save(path: Path, state: dict) -> None:
 
 
 def _load(path: Path):
-    """What a file holds, on the CPU. Nothing in it is executed.
+    """Load what a file holds, on the CPU. Nothing in it is executed.
 
     Raises:
         CheckpointError: it cannot be read, is damaged, or would run code
@@ -219,6 +239,9 @@ def _load(path: Path):
         content = read_file(path, LARGEST_FILE)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
+    for start, reason in NOT_WEIGHTS.items():
+        if content[:200].lstrip().lower().startswith(start):
+            raise CheckpointError(f"{path} is refused: it is {reason}")
     if content.startswith(b"PK"):  # otherwise it may be of torch's format before 1.6
         content = _verified(content, path)
     try:
@@ -226,15 +249,14 @@ def _load(path: Path):
             warnings.simplefilter("ignore")
             return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged or hostile file makes the unpickler raise
+        reason = "it is damaged, or not a file of PyTorch's"
         if "weights_only" in str(error):
             reason = "it would run code, or holds other things than tensors"
-        else:
-            reason = "it is damaged or no file of PyTorch's"
         raise CheckpointError(f"{path} is refused: {reason}") from None
 
 
 def _verified(content: bytes, path: Path) -> bytes:
-    """The records of a zip file, which have their checksums, packed anew.
+    """Return a zip file whose records have been checked against their checksums, packed anew.
 
     torch looks at no checksum, and takes a record whose directory entry has a certain bit for an
     empty folder: a flipped bit would become a weight. Packed anew, it reads what was checked.
@@ -250,8 +272,6 @@ def _verified(content: bytes, path: Path) -> bytes:
                 raise CheckpointError(
                     f"{path} is refused: unpacked it exceeds {LARGEST_FILE:,} bytes"
                 )
-            if len({record.filename for record in records}) < len(records):
-                raise CheckpointError(f"{path} is damaged: two of its records have one name")
             for record in records:
                 anew.writestr(record.filename, archive.read(record))
     except (zipfile.BadZipFile, zlib.error, RuntimeError, OSError, ValueError, EOFError) as error:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from codebase import ROOT
 from codebase.datasets import download, synthetic
-from codebase.datasets.checked import DataError, NotTheFile, read_checked
+from codebase.datasets.download import DataError, read_checked
 from codebase.minibatches import Minibatches
 
 DATA_DIR = ROOT / "data"
@@ -59,12 +59,12 @@ class Images(NamedTuple):
 class Data(NamedTuple):
     """What a model is trained and evaluated on.
 
-    batches: the training minibatches
+    batches: the training minibatches; None for an evaluation
     subset: (x, y): the homework's 100 images, (100, x_dim) in [0, 1], one-hot labels (100, 10)
     test: (x, y): the test set, (n, x_dim) in [0, 1], labels (n,); or (None, None)
     """
 
-    batches: Minibatches
+    batches: Minibatches | None
     subset: tuple[Tensor, Tensor]
     test: tuple[Tensor, Tensor] | tuple[None, None]
 
@@ -96,7 +96,7 @@ def get_mnist_data(
     train, test = (read_mnist(split, data_dir, source) for split in ("train", "test"))
     subset = test_subset(test) if use_test_subset else labelled_subset(train)
     batches = Minibatches(train.x.to(device), train.y.to(device))
-    return Data(batches, on_device(subset, device), on_device(as_floats(test), device))
+    return Data(batches, on_device(subset, device), _test_set(test, device))
 
 
 def get_svhn_data(
@@ -129,7 +129,73 @@ def get_svhn_data(
     return Data(batches, (x[:100].float() / 255, y[:100]), (None, None))
 
 
-# The fixed subsets
+# What the run scripts train on
+
+
+class Source(NamedTuple):
+    """Where data come from, and where they go.
+
+    name: "mnist", "svhn" or "synthetic"
+    folder: the folder of the data sets
+    device: where the tensors are put
+    train: whether training minibatches are needed, or only what a model is evaluated on
+    """
+
+    name: str
+    folder: Path
+    device: torch.device
+    train: bool = True
+
+
+def unlabelled_mnist(source: Source, batch_size: int, binarised: bool = True) -> Data:
+    """Minibatches (x,) of MNIST's training images, the 100-image evaluation subset, the test set.
+
+    Args:
+        source: where from
+        batch_size: int: images in a minibatch
+        binarised: bool: whether the model's images are binary, or grey levels
+
+    Raises:
+        DataError: a file is missing or damaged
+    """
+    found = mnist_to_evaluate(source, binarised)
+    if not source.train:
+        return found
+    images = read_mnist("train", source.folder, source.name).x.to(source.device)
+    return found._replace(batches=Minibatches(images, batch_size=batch_size, binarised=binarised))
+
+
+def semi_supervised_mnist(source: Source, batch_size: int) -> Data:
+    """Minibatches (x, xl, yl) of all training images with 100 labelled ones; see above."""
+    found = mnist_to_evaluate(source)
+    if not source.train:
+        return found
+    images = read_mnist("train", source.folder, source.name)
+    labelled = on_device(labelled_subset(images), source.device)
+    images = images.x.to(source.device)
+    return found._replace(batches=Minibatches(images, batch_size=batch_size, labelled=labelled))
+
+
+def labelled_svhn(source: Source, batch_size: int) -> Data:
+    """Minibatches (x, one-hot y) of SVHN's extra images, and the first 100 of them."""
+    return get_svhn_data(source.device, source.folder, source.name, batch_size)
+
+
+def mnist_to_evaluate(source: Source, binarised: bool = True) -> Data:
+    """The 100-image evaluation subset and the test set, without minibatches."""
+    test = read_mnist("test", source.folder, source.name)
+    subset = test_subset(test, binarised)
+    return Data(None, on_device(subset, source.device), _test_set(test, source.device))
+
+
+def to_evaluate(model: torch.nn.Module, source: Source) -> Data:
+    """What any of the models is evaluated on: MNIST for 784 pixels, SVHN for 3072."""
+    if model.enc.x_dim == 784:
+        return mnist_to_evaluate(source, model.likelihood.binary)
+    return labelled_svhn(source, 100)
+
+
+# The fixed subsets, and the test set
 
 
 def test_subset(test: Images, binarised: bool = True) -> tuple[Tensor, Tensor]:
@@ -169,9 +235,8 @@ def one_hot(labels: Tensor) -> Tensor:
     return F.one_hot(labels, NUM_CLASSES).float()
 
 
-def as_floats(images: Images) -> tuple[Tensor, Tensor]:
-    """x (n, x_dim) in [0, 1], y (n,)."""
-    return images.x.float() / 255, images.y
+def _test_set(test: Images, device: torch.device | str) -> tuple[Tensor, Tensor]:
+    return on_device((test.x.float() / 255, test.y), device)
 
 
 def on_device(tensors: tuple[Tensor, ...], device: torch.device | str) -> tuple[Tensor, ...]:
@@ -200,7 +265,7 @@ def find_or_download(dataset: str, source: str = "auto", data_dir: Path | str = 
     """
     data_dir = Path(data_dir)
     if data_dir.exists() and not data_dir.is_dir():
-        raise DataError(f"--data_dir {data_dir}: it is no folder: name one")
+        raise DataError(f"--data_dir {data_dir} is not a folder: name one")
     if source == "synthetic":
         return source
     reason = download.reason_it_is_missing(dataset, data_dir)
@@ -210,7 +275,7 @@ def find_or_download(dataset: str, source: str = "auto", data_dir: Path | str = 
         print(f"{dataset.upper()}: {reason}", file=sys.stderr)
         return "synthetic"
     raise DataError(
-        f"--data {dataset}: {reason}; put the files there, name another --data_dir, or take "
+        f"--data {dataset}: {reason}; put the files there, name another --data_dir, or pass "
         "--data synthetic"
     )
 
@@ -228,7 +293,7 @@ def read_mnist(split: str, data_dir: Path | str, source: str) -> Images:
         root = Path(data_dir) / "synthetic"
         files = _read_or_draw(root / folder, names, synthetic.DIGITS_MD5, synthetic.draw_digits)
     else:
-        files = _read_all(Path(data_dir) / folder, names, download.MNIST_MD5)
+        files = _read(Path(data_dir) / folder, names, download.MNIST_MD5)
     return _idx_images(*files)
 
 
@@ -245,7 +310,7 @@ def read_svhn(data_dir: Path | str, source: str) -> Images:
         return Images(images.x.view(-1, 3072), images.y)  # a colour plane after another
     import scipy.io  # here, because only SVHN needs it
 
-    [content] = _read_all(Path(data_dir), download.SVHN_MD5, download.SVHN_MD5)
+    [content] = _read(Path(data_dir), download.SVHN_MD5, download.SVHN_MD5)
     stream = io.BytesIO(content)
     del content  # 1.3 GB
     arrays = scipy.io.loadmat(stream)
@@ -261,14 +326,14 @@ def _idx_images(images: bytearray, labels: bytearray) -> Images:
     return Images(x, torch.frombuffer(labels, dtype=torch.uint8, offset=8).long())
 
 
+def _read(folder: Path, names, md5: dict[str, str]) -> list[bytearray]:
+    return [read_checked(folder / name, md5[name]) for name in names]
+
+
 def _read_or_draw(folder: Path, names, md5: dict[str, str], draw) -> list[bytearray]:
     """This program's own files, which are drawn where they are missing or damaged."""
     try:
-        return _read_all(folder, names, md5)
-    except NotTheFile:
+        return _read(folder, names, md5)
+    except DataError:
         draw(folder)
-    return _read_all(folder, names, md5)
-
-
-def _read_all(folder: Path, names, md5: dict[str, str]) -> list[bytearray]:
-    return [read_checked(folder / name, md5[name]) for name in names]
+    return _read(folder, names, md5)

@@ -14,10 +14,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from codebase.data import one_hot
+from codebase.machine import generators
 
 IMAGE_SHAPES = {784: (1, 28, 28), 3072: (3, 32, 32)}
 COLUMNS = 20
@@ -49,15 +51,8 @@ class Picture(NamedTuple):
 @contextlib.contextmanager
 def isolated_draws(device: torch.device) -> Iterator[None]:
     """Draw random numbers for a picture: the run's generators go on as if nothing was drawn."""
-    devices = [device] if device.type == "cuda" else []
-    on_mps = torch.mps.get_rng_state() if device.type == "mps" else None  # fork_rng leaves it out
-    try:
-        with torch.random.fork_rng(devices), torch.no_grad():
-            torch.manual_seed(SEED)
-            yield
-    finally:
-        if on_mps is not None:
-            torch.mps.set_rng_state(on_mps)
+    with generators.isolated(device, SEED), torch.no_grad():
+        yield
 
 
 # Grids of images
@@ -86,8 +81,8 @@ def reconstructions(model: torch.nn.Module, x: Tensor, y: Tensor) -> Picture:
         x: tensor: (n, x_dim): images in [0, 1]; n is a multiple of the columns
         y: tensor: (n, y_dim): one-hot labels
     """
-    x = model.likelihood.observe(x)
-    pairs = torch.stack([x, model.reconstruct(*model.observed(x, y))]).unflatten(1, (-1, COLUMNS))
+    x, *labels = model.observe(x, y)
+    pairs = torch.stack([x, model.reconstruct(x, *labels)]).unflatten(1, (-1, COLUMNS))
     grid = _grid(pairs.transpose(0, 1), COLUMNS)  # (row, original or not, column, x_dim)
     return Picture(
         grid, "Images, and under each its reconstruction", ["x", "E[x|z]"] * len(pairs[0])
@@ -120,7 +115,7 @@ def traversal(model: torch.nn.Module, x: Tensor, y: Tensor, most: int = 10) -> P
         y: tensor: (n, y_dim): one-hot labels
         most: int: dimensions to show
     """
-    means, *labels = model.infer_latents(*model.observed(model.likelihood.observe(x), y))
+    means, *labels = model.infer_latents(*model.observe(x, y))
     variance = means.var(dim=0)
     used = variance.argsort(descending=True)[:most]
     steps = torch.linspace(-3, 3, COLUMNS + 1, device=means.device)
@@ -190,8 +185,7 @@ def posterior_means(model: torch.nn.Module, x: Tensor, labels: Tensor) -> Tensor
         x: tensor: (n, x_dim): images in [0, 1]
         labels: tensor: (n,)
     """
-    x = model.likelihood.observe(x)
-    means, *_ = model.infer_latents(*model.observed(x, one_hot(labels)))
+    means, *_ = model.infer_latents(*model.observe(x, one_hot(labels)))
     return means
 
 
@@ -354,6 +348,11 @@ def as_images(x: Tensor) -> Tensor:
 
 
 def _grid(x: Tensor, columns: int) -> Tensor:
-    from torchvision.utils import make_grid  # here: it takes nearly as long to import as torch
-
-    return make_grid(as_images(x), nrow=columns, padding=EDGE)
+    """Images (..., x_dim) row by row with black lines between them: (3, height, width)."""
+    images = as_images(x)
+    columns = min(columns, len(images))
+    images = F.pad(images, (EDGE, 0, EDGE, 0))  # to the left and above
+    images = F.pad(images, (0, 0, 0, 0, 0, 0, 0, -len(images) % columns))  # a last row's gaps
+    grid = images.unflatten(0, (-1, columns)).permute(2, 0, 3, 1, 4)  # channel, row, y, column, x
+    grid = F.pad(grid.flatten(1, 2).flatten(2, 3), (0, EDGE, 0, EDGE))
+    return grid.expand(3, -1, -1)

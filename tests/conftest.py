@@ -24,7 +24,8 @@ from matplotlib.figure import Figure
 
 from codebase import ROOT, checkpoints, data, figures
 from codebase.models.vae import VAE
-from codebase.runs import records, report
+from codebase.runs import report
+from codebase.runs import run as runs
 
 # Each of pytest-xdist's workers has a core of its own: threads would only wait for one another.
 torch.set_num_threads(1)
@@ -86,7 +87,7 @@ def mnist_dir() -> Path:
 def folders(tmp_path, monkeypatch) -> Path:
     """checkpoints/ and logs/ of the test's own, for runs in this process; returns their parent."""
     monkeypatch.setattr(checkpoints, "CHECKPOINTS", tmp_path / "checkpoints")
-    monkeypatch.setattr(records, "LOGS", tmp_path / "logs")
+    monkeypatch.setattr(runs, "LOGS", tmp_path / "logs")
     return tmp_path
 
 
@@ -237,7 +238,7 @@ def _python(folder, outputs, command) -> None:
 
 def _main(folder, outputs, script, flags, options) -> None:
     os.environ |= NO_NETWORK
-    checkpoints.CHECKPOINTS, records.LOGS = folder / "checkpoints", folder / "logs"
+    checkpoints.CHECKPOINTS, runs.LOGS = folder / "checkpoints", folder / "logs"
     sys.stdout = open(f"{outputs}/stdout", "w", buffering=1)
     sys.stderr = open(f"{outputs}/stderr", "w", buffering=1)
     sys.argv = [script, *flags]
@@ -250,7 +251,7 @@ def _main(folder, outputs, script, flags, options) -> None:
         if name in options:
             resource.setrlimit(limit, (options[name],) * 2)
     module = "codebase.__main__" if script == "codebase" else script.removesuffix(".py")
-    main = importlib.import_module(module).main
+    module = importlib.import_module(module)
     if options.get("user") is not None:
         import_what_is_imported_late()  # the user may have no access to those modules
         os.setgid(options["user"])
@@ -260,7 +261,10 @@ def _main(folder, outputs, script, flags, options) -> None:
     if "fault" in options or "trace" in options:
         import_what_is_imported_late()
         faults.install(folder, *options.get("fault", (0, "end")), options.get("trace"))
-    main()
+    if script == "codebase":
+        module.main()
+    else:
+        module.main(module.experiment, module.__doc__)
 
 
 def _stop_after(number: int, picture: str) -> None:
@@ -304,7 +308,7 @@ def refused(*arguments, **options) -> str:
     """Run a Child that is to be refused in one line with exit status 2; returns the line."""
     status, stdout, stderr = Child(*arguments, **options).finish()
     lines = [line for line in stderr.splitlines() if line.strip() and line[0] != "*"]
-    lines = [line for line in lines if not line.startswith("replicates: ")]  # the bar
+    lines = [line for line in lines if "it/s" not in line and "it]" not in line]  # the bar
     assert (status, stdout, len(lines)) == (2, "", 1), (status, stdout, stderr)
     return lines[0]
 

@@ -5,6 +5,6 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-for name in ("run_vae", "codebase.__main__", "matplotlib.figure"):
+for name in ("run_vae", "codebase.__main__", "codebase.runs.training", "matplotlib.figure"):
     importlib.import_module(name)
 importlib.import_module("conftest").import_what_is_imported_late()

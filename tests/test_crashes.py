@@ -38,11 +38,6 @@ SCENARIOS = {
     "replicates": Scenario(
         flags=(*SHORT, "--replicates", 2), go_on=(*SHORT, "--replicates", 2), runs=(0, 1)
     ),
-    "ensemble": Scenario(
-        flags=(*SHORT, "--replicates", 2, "--ensemble", 2),
-        go_on=(*SHORT, "--replicates", 2, "--ensemble", 2),
-        runs=(0, 1),
-    ),
     "evaluated": Scenario(
         before=(SHORT,),
         flags=("--train", 0, "--sheet", "2x2"),
@@ -86,7 +81,7 @@ def assert_whole_files(folder):
     for path in [*folder.glob("logs/**/results.json"), *folder.glob("checkpoints/**/run.json")]:
         json.loads(path.read_text())
     for path in folder.glob("logs/**/*.png"):
-        assert path.read_bytes().endswith(b"IEND\xaeB`\x82") or path.name == "sprite.png"
+        assert path.read_bytes().endswith(b"IEND\xaeB`\x82")
 
 
 def attack(name, at, kind, undisturbed, tmp_path):
@@ -112,7 +107,7 @@ def attack(name, at, kind, undisturbed, tmp_path):
         flags = (*data, *scenario.go_on)
     elif status != 0:
         assert status == 1 and "No space left on device" in stderr.splitlines()[-1], stderr
-        command = re.search(r"to go on: (.*)", stderr.splitlines()[-1])
+        command = re.search(r"to continue: (.*)", stderr.splitlines()[-1])
         _, script, *flags = shlex.split(command[1])
         assert script == "run_vae.py"
     if status != 0:

@@ -24,8 +24,8 @@ from codebase.explorer import explore, export
 from codebase.models import FSVAE, GMVAE, SSVAE, VAE
 from codebase.models.laplace_vae import LaplaceVAE
 from codebase.models.likelihoods import Gaussian
-from codebase.runs.experiment import run_named
-from codebase.runs.report import Trained
+from codebase.runs.load import run_named
+from codebase.runs.run import Run
 
 MAKE = {
     "vae": lambda: VAE(z_dim=12),
@@ -452,7 +452,7 @@ def test_the_command(tmp_path):
     )
     assert not (tmp_path / "p").exists()
     error = refused(tmp_path, "codebase", "explore", "--out", tmp_path)
-    assert "is no ordinary file" in error
+    assert "is not an ordinary file" in error
 
 
 def test_the_last_run_is_the_default(folders):
@@ -470,29 +470,29 @@ def test_the_last_run_is_the_default(folders):
 
 
 def test_a_page_neither_draws_nor_needs_a_data_set(tmp_path, capsys):
-    run = run_named("model=vae_z=10_run=0000_data=synthetic")
+    run = Run("model=vae_z=10_run=0000_data=synthetic", {"data": "synthetic"}, {})
+    model = VAE(z_dim=10)
     folder = tmp_path / "synthetic" / "MNIST" / "raw"
     folder.mkdir(parents=True)
     (folder / ".lock").touch()
-    assert explore._data_at_hand(run, tmp_path) is None
+    assert explore._data_at_hand(run, model, tmp_path) is None
     assert [path.name for path in folder.iterdir()] == [".lock"]
     assert "are not in" in capsys.readouterr().err
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for name in MNIST_MD5:
         (raw / name).write_bytes(b"damaged")
-    assert explore._data_at_hand(run_named("model=vae_z=10_run=0000"), tmp_path) is None
+    assert explore._data_at_hand(run_named("model=vae_z=10_run=0000"), model, tmp_path) is None
     assert "are damaged in" in capsys.readouterr().err
 
 
 def test_the_page_says_what_is_special_about_its_run(tmp_path):
-    for name, said in (
-        ("model=ssvae_gw=000_cw=100_run=0000", "only its classifier was trained"),
-        ("model=vae_z=02_run=0000_prior=laplace", "--prior laplace"),
+    for name, model, said in (
+        ("model=ssvae_gw=000_cw=100_run=0000", SSVAE(gen_weight=0), "only its classifier was"),
+        ("model=vae_z=02_run=0000_nn=v3_prior=laplace", LaplaceVAE(), "--nn v3; --prior laplace"),
     ):
-        run = run_named(name)
         path = tmp_path / f"{name}.html"
-        explore.write_page(Trained(run, run.build(), 7, None), path)
+        explore.write_page(Run(name, {}, {}), model, 7, None, path)
         [about] = re.findall(r'"about": "([^"]*)"', path.read_text())
         assert said in about and "iteration 7" in about
 
@@ -504,5 +504,5 @@ def test_its_place_in_the_project():
         for path in (ROOT / "codebase").rglob("*.py")
         if "codebase.explorer" in path.read_text() and "explorer" not in path.parts
     ]
-    assert sorted(knows) == ["__main__.py", "runs/cli.py"]
+    assert sorted(knows) == ["__main__.py"]
     assert "explorer/page/*" in (ROOT / "pyproject.toml").read_text()

@@ -1,26 +1,25 @@
-"""The pictures and the records of a run, read back."""
+"""The pictures and the events of a run, read back."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import refused, same_weights, succeed, weights
+from conftest import refused, results, same_weights, succeed, weights
 from PIL import Image
 from small import SCREEN
 from tensorboardX.proto.event_pb2 import Event
 from torchvision.datasets import MNIST
 
+import run_vae
 from codebase import evaluate, figures
 from codebase.models.fsvae import FSVAE
 from codebase.models.gmvae import GMVAE
 from codebase.models.likelihoods import Gaussian
 from codebase.models.ssvae import SSVAE
 from codebase.models.vae import VAE
-from codebase.runs import records, run
-from codebase.runs.experiment import EXPERIMENTS
-from codebase.runs.history import restored
-from codebase.runs.wanted import Settings, Wanted
+from codebase.runs import events
 
 EDGE = figures.EDGE
 
@@ -143,20 +142,11 @@ def test_events(ssvae_run):
     ):
         assert -elbo == pytest.approx(sum(value for _, value in terms), rel=1e-5)
     assert scalars["test/elbo"][-1][1] > scalars["test/elbo"][0][1]
-    texts = [value.tensor.string_val[0] for _, value in values if value.tag.startswith("data")]
-    assert texts == [b"synthetic"]
-
-    results = json.loads((logs / "results.json").read_text())
-    accuracy = results["figures"]["accuracy"]
-    assert len(results["accuracy by class"]) == 10
+    found = json.loads((logs / "results.json").read_text())
+    accuracy = found["figures"]["accuracy"]
+    assert len(found["accuracy by class"]) == 10
     [(_, recorded)] = scalars_of(logs / "hparams")["final/accuracy"]
     assert abs(recorded - accuracy) < 1e-6
-    [embedding] = logs.glob("*/posterior_means")
-    means = np.loadtxt(embedding / "tensors.tsv", delimiter="\t")
-    labels = (embedding / "metadata.tsv").read_text().split()
-    assert means.shape == (100, 64) and labels[::10] == [str(digit) for digit in range(10)]
-    assert (embedding / "sprite.png").exists()
-    assert "posterior_means" in (logs / "projector_config.pbtxt").read_text()
 
 
 def rgb(colour):
@@ -275,31 +265,12 @@ def test_curves_of_a_resumed_run_are_those_of_the_whole(tmp_path, data_dir):
         succeed(tmp_path / "parts", "run_vae.py", *flags, *more)
     name = "model=vae_z=10_run=0000_data=synthetic"
     whole, parts = (
-        weights(tmp_path / folder / "checkpoints" / name / "training-state.pt")["history"][0]
+        weights(tmp_path / folder / "checkpoints" / name / "training-state.pt")
         for folder in ("whole", "parts")
     )
     assert torch.equal(whole["train"], parts["train"]) and len(whole["train"]) == 3
     assert torch.equal(whole["test"][:, 0], torch.tensor([50.0, 100, 150]).double())
     assert set(map(tuple, whole["test"].tolist())) <= set(map(tuple, parts["test"].tolist()))
-
-
-@pytest.mark.parametrize(
-    "states",
-    [
-        None,
-        [],
-        [{}],
-        [{"train": 3, "test": 3}],
-        [{"train": torch.zeros(2, 3).double(), "test": torch.zeros(0, 4).double()}],
-        [{"train": torch.zeros(2, 4), "test": torch.zeros(0, 4)}],
-        [{"train": torch.zeros(2, 4).double(), "test": torch.zeros(0, 4).double()}],
-        [{"train": torch.full((1, 4), 9.0).double(), "test": torch.zeros(0, 4).double()}],
-        [{"train": torch.full((1, 4), torch.nan).double(), "test": torch.zeros(0, 4).double()}],
-    ],
-)
-def test_histories_that_cannot_be(states):
-    with pytest.raises(ValueError, match="history"):
-        restored(states, 1, 8)
 
 
 def test_house_numbers_in_colour(data_dir, tmp_path):
@@ -358,24 +329,19 @@ def test_drawing_leaves_the_runs_draws_alone(model):
 
 
 def test_a_run_whose_pictures_fail_is_the_same_run(folders, whole_data, monkeypatch, capsys):
-    """Bit for bit the weights and figures of the run with pictures; and a warning."""
-    wanted = Wanted(EXPERIMENTS["vae"], {"data": "synthetic"})
-    settings = Settings(
-        iter_max=60,
-        iter_save=20,
-        device=torch.device("cpu"),
-        threads=1,
-        data_dir=whole_data,
-        sheet=(2, 2),
-    )
-    path = folders / "checkpoints" / wanted.run("synthetic").name / "model-00060.pt"
+    """Bit for bit the weights and metrics of the run with pictures; and a warning."""
+    flags = ("--data", "synthetic", "--data_dir", str(whole_data), "--iter_max", "60")
+    flags += ("--iter_save", "20", "--sheet", "2x2", "--overwrite", "1")
+    name = "model=vae_z=10_run=0000_data=synthetic"
     monkeypatch.setattr(evaluate, "IMPORTANCE_WEIGHTS", (1, 10))
+    monkeypatch.setattr(sys, "argv", ["run_vae.py", *flags])
     outcomes = []
     for broken in (False, True):
         if broken:
             monkeypatch.setattr(figures, "png", None)
-        figure = run.train(wanted, settings, "overwrite")
-        outcomes.append((figure, weights(path), capsys.readouterr()))
+        run_vae.main(run_vae.experiment, "")
+        path = folders / "checkpoints" / name / "model-00060.pt"
+        outcomes.append((results(folders, name)["figures"], weights(path), capsys.readouterr()))
     (figures_1, weights_1, output_1), (figures_2, weights_2, output_2) = outcomes
     assert figures_1 == figures_2 and same_weights(weights_1, weights_2)
     assert "Picture:" in output_1.out and "Picture:" not in output_2.out
@@ -383,12 +349,13 @@ def test_a_run_whose_pictures_fail_is_the_same_run(folders, whole_data, monkeypa
     assert "warning" not in output_1.err
 
 
-def test_events_that_cannot_be_written_do_not_end_the_run(folders, monkeypatch, capsys):
-    with records.Events(folders / "logs" / "a run") as events:
-        events.scalars(1, {"loss": 1.0})
-        monkeypatch.setattr(type(events._writer), "add_scalar", _full_disk)
-        events.scalars(2, {"loss": 1.0})
-        events.scalars(3, {"loss": 1.0})
+@pytest.mark.parametrize("method", ["write_event", "flush", "close"])
+def test_events_that_cannot_be_written_do_not_end_the_run(method, folders, monkeypatch, capsys):
+    with events.Events(folders / "logs" / "a run") as written:
+        written.scalars(1, {"loss": 1.0})
+        monkeypatch.setattr(type(written._writer), method, _full_disk)
+        written.scalars(2, {"loss": 1.0})
+        written.scalars(3, {"loss": 1.0})
     error = capsys.readouterr().err
     assert error.count("warning: no more TensorBoard events") == 1 and "No space" in error
 

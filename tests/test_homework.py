@@ -483,7 +483,7 @@ def test_what_is_no_submission_is_refused_with_the_reason(tmp_path):
         "other.zip": "no folder codebase/ or submission/",
         "notebook.zip": "notebooks are not marked",
         "empty": "no folder codebase/",
-        "pipe.zip": "no ordinary file",
+        "pipe.zip": "not an ordinary file",
         "missing.zip": "there is no such zip or folder",
     }.items():
         with pytest.raises(UserError, match=reason):

@@ -1,4 +1,4 @@
-"""The models: weights, bounds against definitions and integrals, losses, samples, ensembles."""
+"""The models: weights, bounds against definitions and integrals, losses and samples."""
 
 import math
 
@@ -17,7 +17,6 @@ from codebase.models.likelihoods import Gaussian
 from codebase.models.nns import v1, v3
 from codebase.models.ssvae import SSVAE
 from codebase.models.vae import VAE
-from codebase.runs.ensemble import Ensemble
 
 MODELS = {
     "vae": lambda: VAE(z_dim=10),
@@ -490,42 +489,3 @@ def test_v3_starts_as_it_should():
     assert encoder.net[2].weight[20:].std() > 0.02  # the variance's rows start as torch's do
     for layer in (*encoder.net[::2], *decoder.net[::2]):
         assert (layer.bias == 0).all()
-
-
-# Ensembles
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_an_ensemble_has_each_models_gradient(name, monkeypatch):
-    """With the same noise: what the draws are is not the ensemble's to say."""
-    monkeypatch.setattr(torch, "randn_like", lambda m, **_: torch.ones_like(m))
-    torch.manual_seed(0)
-    models = [MODELS[name]() for _ in range(3)]
-    batches = [some_batch(name, n=4) for _ in models]
-    ensemble = Ensemble(models)
-    loss, summaries = ensemble.loss(*(torch.stack(t) for t in zip(*batches, strict=True)))
-    loss.backward()
-    losses = [model.loss(*batch)[0] for model, batch in zip(models, batches, strict=True)]
-    torch.testing.assert_close(loss, sum(losses))
-    torch.testing.assert_close(summaries["train/loss"], torch.stack(losses))
-    for i, alone in enumerate(losses):
-        alone.backward()
-        own = [parameter.grad for parameter in models[i].parameters()]
-        for gradient, stacked in zip(own, ensemble.stacked, strict=True):
-            torch.testing.assert_close(stacked.grad[i], gradient, rtol=1e-4, atol=1e-4)
-
-
-def test_an_ensembles_draws_are_independent_and_its_weights_come_back():
-    torch.manual_seed(0)
-    models = [VAE(z_dim=2) for _ in range(2)]
-    models[1].load_state_dict(models[0].state_dict())
-    ensemble = Ensemble(models)
-    x = binary_images(5).expand(2, -1, -1)
-    optimiser = torch.optim.Adam(ensemble.parameters(), lr=1e-3)
-    ensemble.loss(x)[0].backward()
-    assert not torch.equal(ensemble.stacked[0].grad[0], ensemble.stacked[0].grad[1])
-    optimiser.step()
-    before = models[0].enc.net[0].weight.clone()
-    ensemble.write_back()
-    assert torch.equal(models[1].enc.net[0].weight, ensemble.stacked[0][1])
-    assert not torch.equal(models[0].enc.net[0].weight, before)

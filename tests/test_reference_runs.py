@@ -9,10 +9,9 @@ from conftest import SCRIPTS, contents, refused, report_lines, same_weights, suc
 
 from codebase import ROOT, UserError, checkpoints, load_run
 from codebase.models.gmvae import GMVAE
-from codebase.runs import records
-from codebase.runs.experiment import EXPERIMENTS
-from codebase.runs.records import Record, results, write_record, write_results
+from codebase.runs import run as runs
 from codebase.runs.reference import keep_as_reference
+from codebase.runs.run import Run
 
 REFERENCES = ROOT / "checkpoints" / "reference"
 VAE_NAME = "model=vae_z=10_run=0000"
@@ -39,11 +38,11 @@ def test_reference_weights(name, clone, mnist_dir):
     flags = (*flags, "--data_dir", mnist_dir, "--train", 0)
     stdout, stderr = succeed(clone, script, *flags)
     folder = clone / "checkpoints" / "reference" / name
-    assert f"No run of your own: the reference weights in {folder} are taken\n" in stderr
+    assert f"No run of your own: using the reference weights in {folder}\n" in stderr
     found = json.loads((clone / "logs" / "reference" / name / "results.json").read_text())
     assert low < found["figures"][figure] < high, stdout
     trained = found["trained"]
-    assert (trained["model"], trained["seed"], trained["data"]) == (script[4:-3], 0, "mnist")
+    assert (found["name"], trained["seed"], trained["data"]) == (name, 0, "mnist")
     assert {path.stem for path in (clone / "logs" / "reference" / name).glob("*.png")} == {
         *("samples", "reconstructions", "traversal")
     }
@@ -57,10 +56,11 @@ def test_their_files_are_small_and_recorded():
     files = [path for path in REFERENCES.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 8 << 20
     for name in EXPECTED:
-        record = records.read_record(REFERENCES / name)
-        assert record.run.name == name and (record.run.seed, record.run.compile) == (0, 0)
+        run = runs.read_run(REFERENCES / name)
+        assert run.name == name and (run.flags["seed"], run.flags["compile"]) == (0, 0)
+        assert run.build().describe() == run.model
         [path] = (REFERENCES / name).glob("*.pt")
-        assert path.name == f"model-{record.run.experiment.iter_max:05d}.pt"
+        assert path.name == ("model-30000.pt" if "ssvae" in name else "model-20000.pt")
         assert {tensor.dtype for tensor in weights(path).values()} == {torch.float16}
 
 
@@ -99,7 +99,7 @@ def test_other_runs_have_no_reference(clone, data_dir):
         line = refused(clone, "run_vae.py", *base, *flags, "--data", "synthetic")
         assert "does not exist" in line
     line = refused(clone, "run_vae.py", *base, "--iter_max", 7)
-    assert "no weights of iteration 7" in line and "[20000]" in line
+    assert "model-00007.pt does not exist" in line and "[20000]" in line
     assert "--lr" in refused(clone, "run_vae.py", *base, "--lr", 0.5)
 
 
@@ -111,14 +111,12 @@ def test_load_run_takes_them(folders, monkeypatch):
         assert value.dtype == torch.float32 and torch.equal(value, kept[key].float())
 
 
-@pytest.mark.parametrize("flag, value", [("prior", "laplace"), ("beta", 4.0), ("run", 1)])
-def test_a_record_of_another_run_is_refused(flag, value, clone, data_dir):
-    path = clone / "checkpoints" / "reference" / VAE_NAME / "run.json"
-    content = json.loads(path.read_text())
-    content["run"][flag] = value
-    path.write_text(json.dumps(content))
+def test_the_run_json_of_another_run_is_refused(clone, data_dir):
+    place = clone / "checkpoints" / "reference"
+    other = place / "model=gmvae_z=10_k=500_run=0000" / "run.json"
+    shutil.copy(other, place / VAE_NAME / "run.json")
     line = refused(clone, "run_vae.py", "--data_dir", data_dir, "--train", 0)
-    assert f"{path} is that of model=vae" in line and "git checkout" in line
+    assert f"{place / VAE_NAME / 'run.json'} is of 'model=gmvae" in line
 
 
 # Making them
@@ -126,20 +124,20 @@ def test_a_record_of_another_run_is_refused(flag, value, clone, data_dir):
 
 def finished_run(step):
     """A GMVAE's run that ended at an iteration, untrained."""
-    run = EXPERIMENTS["gmvae"].run({"z": 2, "k": 3}, "mnist")
     torch.manual_seed(0)
-    model = run.build()
-    write_record(Record(run), torch.device("cpu"))
+    model = GMVAE(z_dim=2, k=3, name="model=gmvae_z=02_k=003_run=0000")
+    run = Run(model.name, {"z": 2, "k": 3, "seed": 0, "data": "mnist"}, model.describe())
+    run.write(torch.device("cpu"))
     checkpoints.save_model_by_name(model, step)
     return run, model
 
 
 def test_keeping_a_run(folders):
     run, model = finished_run(20_000)
-    with pytest.raises(UserError, match="not finished at iteration 20000"):
+    with pytest.raises(UserError, match="is not finished"):
         keep_as_reference(run.name)
-    figures = {"NELBO": 1.0}
-    write_results(records.logs_folder(run.name), results(run, 20_000, figures, torch.device("cpu")))
+    results = run.results(20_000, {"NELBO": 1.0}, torch.device("cpu"))
+    runs.write_json(run.logs / "results.json", results)
     path = keep_as_reference(run.name)
     assert path == folders / "checkpoints" / "reference" / run.name / "model-20000.pt"
     for key, kept in weights(path).items():
@@ -147,9 +145,7 @@ def test_keeping_a_run(folders):
         assert kept.dtype == torch.float16
         # Ten bits behind the leading one; below 2^-14 a fixed 2^-25.
         assert ((kept.float() - own).abs() <= own.abs() / 2048 + 2**-25).all()
-    assert (path.parent / "run.json").read_bytes() == (
-        checkpoints.run_folder(run.name) / "run.json"
-    ).read_bytes()
+    assert (path.parent / "run.json").read_bytes() == (run.folder / "run.json").read_bytes()
     assert isinstance(load_run(run.name), GMVAE)
 
 
@@ -157,5 +153,5 @@ def test_what_cannot_be_kept(folders):
     with pytest.raises(UserError, match="train the run first"):
         keep_as_reference("model=vae_z=03_run=0000")
     run, _ = finished_run(7)
-    with pytest.raises(UserError, match="not finished at iteration 20000"):
+    with pytest.raises(UserError, match="is not finished"):
         keep_as_reference(run.name)

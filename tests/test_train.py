@@ -14,11 +14,11 @@ from torch.utils.data import DataLoader, TensorDataset
 from codebase import ROOT
 from codebase.checkpoints import CheckpointError
 from codebase.machine import cuda_graph
+from codebase.machine.signals import Interrupted
 from codebase.machine.tuning import tune_process
 from codebase.minibatches import Minibatches
 from codebase.models import FSVAE, GMVAE, SSVAE, VAE
-from codebase.runs.ensemble import Ensemble
-from codebase.train import Interrupted, NotFinite, Trainer
+from codebase.train import NotFinite, Trainer
 
 
 def images(n, dim):
@@ -38,9 +38,6 @@ def setting(name):
     if name.startswith("ssvae"):
         model = SSVAE(gen_weight=0 if "gw 0" in name else 1)
         return model, Minibatches(images(50, 784), batch_size=20, labelled=labelled)
-    if name == "ensemble":
-        models = [VAE(z_dim=2) for _ in range(3)]
-        return Ensemble(models), Minibatches(images(50, 784), batch_size=20).replicated(3)
     labels = torch.eye(10)[torch.arange(50) % 10]
     return FSVAE(), Minibatches(images(50, 3072), labels, batch_size=20, binarised=False)
 
@@ -62,7 +59,7 @@ def trained(trainer, iter_max, iter_save=10_000, **options):
     return states
 
 
-@pytest.mark.parametrize("name", ["vae", "gmvae", "ssvae", "ssvae gw 0", "fsvae", "ensemble"])
+@pytest.mark.parametrize("name", ["vae", "gmvae", "ssvae", "ssvae gw 0", "fsvae"])
 def test_resuming_anywhere_changes_nothing(name):
     """Seven iterations at once, or with an interruption after any of them: the same weights."""
     trainer = Trainer(*setting(name))
@@ -77,15 +74,6 @@ def test_resuming_anywhere_changes_nothing(name):
         trained(trainer, 7)
         assert same_weights(trainer.model.state_dict(), final), step
         assert torch.equal(torch.rand(3), after)
-
-
-def test_rehearsing_changes_nothing():
-    trainer, rehearsed = Trainer(*setting("ssvae")), Trainer(*setting("ssvae"))
-    torch.manual_seed(1)
-    states = trained(trainer, 3)
-    torch.manual_seed(1)
-    assert all(rehearsed.rehearse())
-    assert same_weights(trained(rehearsed, 3)[3]["model"], states[3]["model"])
 
 
 def test_an_extended_run_is_a_longer_run():
@@ -152,11 +140,53 @@ def test_saves_and_logs(monkeypatch):
     assert postfixes[0].keys() == {"loss", "acc"}
 
 
-def test_an_ensembles_scalars_are_those_of_each_model():
-    logs = []
-    trained(Trainer(*setting("ensemble")), 50, log=lambda *both: logs.append(both))
-    losses = logs[0][1]["train/loss"]
-    assert len(losses) == 3 and len(set(losses)) == 3
+def test_the_rate_is_of_training_alone(monkeypatch):
+    """The logged rate counts the iterations since a resume, and no time of saving or logging."""
+    clock = SimpleNamespace(now=0.0)
+    clock.perf_counter = lambda: clock.now
+    monkeypatch.setattr("codebase.train.time", clock)
+
+    class Bar:
+        def update(self):
+            clock.now += 0.5
+
+        def set_postfix(self, shown, refresh):
+            pass
+
+    def slow(*rest):
+        clock.now += 1000
+
+    states = trained(Trainer(*setting("vae")), 149)
+    trainer, rates = Trainer(*setting("vae")), []
+    trainer.load_state_dict(states[149])
+    seconds = trainer.seconds
+
+    def log(step, scalars):
+        slow()
+        rates.append((step, scalars["train/iterations_per_second"]))
+
+    trainer.train(250, 30, save=slow, log=log, bar=Bar())
+    assert rates == [(150, 2), (200, 2), (250, 2)]
+    assert trainer.seconds - seconds == 101 / 2
+
+
+def test_minibatches_that_are_used_up_are_an_error():
+    """An iterator instead of an iterable yields nothing the second time."""
+    model, batches = setting("vae")
+    with pytest.raises(ValueError, match="can be passed over again"):
+        Trainer(model, iter(batches)).train(10, 10_000, save=lambda step: None)
+
+
+def test_moments_that_are_not_finite_are_not_saved(monkeypatch):
+    """Weights may be finite while the mean of squared gradients has overflowed."""
+    trainer, saves = Trainer(*setting("vae")), []
+
+    def log(step, scalars):
+        next(iter(trainer.optimiser.state.values()))["exp_avg_sq"].fill_(torch.inf)
+
+    with pytest.raises(NotFinite, match="iteration 60, or Adam's moments"):
+        trainer.train(60, 10_000, save=saves.append, log=log)
+    assert saves == []
 
 
 def test_a_dataloader_can_stand_in():
@@ -222,7 +252,7 @@ def test_weights_that_are_not_finite_are_not_saved(monkeypatch):
             trainer.model.enc.net[0].weight[0, 0] = torch.nan  # where the loss cannot see it
 
     monkeypatch.setattr(trainer.model, "loss", lambda x: _constant_loss(trainer.model))
-    with pytest.raises(NotFinite, match="weights of iteration 60 "):
+    with pytest.raises(NotFinite, match="weights of iteration 60, "):
         trainer.train(60, 10_000, save=saves.append, log=log)
     assert saves == []
 
@@ -242,7 +272,8 @@ def test_signals(number):
 
     with pytest.raises(Interrupted) as caught:
         Trainer(*setting("vae")).train(10_000, 10_000, save=saves.append, log=log)
-    assert caught.value.number == number and caught.value.step == saves[-1] and saves[-1] <= 52
+    assert caught.value.number == number and saves[-1] <= 52
+    assert str(caught.value) == f"interrupted at iteration {saves[-1]}, which is saved"
     assert signal.getsignal(number) == before
 
 
@@ -256,9 +287,9 @@ def test_a_signal_at_the_end_of_an_epoch_is_saved_too():
             yield from batches
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(Interrupted) as caught:
+    with pytest.raises(Interrupted, match="at iteration 4,"):
         Trainer(model, Epochs()).train(100, 10_000, save=saves.append)
-    assert saves == [4] and caught.value.step == 4
+    assert saves == [4]
 
 
 def test_a_recorded_step_gets_every_minibatch(monkeypatch):
@@ -296,86 +327,46 @@ def test_a_recorded_step_gets_every_minibatch(monkeypatch):
 # States that are not sound: each is refused, and nothing is changed
 
 
-def doctored(state):
-    """Training states with one thing wrong: name → state."""
+def unsound(state):
+    """Training states as other versions, other flags and damage leave them: name → state."""
     first = state["moments"][0]["exp_avg"]
     yield from ((f"without {key}", {k: v for k, v in state.items() if k != key}) for key in state)
-    for step in (-1, 2.0, "2", None, True, 2**70, [2]):
-        yield f"step {step!r}", state | {"step": step}
-    for seconds in ("3", None, -1.0, float("nan"), float("inf"), 3, 1e300):
-        yield f"seconds {seconds!r}", state | {"seconds": seconds}
-    moments = {
+    yield "step", state | {"step": "2"}
+    yield "seconds", state | {"seconds": None}
+    for name, value in {
         "three zeros": torch.zeros(3),
-        "empty": torch.empty(0),
-        "expanded": torch.zeros(1).expand(7, 7),
-        "too long": torch.zeros(first.numel() + 1),
         "flat": first.flatten(),
         "double": first.double(),
-        "half": first.half(),
-        "integers": first.long(),
         "not finite": torch.full_like(first, torch.nan),
-        "infinite": torch.full_like(first, torch.inf),
         "sparse": first.to_sparse(),
         "on meta": first.to("meta"),
         "nothing": None,
-        "a list": first.tolist(),
-        "complex": first.to(torch.complex64),
-    }
-    for name, value in moments.items():
-        for key in ("exp_avg", "exp_avg_sq"):
-            for i in (0, -1):
-                wrong = copied(state["moments"])
-                wrong[i][key] = value
-                yield f"{key}[{i}] {name}", state | {"moments": wrong}
-    negative = copied(state["moments"])
-    negative[1]["exp_avg_sq"][0] = -1e-3
-    yield "a negative square", state | {"moments": negative}
-    yield "one moment less", state | {"moments": state["moments"][:-1]}
-    yield "one moment more", state | {"moments": [*state["moments"], state["moments"][0]]}
-    yield "no moments", state | {"moments": []}
-    yield "a moment for nothing", state | {"moments": [None, *state["moments"][1:]]}
-    yield "moments by name", state | {"moments": dict(enumerate(state["moments"]))}
-    weights = state["model"]
-    key = next(iter(weights))
-    for name, value in moments.items():
-        if name not in ("double", "half", "integers"):  # which can be converted
-            yield f"weights {name}", state | {"model": weights | {key: value}}
-    yield "other weights", state | {"model": VAE(z_dim=7).state_dict()}
-    yield "no weights", state | {"model": {}}
-    for left in (torch.tensor([50]), torch.tensor([-1]), torch.tensor([1, 1]), torch.tensor([0.5])):
-        yield f"left {left.tolist()}", state | {"batches": {"left": left}}
-    for batches in ({}, [], 3, {"left": None}, {"left": torch.zeros(2, 2).long()}):
-        yield f"batches {batches}", state | {"batches": batches}
-    generator = state["generators"]["cpu"]
-    for name, value in {
-        "short": generator[:-8],
-        "long": torch.cat([generator, generator]),
-        "zeros": torch.zeros_like(generator),
-        "ones": torch.full_like(generator, 255),
-        "floats": generator.float(),
-        "nothing": None,
-        "a number": 3,
     }.items():
+        wrong = copied(state["moments"])
+        wrong[-1]["exp_avg_sq"] = value
+        yield f"moments {name}", state | {"moments": wrong}
+        if name != "double":  # which can be converted
+            key = next(iter(state["model"]))
+            yield f"weights {name}", state | {"model": state["model"] | {key: value}}
+    yield "one moment less", state | {"moments": state["moments"][:-1]}
+    yield "moments by name", state | {"moments": dict(enumerate(state["moments"]))}
+    yield "other weights", state | {"model": VAE(z_dim=7).state_dict()}
+    for left in ([50], [-1], [0.5]):
+        yield f"left {left}", state | {"batches": {"left": torch.tensor(left)}}
+    generator = state["generators"]["cpu"]
+    for name, value in {"short": generator[:-8], "long": generator.repeat(2), "no": None}.items():
         yield f"generator {name}", state | {"generators": {"cpu": value}}
-    for generators in ({}, [], None, {"cuda": generator}):
-        yield f"generators {type(generators).__name__}", state | {"generators": generators}
 
 
-def test_doctored_states_are_refused(count):
-    model, batches = setting("vae")
-    state = trained(Trainer(model, batches), 2)[2]
-    tried = 0
-    for name, wrong in doctored(state):
-        model, batches = setting("vae")
-        trainer = Trainer(model, batches)
+def test_unsound_states_are_refused():
+    state = trained(Trainer(*setting("vae")), 2)[2]
+    for name, wrong in unsound(state):
+        trainer = Trainer(*setting("vae"))
         before = copied(trainer.state_dict())
         with pytest.raises(CheckpointError) as caught:
             trainer.load_state_dict(wrong)
         assert len(str(caught.value).splitlines()) == 1, name
         assert equal(trainer.state_dict(), before), name
-        tried += 1
-    assert tried >= 120
-    count("doctored states", tried)
 
 
 def equal(one, other):

@@ -1,24 +1,26 @@
-"""The real data sets: whether their files are there, and torchvision's download where not."""
+"""A data set's files: checked when they are read, and downloaded if they are missing."""
 
 import errno
+import gzip
+import hashlib
 import http.client
 import os
-import queue
-import shutil
 import socket
 import tempfile
 import threading
 import time
 import urllib.error
 import urllib.request
+import zlib
 from pathlib import Path
 
-from codebase.datasets.checked import DataError, read_checked
+from codebase import UserError
+from codebase.machine.files import one_line, read_file, write_atomically
 
-NETWORK_TIMEOUT = 7  # seconds without an answer; a dead network meets it four times at most
+NETWORK_TIMEOUT = 7  # seconds without an answer
 DISK_TROUBLE = {
     errno.ENOSPC,
-    errno.EDQUOT,
+    getattr(errno, "EDQUOT", errno.ENOSPC),
     errno.EFBIG,
     errno.EROFS,
     errno.EACCES,
@@ -26,7 +28,7 @@ DISK_TROUBLE = {
     errno.EIO,
 }
 
-# MD5 of the uncompressed files: torchvision checks the archives alone, and those only at download.
+# MD5 of the uncompressed files: archives that were compressed anew have other ones.
 MNIST_MD5 = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
     "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
@@ -34,17 +36,61 @@ MNIST_MD5 = {
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
 SVHN_MD5 = {"extra_32x32.mat": "a93ce644f1a588dc4d68dda5feec44a7"}
+LARGEST_FILE = 2 << 30  # bytes; SVHN's is 1.3 GB
+LARGEST_ARCHIVE = 64 << 20  # bytes; MNIST's largest has 10 million
+
+
+class DataError(UserError):
+    """The data set is missing, damaged or unreadable."""
+
+
+def read_checked(path: Path, md5: str) -> bytearray:
+    """Read a file: the very bytes that were found to have this checksum.
+
+    Raises:
+        DataError: it is missing, damaged or unreadable
+    """
+    try:
+        content = read_file(path, LARGEST_FILE)
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(
+            f"{path} is missing: put it there, point --data_dir to the folder that has it, or pass "
+            "--data auto (download, else synthetic digits)"
+        ) from None
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read ({error.strerror}): mend that, or pass another --data_dir"
+        ) from None
+    return checked(content, path, md5)
+
+
+def checked(content, path: Path, md5: str):
+    """Return a file's contents. Raises DataError unless they have the checksum."""
+    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if found != md5:
+        raise DataError(
+            f"{path} is damaged ({len(content)} bytes, MD5 {found}, not {md5}): delete it and run "
+            "again, or pass --data synthetic"
+        )
+    return content
 
 
 def reason_it_is_missing(dataset: str, data_dir: Path) -> str | None:
-    """None where the files of "mnist" or "svhn" are in data_dir, or now are; else why not."""
+    """None if the files of "mnist" or "svhn" are in data_dir, or now are; else why not.
+
+    MNIST's archives in its folder are unpacked, and what then is missing is downloaded.
+    """
     folder, md5 = data_dir, SVHN_MD5
     if dataset == "mnist":
         folder, md5 = data_dir / "MNIST" / "raw", MNIST_MD5
+        for name in md5:
+            if not _exists(folder / name) and _exists(folder / f"{name}.gz"):
+                content = _unpacked(bytes(read_file(folder / f"{name}.gz", LARGEST_ARCHIVE)))
+                write_atomically(folder / name, checked(content, folder / f"{name}.gz", md5[name]))
     missing = [name for name in md5 if not _exists(folder / name)]
     if not missing:
         return None
-    reason = _download(dataset, folder.relative_to(data_dir), data_dir, md5)
+    reason = _download(dataset, missing, folder, md5)
     if reason is None:
         return None
     return f"{', '.join(missing)} not in {folder}, and no download: {reason}"
@@ -61,73 +107,98 @@ def _exists(path: Path) -> bool:
     return True
 
 
-def _download(dataset: str, folder: Path, data_dir: Path, md5: dict[str, str]) -> str | None:
-    """Have torchvision download a data set. Returns None, or the reason why it could not.
+def _unpacked(archive: bytes) -> bytes:
+    """The contents of a gzip archive; nothing if it is damaged."""
+    try:
+        return gzip.decompress(archive)
+    except (OSError, EOFError, zlib.error):
+        return b""
 
-    It writes to a folder of its own, whose files are checked and then renamed into place: whatever
-    happens, and however many do this at once, no part of a file is taken for a whole one.
+
+def _download(dataset: str, names: list[str], folder: Path, md5: dict[str, str]) -> str | None:
+    """Download files, each from the first of torchvision's mirrors that gives it.
+
+    Returns:
+        None, or what each mirror answered if none gives a file
     """
-    from torchvision import datasets  # here: it takes nearly as long to import as torch
-
+    try:
+        from torchvision import datasets  # here: it takes nearly as long to import as torch
+        from torchvision.datasets.utils import download_url
+    except (ImportError, RuntimeError, OSError) as error:  # its operators register at import
+        return (
+            f"torchvision does not load ({one_line(error)}): python -m pip install --upgrade "
+            "--force-reinstall torch torchvision"
+        )
     if dataset == "mnist":
-        urls = [mirror + datasets.MNIST.resources[0][0] for mirror in datasets.MNIST.mirrors]
+        mirrors, ending = list(datasets.MNIST.mirrors), ".gz"
     else:
-        urls = [datasets.SVHN.split_list["extra"][0]]
-    archives = list((data_dir / folder).glob("*.gz"))  # brought by hand, perhaps
-    reason = None if len(archives) >= len(md5) else _unreachable(urls)
-    if reason is not None:
-        return reason
+        mirrors, ending = [datasets.SVHN.split_list["extra"][0].rpartition("/")[0] + "/"], ""
+    silent = _silent([mirror + names[0] + ending for mirror in mirrors])
+    answering = [mirror for mirror in mirrors if mirror + names[0] + ending not in silent]
+    if not answering:
+        return _said(silent)
+    folder.mkdir(parents=True, exist_ok=True)
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(NETWORK_TIMEOUT)
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=data_dir, prefix=".download-") as temporary:
-            (Path(temporary) / folder).mkdir(parents=True, exist_ok=True)
-            for archive in archives:
-                shutil.copy(archive, Path(temporary) / folder)
-            if dataset == "mnist":
-                datasets.MNIST(temporary, download=True)
+        for name in names:
+            trouble = dict(silent)
+            for url in (mirror + name + ending for mirror in answering):
+                try:
+                    with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as temporary:
+                        download_url(url, temporary, name)
+                        _keep(Path(temporary, name), folder / name, md5[name], ending == ".gz")
+                    break
+                except Exception as error:  # whatever one mirror does, the next is asked
+                    if isinstance(error, OSError) and error.errno in DISK_TROUBLE:
+                        raise
+                    trouble[url] = one_line(error)
             else:
-                datasets.SVHN(temporary, split="extra", download=True)
-            (data_dir / folder).mkdir(parents=True, exist_ok=True)
-            for name in md5:
-                read_checked(Path(temporary) / folder / name, md5[name])
-                os.replace(Path(temporary) / folder / name, data_dir / folder / name)
-    except (OSError, RuntimeError, EOFError, http.client.HTTPException, DataError) as error:
-        if isinstance(error, OSError) and error.errno in DISK_TROUBLE:
-            raise  # not the network's
-        return (str(error) or type(error).__name__).splitlines()[-1]
+                return _said(trouble)
     finally:
         socket.setdefaulttimeout(timeout)
     return None
 
 
-def _unreachable(urls: list[str]) -> str | None:
-    """None once any of the servers answers; else, after the timeout at most, the reason.
+def _said(trouble: dict[str, str]) -> str:
+    return "; ".join(f"{url}: {answer}" for url, answer in trouble.items())
+
+
+def _keep(file: Path, place: Path, md5: str, packed: bool) -> None:
+    """Check a downloaded file and put its contents in place. Raises DataError if it is another."""
+    if packed:
+        content = _unpacked(file.read_bytes())
+        try:
+            write_atomically(place, checked(content, file, md5))
+        except DataError:
+            raise DataError("it sent something else than the file") from None
+    else:
+        read_checked(file, md5)
+        os.replace(file, place)
+
+
+def _silent(urls: list[str]) -> dict[str, str]:
+    """The servers that give no answer in time, and why.
 
     A thread for each asks, because looking up a name has no timeout of its own.
     """
-    answers = queue.SimpleQueue()
+    found = dict.fromkeys(urls, f"no answer within {NETWORK_TIMEOUT} seconds")
 
     def ask(url: str) -> None:
         try:
             request = urllib.request.Request(url, method="HEAD")
             urllib.request.urlopen(request, timeout=NETWORK_TIMEOUT).close()
-            answers.put(None)
-        except urllib.error.HTTPError as error:
-            answers.put(f"{url}: {error}")
+        except urllib.error.HTTPError:
+            pass  # an answer: the file itself will show what it is worth
         except (OSError, http.client.HTTPException) as error:
-            answers.put(f"{url}: {getattr(error, 'reason', error)}")
+            found[url] = one_line(getattr(error, "reason", error))
+            return
+        del found[url]
 
-    for url in urls:
-        threading.Thread(target=ask, args=(url,), daemon=True).start()
-    reason = None
+    threads = [threading.Thread(target=ask, args=(url,), daemon=True) for url in urls]
+    for thread in threads:
+        thread.start()
     deadline = time.monotonic() + NETWORK_TIMEOUT + 2
-    for _ in urls:
-        try:
-            reason = answers.get(timeout=max(deadline - time.monotonic(), 0))
-        except queue.Empty:
-            return reason or f"no answer within {NETWORK_TIMEOUT} seconds"
-        if reason is None:
-            return None
-    return reason
+    for thread in threads:
+        thread.join(max(deadline - time.monotonic(), 0))
+    return dict(found)

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.random import RandomState
+from tqdm import tqdm
 
 from codebase.machine.files import write_atomically
-from codebase.machine.terminal import bar
 
 # MNIST's own class counts, so that every position in a fixed subset exists here too.
 TRAIN_COUNTS = (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949)
@@ -106,7 +106,7 @@ def draw_digits(folder: Path) -> None:
         OSError: the folder cannot be written to
     """
     _check_writable(folder)
-    with bar(total=70_000, desc="Drawing synthetic digits", unit="images") as progress:
+    with tqdm(total=70_000, desc="Drawing synthetic digits", unit="images") as progress:
         for prefix, counts, seed in (("train", TRAIN_COUNTS, 1), ("t10k", TEST_COUNTS, 2)):
             random = RandomState(seed)
             labels = random.permutation(np.repeat(np.arange(10), counts))
@@ -128,7 +128,7 @@ def draw_house_numbers(folder: Path) -> None:
     """
     _check_writable(folder)
     n = NUM_HOUSE_NUMBERS
-    with bar(total=3 * n, desc="Drawing house numbers", unit="digits") as progress:
+    with tqdm(total=3 * n, desc="Drawing synthetic SVHN-like digits", unit="digits") as progress:
         random = RandomState(3)
         labels = random.randint(10, size=n, dtype=np.int64)
         height = _uniform(random, 17, 27, n)

@@ -1,6 +1,7 @@
 """Making the page of a run: which run, which images, and where the page goes."""
 
 import os
+import re
 import sys
 import webbrowser
 from pathlib import Path
@@ -8,13 +9,11 @@ from pathlib import Path
 import torch
 
 from codebase import UserError, checkpoints, data
-from codebase.datasets.checked import DataError
-from codebase.datasets.download import MNIST_MD5, SVHN_MD5
+from codebase.datasets.download import MNIST_MD5, SVHN_MD5, DataError
 from codebase.datasets.synthetic import HOUSE_NUMBERS_MD5
 from codebase.explorer import export
-from codebase.runs.experiment import Run
-from codebase.runs.load import load_run, located
-from codebase.runs.report import Trained
+from codebase.runs.load import load_run, located, source_of
+from codebase.runs.run import Run
 
 FILE = "explore.html"
 PER_ROW = 3  # of ten examples, which are one class of MNIST: images to encode
@@ -33,31 +32,30 @@ def explore(run: str | None, data_dir: Path, out: Path) -> None:
     Raises:
         UserError: there is no such run, or its weights or data are damaged
     """
-    folder, step, identity = located(run or _last() or _reference())
+    folder, step, found = located(run or _last() or _reference())
     if out.is_dir() or (out.exists() and not out.is_file()):
-        raise UserError(f"--out {out} is no ordinary file: name one, such as {FILE}")
+        raise UserError(f"--out {out} is not an ordinary file: name one, such as {FILE}")
     model = load_run(folder, step)
-    print(f"Run: {identity.name}, iteration {step}", file=sys.stderr)
-    write_page(Trained(identity, model, step, _data_at_hand(identity, data_dir)), out)
+    print(f"Run: {found.name}, iteration {step}", file=sys.stderr)
+    write_page(found, model, step, _data_at_hand(found, model, data_dir), out)
 
 
-def write_page(trained: Trained, path: Path) -> None:
+def write_page(
+    run: Run, model: torch.nn.Module, step: int, found: data.Data | None, path: Path
+) -> None:
     """Write the page of a trained model, whose data may be None.
 
     Raises:
         UserError: see `export.write`
         OSError: it cannot be written
     """
-    run, model, step, found = trained
-    about = [f"{run.experiment.model.upper()}, {model.z_dim} dimensions of z, iteration {step:,}"]
-    about += [
-        f"--{option.flag} {run.options[option.flag]}"
-        for option in run.experiment.options
-        if option.digits is None and run.options[option.flag] != option.default
-    ]
-    if run.options.get("gw") == 0:
+    kind = type(model).__name__.replace("LaplaceVAE", "VAE")
+    about = [f"{kind}, {model.z_dim} dimensions of z, iteration {step:,}"]
+    options = re.sub(r".*_run=[0-9]+|_data=synthetic", "", run.name)
+    about += [f"--{option.replace('=', ' ')}" for option in options.split("_")[1:]]
+    if getattr(model, "gen_weight", 1) == 0:
         about.append("--gw 0: only its classifier was trained, and its images are noise")
-    if run.data == "synthetic":
+    if run.is_synthetic:
         about.append("trained on synthetic digits")
     images = test = None
     if found is None:
@@ -74,7 +72,7 @@ def write_page(trained: Trained, path: Path) -> None:
 def _last() -> Path | None:
     """The run of one's own whose weights are the newest."""
     weights = [
-        folder / f"model-{steps[-1]:05d}.pt"
+        checkpoints.file_of(folder, steps[-1])
         for folder in checkpoints.CHECKPOINTS.glob("model=*")
         if (steps := checkpoints.steps_in(folder))
     ]
@@ -89,19 +87,20 @@ def _reference() -> Path:
     return folder
 
 
-def _data_at_hand(run: Run, data_dir: Path) -> data.Data | None:
-    """A run's data set where it is there: none is downloaded or drawn for a page."""
-    dataset = run.experiment.dataset
-    folder = data_dir / "synthetic" if run.data == "synthetic" else data_dir
-    if dataset == "mnist":
+def _data_at_hand(run: Run, model: torch.nn.Module, data_dir: Path) -> data.Data | None:
+    """A run's data set if it is there: none is downloaded or drawn for a page."""
+    name = source_of(run, model)
+    folder = data_dir / "synthetic" if name == "synthetic" else data_dir
+    if model.enc.x_dim == 784:
         folder, names = folder / "MNIST" / "raw", MNIST_MD5
-    elif run.data == "synthetic":
+    elif name == "synthetic":
         folder, names = folder / "SVHN", HOUSE_NUMBERS_MD5
     else:
         names = SVHN_MD5
     try:
-        if all((folder / name).is_file() for name in names):
-            return run.experiment.load(run, torch.device("cpu"), data_dir, train=False)
+        if all((folder / file).is_file() for file in names):
+            source = data.Source(name, data_dir, torch.device("cpu"), train=False)
+            return data.to_evaluate(model, source)
         trouble = "are not in"
     except DataError:
         trouble = "are damaged in"

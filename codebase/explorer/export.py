@@ -220,7 +220,7 @@ def assembled(title: str, page: dict, tensors: str) -> str:
 
     The page may load nothing, and runs no script but its own: the policy names it by its hash.
     """
-    script, style = bundle(), (PAGE / "style.css").read_text()
+    script, style = bundle(), (PAGE / "style.css").read_text(encoding="utf-8")
     policy = (
         f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; "
         "img-src data:; base-uri 'none'; form-action 'none'"
@@ -233,7 +233,7 @@ def assembled(title: str, page: dict, tensors: str) -> str:
         "page": json.dumps(page, allow_nan=False).replace("<", "\\u003c"),  # no end of the element
         "tensors": tensors,
     }
-    template = (PAGE / "index.html").read_text()
+    template = (PAGE / "index.html").read_text(encoding="utf-8")
     return re.sub(r"\{\{(\w+)\}\}", lambda match: fields[match[1]], template)
 
 
@@ -248,7 +248,7 @@ def bundle() -> str:
     """
     parts = []
     for name in MODULES:
-        text = (PAGE / f"{name}.js").read_text()
+        text = (PAGE / f"{name}.js").read_text(encoding="utf-8")
         text = re.sub(
             r'^import (\{[^}]*\}) from "\./(\w+)\.js";', r"const \1 = \2Module;", text, flags=re.M
         )

@@ -47,12 +47,12 @@ def make(path: Path, points: Path | None, show_points: int, show_output: int) ->
     if path.suffix != ".zip":
         raise UserError(f"{path} is to end in .zip")
     files = {"setup.sh": SETUP, "run_autograder": RUN}
-    files["requirements.txt"] = (ROOT / "requirements.txt").read_text()
+    files["requirements.txt"] = (ROOT / "requirements.txt").read_text(encoding="utf-8")
     own = problems.POINTS if points is None else problems.read_points(points)
     files[POINTS] = json.dumps(own, indent=1)
     files[SETTINGS] = json.dumps({"show_points": show_points, "show_output": show_output})
     for source in sorted((ROOT / "codebase").rglob("*.py")):
-        files[source.relative_to(ROOT).as_posix()] = source.read_text()
+        files[source.relative_to(ROOT).as_posix()] = source.read_text(encoding="utf-8")
     content = BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, text in files.items():
@@ -66,7 +66,7 @@ def make(path: Path, points: Path | None, show_points: int, show_output: int) ->
 
 def grade(root: Path) -> None:
     """Grade root/submission, and write root/results/results.json."""
-    chosen = json.loads((ROOT / SETTINGS).read_text())
+    chosen = json.loads((ROOT / SETTINGS).read_text(encoding="utf-8"))
     settings = grading.Settings(
         problems.read_points(ROOT / POINTS),
         sandbox.kind_of_this_machine(),

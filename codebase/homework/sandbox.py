@@ -240,7 +240,11 @@ class Sandbox:
         if self.kind == "namespaces" and (sys.platform != "linux" or os.geteuid() != 0):
             raise PermissionError("namespaces are for root on Linux")
         # As text, where the file itself is about to be hidden, or another user may not read it.
-        script = ["/grader.py"] if self.kind == "bubblewrap" else ["-c", WORKER.read_text()]
+        script = (
+            ["/grader.py"]
+            if self.kind == "bubblewrap"
+            else ["-c", WORKER.read_text(encoding="utf-8")]
+        )
         environment = _environment(self.kind)
         if self.kind == "limits":
             self._temporary = tempfile.mkdtemp(prefix="grader-")
@@ -383,7 +387,7 @@ def resident(processes: list[int]) -> int:
     total = 0
     for pid in processes:
         with contextlib.suppress(OSError, IndexError, ValueError):
-            for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
                 if line.startswith(("RssAnon:", "RssShmem:")):
                     total += int(line.split()[1]) << 10
     return total

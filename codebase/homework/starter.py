@@ -18,24 +18,38 @@ HANDOUT = Path(__file__).parent / "handout"
 BLANK = "raise NotImplementedError"
 SCRIPTS = ("run_vae.py", "run_gmvae.py", "run_ssvae.py", "run_fsvae.py", "requirements.txt")
 OF_HOMEWORK = ("__init__.py", "problems.py", "submission.py", "submit.py")
-LEFT_OUT = {"codebase/models/README.md", "codebase/models/laplace_vae.py", "codebase/explorer"}
-# The Laplace prior changes parts of the bounds that are blanks, and is no part of this homework.
+LEFT_OUT = {
+    "codebase/explorer",
+    "codebase/models/README.md",
+    "codebase/models/laplace_vae.py",
+    *(f"codebase/runs/{name}.py" for name in ("compare", "reference", "replicates", "table")),
+}
+# The Laplace prior changes parts of the bounds that are blanks, and is not part of this homework.
 LAPLACE = {"sample_laplace", "log_laplace", "kl_laplace"}
 CHANGES = {
-    "codebase/runs/experiment.py": (
-        ("from codebase.models.laplace_vae import LaplaceVAE\n", ""),
+    "run_vae.py": (
         (
-            '        kind = LaplaceVAE if run.options["prior"] == "laplace" else VAE\n'
-            "        return kind(",
-            "        return VAE(",
-        ),
-        (
-            'PRIOR = Option("prior", "gaussian", OneOf("gaussian", "laplace"), '
-            '"family of p(z) and q(z|x)")\n',
+            '    kind = codebase.models.LaplaceVAE if flags.prior == "laplace" else '
+            "codebase.models.VAE\n",
             "",
         ),
-        ("(Z, *VARIANTS, PRIOR)", "(Z, *VARIANTS)"),
+        (
+            "    return kind(nn=flags.nn, z_dim=flags.z, likelihood=likelihood, beta=flags.beta)\n",
+            "    return codebase.models.VAE(\n"
+            "        nn=flags.nn, z_dim=flags.z, likelihood=likelihood, beta=flags.beta\n"
+            "    )\n",
+        ),
+        ("NN, PRIOR, SIGMA2", "NN, SIGMA2"),
+        ("BETA, PRIOR]", "BETA]"),
     ),
+    "codebase/runs/flags.py": (
+        (
+            'PRIOR = Flag("prior", "gaussian", "family of p(z) and q(z|x)", '
+            'choices=("gaussian", "laplace"))\n',
+            "",
+        ),
+    ),
+    "codebase/models/__init__.py": (('    "LaplaceVAE": "laplace_vae",\n', ""),),
 }
 
 
@@ -65,7 +79,7 @@ def make(folder: Path, equations: bool = True) -> None:
 
 def starter_files(equations: bool) -> dict[str, bytes]:
     """The starter's files by their paths."""
-    sources = {name: path.read_text() for name, path in _sources()}
+    sources = {name: path.read_text(encoding="utf-8") for name, path in _sources()}
     gone = _only_used_by_blanks(sources)
     files = {}
     for name, source in sources.items():
@@ -79,7 +93,9 @@ def starter_files(equations: bool) -> dict[str, bytes]:
         files[name] = source.encode()
     for path in sorted(HANDOUT.rglob("*")):
         if path.suffix in (".md", ".py") and path.name != "__init__.py":
-            text = re.sub(r"\{\{(.+?)\}\}", lambda match: _points(match[1]), path.read_text())
+            text = re.sub(
+                r"\{\{(.+?)\}\}", lambda match: _points(match[1]), path.read_text(encoding="utf-8")
+            )
             name = path.relative_to(HANDOUT).as_posix()
             files[f"tests/{name}" if path.suffix == ".py" else name] = text.encode()
     files["tests/public.json"] = (json.dumps(public_figures(), indent=1) + "\n").encode()
@@ -227,7 +243,7 @@ def _without_equation(docstring: list[str], problem: Problem, indent: str) -> li
 
 def _inherited(problem: Problem, equations: bool) -> list[str]:
     """A method that the solution has from the VAE, as a blank of the class's own."""
-    lines = (ROOT / "codebase" / "models" / "vae.py").read_text().splitlines()
+    lines = (ROOT / "codebase" / "models" / "vae.py").read_text(encoding="utf-8").splitlines()
     node = nodes(ast.parse("\n".join(lines)))[f"VAE.{problem.method}"]
     _, _, blank = _blank(node, problem, lines, equations)
     return [*lines[node.lineno - 1 : node.body[0].lineno - 1], *blank]

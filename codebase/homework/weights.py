@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 
 from codebase import UserError, data
+from codebase import evaluate as evaluation
 from codebase.homework import submission
 from codebase.homework.submission import Submission
-from codebase.runs.experiment import run_named
-from codebase.runs.load import load_run
+from codebase.runs.load import load_run, run_named
 from codebase.runs.table import PUBLISHED
 
 LARGEST = 64 << 20  # bytes of a checkpoint; the homework's have 5 million at most
@@ -60,16 +60,17 @@ def _evaluated(path: Path, inner: str, name: str, step: int, data_dir: Path) -> 
     title = [f"`{name}`, iteration {step}:", ""]
     run = run_named(name)
     try:
-        data.find_or_download(run.experiment.dataset, run.data, data_dir)
+        data.find_or_download("mnist", "mnist", data_dir)
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, name, f"model-{step:05d}.pt")
             file.parent.mkdir()
             file.write_bytes(submission.content(path, inner, LARGEST))
             model = load_run(file)
-        test = run.experiment.load(run, torch.device("cpu"), data_dir, train=False)
+        source = data.Source("mnist", data_dir, torch.device("cpu"), train=False)
+        test = data.to_evaluate(model, source)
         with torch.random.fork_rng([]), contextlib.redirect_stdout(io.StringIO()):
             torch.manual_seed(SEED)
-            figures = run.experiment.evaluate(model, test)
+            figures = evaluation.evaluate(model, test)
     except (UserError, OSError) as error:
         reason = str(error).replace(str(path), "").splitlines()[0]
         return [*title, f"It cannot be evaluated: {reason}", ""]

@@ -1,6 +1,8 @@
 """A loss that torch.compile has turned into C++: fewer passes over memory, after half a minute."""
 
 import logging
+import sys
+import time
 from collections.abc import Callable
 
 import torch
@@ -36,10 +38,21 @@ class CompiledLoss:
         return (self._compiled if shapes == self._shapes else self._loss)(*batch)
 
 
-def why_not_compiled(error: Exception) -> str:
+def compile_or_warn(trainer) -> None:
+    """Compile a trainer's loss; if this machine cannot, say why, and leave it as it is."""
+    print("compiling the loss, which takes half a minute", file=sys.stderr)
+    started = time.perf_counter()
+    try:
+        trainer.compile()
+    except Exception as error:
+        print(f"warning: not compiled: {_why(error)}; the run goes on without", file=sys.stderr)
+    else:
+        print(f"compiled in {time.perf_counter() - started:.0f} s", file=sys.stderr)
+
+
+def _why(error: Exception) -> str:
     """What an error of torch.compile means, in a line."""
     if "C++ compiler" in str(error) or "CxxCompiler" in str(error):
-        return "no C++ compiler works here (g++, clang++ or MSVC); the run goes on without"
+        return "no C++ compiler works here (g++, clang++ or MSVC)"
     errors = [line for line in str(error).splitlines() if " error: " in line]  # the compiler's own
-    reason = errors[0].partition(" error: ")[2] if errors else one_line(error)
-    return f"{reason:.100}; the run goes on without"
+    return f"{errors[0].partition(' error: ')[2] if errors else one_line(error):.100}"

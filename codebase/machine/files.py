@@ -1,14 +1,11 @@
-"""Files that are written whole or not at all, read only where they are files, and locks."""
+"""Files that are written whole or not at all, and read only if they are files."""
 
 import contextlib
 import errno
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-
-import filelock
 
 from codebase import UserError
 
@@ -39,31 +36,25 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def read_file(path: Path, limit: int) -> bytearray:
-    """The contents of an ordinary file of at most `limit` bytes.
+    """Read an ordinary file of at most `limit` bytes.
 
     Raises:
         OSError: there is no such file, it cannot be read, it is larger, or it is something else: a
             folder, a device, or a pipe, which would keep its reader waiting for ever
     """
-    check_kind(os.stat(path), path)
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        check_kind(status, path)  # again: it may have been exchanged meanwhile
+    if path.is_dir():  # which Windows cannot open
+        raise OSError(errno.EISDIR, "it is a folder", str(path))
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    with open(os.open(path, flags), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is not an ordinary file", str(path))
         if status.st_size > limit:
             reason = f"it has {status.st_size:,} bytes, and {limit:,} is the most that it may have"
             raise OSError(errno.EFBIG, reason, str(path))
         content = bytearray(status.st_size)
-        del content[file.readinto(content) :]  # where it was cut meanwhile
+        del content[file.readinto(content) :]  # if it was cut meanwhile
         return content
-
-
-def check_kind(status: os.stat_result, path: Path) -> None:
-    """Raise OSError unless a status is that of an ordinary file."""
-    if stat.S_ISDIR(status.st_mode):
-        raise OSError(errno.EISDIR, "it is a folder", str(path))
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -71,23 +62,6 @@ def remove_leftovers(folder: Path) -> None:
     for path in folder.glob(".*.tmp"):
         with contextlib.suppress(OSError):
             path.unlink()
-
-
-@contextlib.contextmanager
-def lock(path: Path, wait: float = 0) -> Iterator[None]:
-    """Hold a lock, which the system releases however the process ends.
-
-    Args:
-        path: of the lock's file, which is created and stays
-        wait: seconds to wait for another process to release it
-
-    Raises:
-        filelock.Timeout: another process holds it
-        OSError: the file cannot be created
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(path, timeout=wait):
-        yield
 
 
 def child_folder(root: Path, name: str) -> Path:

@@ -1,35 +1,34 @@
 """Ctrl-C and SIGTERM: an exception at any moment, or a note that training looks at."""
 
-import os
 import signal
 import threading
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Interruption(BaseException):
-    """SIGINT or SIGTERM arrived."""
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM arrived.
 
-    def __init__(self, number: int):
-        super().__init__("interrupted")
+    Args:
+        number: of the signal
+        where: how far the work had come
+    """
+
+    def __init__(self, number: int, where: str = ""):
+        super().__init__(f"interrupted {where}".strip())
         self.number = number
 
 
-def _raise(number, frame):
-    signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
-    raise Interruption(number)
-
-
-def end_quietly_on_signals() -> None:
-    """While packages are imported: end at once, without a traceback."""
-    for number in NUMBERS:
-        signal.signal(number, lambda number, frame: os._exit(128 + number))
-
-
 def raise_on_signals() -> None:
-    """From now on a signal raises Interruption, wherever the main thread is."""
-    for number in NUMBERS:
-        signal.signal(number, _raise)
+    """From now on a signal raises Interrupted in the main thread; a second one ends the process."""
+
+    def handle(number, frame):
+        signal.signal(number, signal.SIG_DFL)
+        raise Interrupted(number)
+
+    if threading.current_thread() is threading.main_thread():  # others may set no handlers
+        for number in NUMBERS:
+            signal.signal(number, handle)
 
 
 class Signals:
@@ -38,10 +37,9 @@ class Signals:
     def __enter__(self):
         self.number = None
         self._before = {}
-        if threading.current_thread() is not threading.main_thread():
-            return self  # only the main thread may set handlers
-        for number in NUMBERS:
-            self._before[number] = signal.signal(number, self._note)
+        if threading.current_thread() is threading.main_thread():
+            for number in NUMBERS:
+                self._before[number] = signal.signal(number, self._note)
         return self
 
     def _note(self, number, frame):

@@ -7,25 +7,22 @@ import os
 import torch
 
 from codebase import UserError
-from codebase.machine import neighbours
 
 
 def tune_process(threads: int | None = None) -> None:
-    """Settings that training on a CPU needs; call it before all else.
+    """Make the settings that training on a CPU needs.
 
-    Numbers below 1e-38 become 0. The labels that SSVAE has excluded weigh its gradients with such
-    numbers, and a product that is one takes forty times as long: after 10,000 iterations a second
+    Numbers below 1e-38 become 0. The labels with negligible q(y|x) weigh SSVAE's gradients with
+    such numbers, and a product with one takes forty times as long: after 10,000 iterations a second
     has 7 steps with them and 47 without (two cores), at the same losses.
 
     The C library keeps what a step frees for the next step. glibc gives large blocks back to the
     system as they are freed, and every step pays page faults for its gradients and activations
-    anew: a step of FSVAE takes 39 ms instead of 14, of SSVAE 27 instead of 21. VAE's and GMVAE's
-    blocks are too small for it to matter; other C libraries are left alone.
-
-    Beside a busy process, threads stop spinning: see `neighbours`.
+    anew: a step of FSVAE takes 39 ms instead of 14, of SSVAE 27 instead of 21. Other C libraries
+    are left alone.
 
     Args:
-        threads: of the processor; None leaves them as they are
+        threads: number of CPU threads; None leaves them as they are
     """
     if threads is not None:
         torch.set_num_threads(threads)
@@ -36,33 +33,33 @@ def tune_process(threads: int | None = None) -> None:
         if hasattr(libc, "gnu_get_libc_version"):  # only glibc numbers its settings so
             libc.mallopt(m_mmap_threshold, 32 << 20)  # the most that it accepts
             libc.mallopt(m_trim_threshold, 1 << 30)
-    neighbours.watch()
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of a --device flag.
+    """Choose the device of a --device flag, and make it the current one.
+
+    auto is cuda if there is one, else the CPU. It is never mps: these networks are small, runs on
+    the CPU repeat bit for bit, and nobody has measured MPS.
 
     Raises:
         UserError: this machine has no such device
     """
-    there = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if name == "auto":
-        name = next(kind for kind, available in there.items() if available)
+    there = ["cpu"]
+    if torch.cuda.is_available():
+        there = ["cuda", *there]
+    if torch.backends.mps.is_available():
+        there.append("mps")
     try:
-        device = torch.device(name)
+        device = torch.device(there[0] if name == "auto" else name)
     except RuntimeError:
         device = None
-    if device is None or not there.get(device.type, False):
-        usable = ", ".join(kind for kind, available in there.items() if available)
-        raise UserError(f"--device {name}: not on this machine, which has {usable}")
+    if device is None or device.type not in there:
+        raise UserError(f"--device {name}: not on this machine, which has {', '.join(there)}")
     if device.type == "cuda":
+        count = torch.cuda.device_count()
         if device.index is None:  # torchrun's processes share the machine's GPUs out
-            local_rank = int(os.environ.get("LOCAL_RANK", 0))
-            device = torch.device("cuda", local_rank % torch.cuda.device_count())
-        if device.index >= torch.cuda.device_count():
-            raise UserError(f"--device {name}: this machine has {torch.cuda.device_count()} such")
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % count)
+        if device.index >= count:
+            raise UserError(f"--device {name}: this machine has {count} GPUs, from cuda:0 on")
+        torch.cuda.set_device(device)  # kernels, graphs and streams without a device take this one
     return device

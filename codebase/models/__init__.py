@@ -1,11 +1,20 @@
-"""Four variational autoencoders, one a file, and the architectures that they are built of.
+"""Variational autoencoders, one a file, and the architectures that they are built of.
 
-`from codebase.models import VAE, GMVAE, SSVAE, FSVAE` imports the files of those alone.
+`from codebase.models import VAE, GMVAE, SSVAE, FSVAE` imports only the files of those.
 """
 
 import importlib
 
-_FILES = {"VAE": "vae", "GMVAE": "gmvae", "SSVAE": "ssvae", "FSVAE": "fsvae"}
+CLASSES = {  # by their files; run.json names the class
+    "VAE": "vae",
+    "LaplaceVAE": "laplace_vae",
+    "GMVAE": "gmvae",
+    "SSVAE": "ssvae",
+    "FSVAE": "fsvae",
+}
+
+
+_FILES = CLASSES | {"pixel_likelihood": "likelihoods"}
 
 
 def __getattr__(name: str):
@@ -16,3 +25,27 @@ def __getattr__(name: str):
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *_FILES])
+
+
+def build(name: str, description: dict):
+    """Build a model with initial weights, which torch's generator draws.
+
+    Args:
+        name: str: the model's name
+        description: what `describe` of such a model returns
+
+    Raises:
+        ValueError: there is no such model
+    """
+    from codebase.models.likelihoods import likelihood
+
+    arguments = dict(description)
+    kind = arguments.pop("class", None)
+    if kind not in CLASSES:
+        raise ValueError(f"class is {kind!r:.40}, expected one of {', '.join(CLASSES)}")
+    try:
+        if "likelihood" in arguments:
+            arguments["likelihood"] = likelihood(arguments["likelihood"])
+        return __getattr__(kind)(name=name, **arguments)
+    except (TypeError, AttributeError, RuntimeError) as error:
+        raise ValueError(f"it is not a {kind}: {error}") from None

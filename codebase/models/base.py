@@ -23,12 +23,14 @@ class LatentVariableModel(torch.nn.Module):
 
     Attributes:
         family: str: of p(z) and q(z|x), "gaussian" or "laplace"
+        arguments: names of the constructor's arguments, the name excepted, which are attributes
 
     Raises:
         ValueError: there is no such architecture
     """
 
     family = "gaussian"
+    arguments = ("nn",)
 
     def __init__(
         self,
@@ -39,12 +41,23 @@ class LatentVariableModel(torch.nn.Module):
         likelihood: Bernoulli | Gaussian = BERNOULLI,
     ):
         super().__init__()
-        self.name, self.z_dim, self.y_dim = name, z_dim, y_dim
+        self.nn, self.name, self.z_dim, self.y_dim = nn, name, z_dim, y_dim
         self.likelihood = likelihood
         networks = nns.architecture(nn)
         self.enc = networks.Encoder(z_dim, y_dim)
         self.dec = networks.Decoder(z_dim, y_dim)
         self.init_prior()
+
+    def describe(self) -> dict:
+        """The class and the arguments that `codebase.models.build` makes the model from, for JSON.
+
+        Raises:
+            ValueError: its likelihood cannot be written down
+        """
+        arguments = {name: getattr(self, name) for name in self.arguments}
+        if "likelihood" in arguments:
+            arguments["likelihood"] = self.likelihood.describe()
+        return {"class": type(self).__name__, **arguments}
 
     # The prior
 
@@ -101,6 +114,10 @@ class LatentVariableModel(torch.nn.Module):
     def observed(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
         """What the bounds are given of labelled images: (x,), or (x, y) if y is always known."""
         return (x,)
+
+    def observe(self, grey: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        """`observed` for grey levels in [0, 1], which are binarised if the model's images are."""
+        return self.observed(self.likelihood.observe(grey), y)
 
     def infer_latents(self, x: Tensor) -> tuple[Tensor, ...]:
         """What the decoder is given to reconstruct x: the posterior mean of z, and y if any."""

@@ -17,6 +17,8 @@ class GMVAE(VAE):
         k: int: number of mixture components
     """
 
+    arguments = ("nn", "z_dim", "k", "likelihood", "beta")
+
     def __init__(
         self, nn: str = "v1", z_dim: int = 2, k: int = 500, name: str = "gmvae", **options
     ):

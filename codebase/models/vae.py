@@ -7,8 +7,8 @@ from codebase import utils as ut
 from codebase.models.base import LatentVariableModel
 from codebase.models.likelihoods import BERNOULLI, Bernoulli, Gaussian
 
-# Rows that the importance-weighted bound decodes at once: what bounds its memory, whatever the
-# number of weights. 100 images at IWAE-1000 are 100,000 rows.
+# Rows that the importance-weighted bound decodes at once, which bounds its memory without
+# gradients. 100 images at IWAE-1000 are 100,000 rows.
 MAX_ROWS = 5000
 
 
@@ -20,6 +20,8 @@ class VAE(LatentVariableModel):
         likelihood: p(x|z): Bernoulli for binary images, Gaussian for grey levels
         beta: float: weight of KL in the loss (Higgins et al. 2017); the bounds do not have it
     """
+
+    arguments = ("nn", "z_dim", "likelihood", "beta")
 
     def __init__(
         self,
@@ -87,6 +89,27 @@ class VAE(LatentVariableModel):
         Raises:
             ValueError: iw is below 1
         """
+        kl, rec = self.importance_terms(x, iw)
+        niwae = -ut.log_mean_exp(-(kl + rec), dim=0).mean()
+        return niwae, kl.mean(), rec.mean()
+
+    def importance_terms(self, x: Tensor, iw: int) -> tuple[Tensor, Tensor]:
+        """log q(z_i|x) − log p(z_i) and −log p(x|z_i) for each draw z_i ~ q(z|x) and image.
+
+        −(kl + rec) are the log weights, and log_mean_exp of them over the draws is the bound of
+        each image. The decoder is given 5,000 rows at a time, so without gradients memory does not
+        grow with the images' number of pixels times iw.
+
+        Args:
+            x: tensor: (batch, x_dim): images
+            iw: int: number of importance weights
+
+        Returns:
+            (kl, rec): tensors: each (iw, batch), nats
+
+        Raises:
+            ValueError: iw is below 1
+        """
         q_m, q_v = self.enc.encode(x)
         rows = ut.duplicate(torch.arange(len(x), device=x.device), iw)  # (iw·batch,): whose draw
         z = self.sample_q(q_m[rows], q_v[rows])
@@ -94,10 +117,7 @@ class VAE(LatentVariableModel):
         for z_i, i in zip(z.split(MAX_ROWS), rows.split(MAX_ROWS), strict=True):
             kl.append(self.log_q(z_i, q_m[i], q_v[i]) - self.log_p_z(z_i))
             rec.append(-self.log_p_x_given(x[i], z_i))
-        kl, rec = torch.cat(kl), torch.cat(rec)
-        log_weights = -(kl + rec).view(iw, len(x))
-        niwae = -ut.log_mean_exp(log_weights, dim=0).mean()
-        return niwae, kl.mean(), rec.mean()
+        return torch.cat(kl).view(iw, len(x)), torch.cat(rec).view(iw, len(x))
 
     # Loss
 

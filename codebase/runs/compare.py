@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import codebase
+import torch
+
 from codebase import UserError, data, figures
 from codebase.machine.files import write_atomically
-from codebase.runs.load import identity_of
+from codebase.runs.load import load_run, located, source_of
 
 
 def compare(runs: Sequence[str], labels: Sequence[str], data_dir: Path, out: Path) -> Path:
@@ -29,13 +30,17 @@ def compare(runs: Sequence[str], labels: Sequence[str], data_dir: Path, out: Pat
         raise UserError(f"--labels: there are {len(set(labels))} for {len(runs)} runs")
     if not out.name or out.is_dir():
         raise UserError(f"--out {out} is a folder: name a file, such as comparison.png")
-    identities = [identity_of(run) for run in runs]
-    if len({(run.data, run.options.get("likelihood", "bernoulli")) for run in identities}) > 1:
+    models = {label: load_run(run) for label, run in zip(labels, runs, strict=True)}
+    kinds = {
+        (source_of(located(run)[2], model), model.enc.x_dim, model.likelihood.binary)
+        for run, model in zip(runs, models.values(), strict=True)
+    }
+    if len(kinds) > 1:
         raise UserError("compare: these runs were not trained on the same kind of images")
-    first = identities[0]
-    data.find_or_download(first.experiment.dataset, first.data, data_dir)
-    loaded = first.experiment.load(first, "cpu", data_dir, train=False)
-    models = {label: codebase.load_run(run) for label, run in zip(labels, runs, strict=True)}
+    [(name, x_dim, _)] = kinds
+    data.find_or_download({784: "mnist", 3072: "svhn"}[x_dim], name, data_dir)
+    source = data.Source(name, data_dir, torch.device("cpu"), train=False)
+    loaded = data.to_evaluate(next(iter(models.values())), source)
     x, y = (t.unflatten(0, (10, 10))[:, :2].flatten(0, 1) for t in data.examples(loaded))
     with figures.isolated_draws(x.device):
         picture = figures.comparison(models, x, y)

@@ -1,28 +1,56 @@
 """A trained model by its run's name or path."""
 
+import re
 from pathlib import Path
 
 import torch
 
 from codebase import UserError, checkpoints
-from codebase.runs import records
-from codebase.runs.experiment import Run, run_named
-from codebase.runs.wanted import Wanted, has_begun
+from codebase.machine import generators
+from codebase.runs.run import Run, read_run
+
+# The homework's names: what they say of weights without a run.json, which other people trained.
+_NUMBER = r"_run=[0-9]{4,6}"
+HOMEWORK = {
+    rf"model=vae_z=([0-9]{{2,5}}){_NUMBER}": lambda z: {"class": "VAE", "z_dim": z},
+    rf"model=gmvae_z=([0-9]{{2,5}})_k=([0-9]{{3,6}}){_NUMBER}": (
+        lambda z, k: {"class": "GMVAE", "z_dim": z, "k": k}
+    ),
+    rf"model=ssvae_gw=([0-9]{{3,7}})_cw=([0-9]{{3,7}}){_NUMBER}": (
+        lambda gw, cw: {"class": "SSVAE", "gen_weight": gw, "class_weight": cw}
+    ),
+    rf"model=fsvae{_NUMBER}": lambda: {"class": "FSVAE"},
+}
 
 
 def load_run(run: str | Path, step: int | None = None) -> torch.nn.Module:
     """See `codebase.load_run`."""
-    folder, step, identity = located(run, step)
-    with torch.random.fork_rng([]):  # the weights drawn here are replaced
-        model = identity.build()
-    checkpoints.load_weights(model, folder / f"model-{step:05d}.pt")
+    folder, step, found = located(run, step)
+    with generators.isolated(torch.device("cpu")):  # the weights drawn here are replaced
+        model = found.build()
+    checkpoints.load_weights(model, checkpoints.file_of(folder, step))
     return model.eval().requires_grad_(False)
 
 
 def located(run: str | Path, step: int | None = None) -> tuple[Path, int, Run]:
     """A run's folder of weights, an iteration that is there, and the run; see `load_run`."""
-    folder, step = _folder_and_step(run, step)
-    identity = run_in(folder)
+    path = Path(run)
+    if path.suffix == ".pt":
+        of_file = checkpoints.step_of(path)
+        if not path.exists() or of_file is None:
+            raise UserError(f"{path} is not a file model-<iteration>.pt")
+        if step not in (None, of_file):
+            raise UserError(f"{path} has the weights of iteration {of_file}, not {step}")
+        path, step = path.parent, of_file
+    elif len(path.parts) == 1:
+        own, reference = checkpoints.run_folder(str(run)), checkpoints.reference_folder(str(run))
+        path = next((folder for folder in (own, reference) if folder.is_dir()), path)
+    if not path.is_dir():
+        raise UserError(
+            f"{path} does not exist: name a run in {checkpoints.CHECKPOINTS}, or a path"
+        )
+    folder = path.absolute()
+    found = read_run(folder) or run_named(folder.name)
     steps = checkpoints.steps_in(folder)
     if step is None and steps:
         step = steps[-1]
@@ -30,50 +58,21 @@ def located(run: str | Path, step: int | None = None) -> tuple[Path, int, Run]:
         there = f"it has iterations {steps}" if steps else "it has none"
         which = "" if step is None else f" of iteration {step}"
         raise UserError(f"{folder} has no weights{which}: {there}")
-    return folder, step, identity
+    return folder, step, found
 
 
-def identity_of(run: str | Path) -> Run:
-    """The run of a name or path; see `codebase.load_run`."""
-    return run_in(_folder_and_step(run, None)[0])
-
-
-def run_in(folder: Path) -> Run:
-    """The run whose weights lie in a folder: by its record, else by the folder's name.
+def run_named(name: str) -> Run:
+    """The run that one of the homework's names describes.
 
     Raises:
-        UserError: neither tells
+        UserError: it is not such a name
     """
-    record = records.read_record(folder)
-    return run_named(folder.name) if record is None else record.run
+    for pattern, describe in HOMEWORK.items():
+        if match := re.fullmatch(pattern, name):
+            return Run(name, {}, describe(*map(int, match.groups())))
+    raise UserError(f"{name!r} is not the name of a run, such as model=vae_z=10_run=0000")
 
 
-def reference_for(wanted: Wanted) -> Path | None:
-    """The folder of the reference weights of a run, where there is no such run of one's own."""
-    experiment = wanted.experiment
-    sources = (experiment.dataset, "synthetic")
-    if wanted.given.get("data", experiment.dataset) != experiment.dataset:
-        return None
-    if any(has_begun(wanted.run(source).name) for source in sources):
-        return None
-    folder = checkpoints.reference_folder(wanted.run(experiment.dataset).name)
-    return folder if checkpoints.steps_in(folder) else None
-
-
-def _folder_and_step(run: str | Path, step: int | None) -> tuple[Path, int | None]:
-    path = Path(run)
-    if path.suffix == ".pt":
-        stem = path.stem.removeprefix("model-")
-        if not path.exists() or not stem.isascii() or not stem.isdecimal():
-            raise UserError(f"{path} is no file model-<iteration>.pt")
-        if step is not None and step != int(stem):
-            raise UserError(f"{path} has the weights of iteration {int(stem)}, not {step}")
-        return path.absolute().parent, int(stem)
-    if len(path.parts) == 1:
-        own, reference = checkpoints.run_folder(str(run)), checkpoints.reference_folder(str(run))
-        path = next((folder for folder in (own, reference) if folder.is_dir()), path)
-    if not path.is_dir():
-        raise UserError(
-            f"{path} does not exist: name a run in {checkpoints.CHECKPOINTS}, or a path"
-        )
-    return path.absolute(), step
+def source_of(run: Run, model: torch.nn.Module) -> str:
+    """The data set that a run was trained on: "mnist", "svhn" or "synthetic"."""
+    return run.flags.get("data") or {784: "mnist", 3072: "svhn"}[model.enc.x_dim]

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from codebase import UserError, checkpoints
-from codebase.runs import records
+from codebase.runs import run as runs
 
 
 def keep_as_reference(name: str) -> Path:
-    """Copy a finished run's record and last weights to checkpoints/reference/.
+    """Copy a finished run's run.json and last weights to checkpoints/reference/.
 
     Half precision rounds a weight by a two-thousandth at most, and halves the file.
 
@@ -21,16 +21,15 @@ def keep_as_reference(name: str) -> Path:
         UserError: there is no such run, or it is not recorded or not finished
     """
     folder = checkpoints.run_folder(name)
-    record = records.read_record(folder)
-    if record is None:
-        raise UserError(f"{folder} has no {records.RECORD_FILE}: train the run first")
-    step = record.run.experiment.iter_max
-    if records.finished(record.run, step) is None:
-        raise UserError(f"{name} is not finished at iteration {step}: take --resume 1 first")
-    model = record.run.build()
-    checkpoints.load_weights(model, folder / f"model-{step:05d}.pt")
+    run, steps = runs.read_run(folder), checkpoints.steps_in(folder)
+    if run is None:
+        raise UserError(f"{folder} has no {runs.RUN_FILE}: train the run first")
+    if not steps or run.finished(steps[-1]) is None:
+        raise UserError(f"{name} is not finished: pass --resume 1 first")
+    model = run.build()
+    checkpoints.load_weights(model, checkpoints.file_of(folder, steps[-1]))
     place = checkpoints.reference_folder(name)
-    records.write_json(place / records.RECORD_FILE, records.read_json(folder / records.RECORD_FILE))
-    path = place / f"model-{step:05d}.pt"
+    runs.write_json(place / runs.RUN_FILE, runs.read_json(folder / runs.RUN_FILE))
+    path = checkpoints.file_of(place, steps[-1])
     checkpoints.write_weights(model.half(), path)
     return path

@@ -1,180 +1,149 @@
-"""Many runs of one model, on one machine or several, and the table of their figures.
+"""Many runs of one model, on one machine or several, and the table of their metrics.
 
-Under torchrun the processes take runs from one counter in the store that torch.distributed
-provides: whoever is done takes the next, so that no slow worker holds up the rest. A run that has
-its results is never done again, and one that was interrupted goes on where it stopped: whatever
-dies, the same command completes the table.
+Under torchrun the ranks share the runs out: rank r trains each WORLD_SIZE-th. A run that has its
+results is never trained again, and one that was interrupted resumes: whatever dies, the same
+command completes the table.
 """
 
 import contextlib
-import io
+import datetime
+import os
 import sys
-import time
-from collections.abc import Sequence
-from dataclasses import replace
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
 
-from codebase import UserError, checkpoints, data
-from codebase.machine.terminal import bar
-from codebase.runs import records, table
-from codebase.runs.begin import in_other_company
-from codebase.runs.experiment import Run
-from codebase.runs.folders import training_lock
-from codebase.runs.progress import Display
-from codebase.runs.run import BANNER, train_together
-from codebase.runs.wanted import Settings, Wanted, has_begun
-from codebase.runs.workers import Workers
+import torch
+import torch.distributed as dist
+
+from codebase import UserError, checkpoints
+from codebase.data import Source
+from codebase.runs import run as runs
+from codebase.runs import table
+from codebase.runs.experiment import Experiment
+from codebase.runs.training import Training, find, source_of
+
+A_YEAR = datetime.timedelta(days=365)  # runs may take days, and ranks wait for one another
 
 
-def replicate(wanted: Wanted, settings: Settings, count: int, together: int) -> None:
+def replicate(experiment: Experiment, given: dict, args: Namespace, device: torch.device) -> None:
     """Train runs that differ in their numbers and seeds; print their table.
-
-    Args:
-        wanted: the first of them
-        settings: how to train each
-        count: how many
-        together: how many to train at once, as one ensemble
 
     Raises:
         UserError: what is recorded of one contradicts the flags, or the other runs
     """
-    workers = Workers()
-    if settings.threads is None:
-        workers.share_cores()
-    settings = replace(settings, iter_max=settings.iter_max or wanted.experiment.iter_max)
-    source = workers.agree_on(lambda: _source(_members(wanted, count), settings))
-    if source == "synthetic" and workers.rank == 0:
-        print(BANNER.format(wanted.experiment.dataset.upper()), file=sys.stderr)
-    given = workers.agree_on(lambda: _shared(wanted, _members(wanted, count), source))
-    members = _members(Wanted(wanted.experiment, given), count)
-    groups = workers.agree_on(lambda: _groups(members, source, settings.iter_max, together))
-    total = count * settings.iter_max
-    with bar(
-        total=total, desc="replicates", unit="it", disable=workers.rank > 0, smoothing=0
-    ) as shown:
-
-        def report(iterations: int) -> None:
-            done = workers.add_iterations(iterations)
-            shown.set_postfix({"runs": f"{workers.num_published()} of {count}"}, refresh=False)
-            shown.update(done - shown.n)
-
-        for index in workers.claims(len(groups)):
-            group = [members[i] for i in groups[index]]
-            found = _complete(group, source, settings, Display(report))
-            for i, results in zip(groups[index], found, strict=True):
-                workers.publish(i, results)
-        if workers.rank > 0:
-            return
-        while workers.num_published() < count:
-            report(0)
-            time.sleep(0.5)
-        report(0)
-    results = [workers.results(i) for i in range(count)]
-    table.write(table.rows(results), records.LOGS / members[0].run(source).group)
+    with _ranks(args.threads):
+        replicates = _members(given, args.replicates)
+        name = _first_decides(lambda: _source(experiment, replicates, args, device).name)
+        source = Source(name, args.data_dir, device)
+        iter_max = given.get("iter_max", args.iter_max)
+        _first_decides(lambda: _check(experiment, replicates, name))
+        found = []
+        for own in replicates[_rank() :: _world_size()]:
+            results = find(experiment, own, name).finished(iter_max)
+            if results is None:
+                own = own | {"iter_max": iter_max}
+                with (
+                    contextlib.redirect_stdout(sys.stderr),  # standard output is for the table
+                    Training(experiment, own, args, source) as training,
+                ):
+                    training.trainer.train(
+                        iter_max, training.iter_save, training.save, training.log, training.bar
+                    )
+                    results = training.report()
+            found.append(results)
+        _print_table(found)
 
 
-def _members(wanted: Wanted, count: int) -> list[Wanted]:
-    """The replicates: numbers, and seeds where one was given, count upwards."""
-    first = wanted.given.get("run", 0)
-    members = []
+def _members(given: Mapping, count: int) -> list[dict]:
+    """The flags of each replicate: numbers, and seeds if one was given, count upwards."""
+    found = []
     for i in range(count):
-        own = {"run": first + i}
-        if "seed" in wanted.given:
-            own["seed"] = wanted.given["seed"] + i
-        for flag, value in own.items():
-            try:
-                wanted.experiment.types()[flag].check(value)
-            except ValueError as error:
-                raise UserError(f"--replicates {count}: --{flag} {error}") from None
-        members.append(Wanted(wanted.experiment, {**wanted.given, **own}))
-    return members
+        own = {"run": given.get("run", 0) + i}
+        if "seed" in given:
+            own["seed"] = given["seed"] + i
+        found.append({**given, **own})
+    if own["run"] > 999_999 or own.get("seed", 0) >= 1 << 63:
+        raise UserError(
+            f"--replicates {count}: the last one would have --run {own['run']} and --seed "
+            f"{own.get('seed', own['run'])}, expected at most 999999 and 2^63 - 1"
+        )
+    return found
 
 
-def _source(members: Sequence[Wanted], settings: Settings) -> str:
-    """The data that the replicates which have begun were trained on, else the usual ones."""
-    experiment = members[0].experiment
-    if "data" not in members[0].given:
-        begun = {
-            source
-            for source in (experiment.dataset, "synthetic")
-            if any(has_begun(member.run(source).name) for member in members)
-        }
-        if begun == {"synthetic"}:
-            return "synthetic"
-    given = members[0].given.get("data", "auto")
-    return data.find_or_download(experiment.dataset, given, settings.data_dir)
+def _source(experiment: Experiment, replicates: list[dict], args, device) -> Source:
+    """The data of the first replicate that has begun, else the usual ones."""
+    for given in replicates:
+        for source in (experiment.dataset, "synthetic"):
+            name = experiment.name_of(experiment.identity(given, source))
+            if runs.has_begun(checkpoints.run_folder(name)):
+                return source_of(experiment, given, args, device)
+    return source_of(experiment, replicates[0], args, device)
 
 
-def _shared(wanted: Wanted, members: Sequence[Wanted], source: str) -> dict:
-    """The flags that were given, and what is recorded of those that were not.
-
-    Raises:
-        UserError: a record contradicts a flag, or two records each other; or two seeds are the same
-    """
-    given, seeds = dict(wanted.given), {}
-    for member in members:
-        record = _record(member.run(source))
-        run = member.agreed(record.run) if record else member.run(source)
-        if run.seed in seeds:
-            raise UserError(
-                f"--replicates: {run.name} and {seeds[run.seed]} have the same seed, {run.seed}: "
-                "they would be one run counted twice; take others with another --run"
-            )
-        seeds[run.seed] = run.name
-        for flag in ("batch_size", "lr", "compile"):
-            if record is None or flag in wanted.given:
-                continue
-            value = getattr(run, flag)
-            if given.setdefault(flag, value) != value:
+def _check(experiment: Experiment, replicates: list[dict], source: str) -> None:
+    """Raise UserError unless the runs differ in nothing but their numbers and seeds."""
+    found = [find(experiment, given, source) for given in replicates]
+    seeds = {}
+    for run in found:
+        for flag, value in run.flags.items():
+            if flag not in ("run", "seed") and value != found[0].flags[flag]:
                 raise UserError(
-                    f"--replicates: {run.name} is recorded with --{flag} {value}, others with "
-                    f"{given[flag]}: take others with another --run"
+                    f"--replicates: {run.name} has --{flag} {value}, {found[0].name} "
+                    f"{found[0].flags[flag]}: pass --{flag}, or another --run"
                 )
-    return given
+        seed = run.flags["seed"]
+        if seed in seeds:
+            raise UserError(
+                f"--replicates: {run.name} and {seeds[seed]} have the same seed, {seed}: they "
+                "would be one run counted twice; pass another --run"
+            )
+        seeds[seed] = run.name
 
 
-def _record(run: Run) -> records.Record | None:
-    return records.read_record(checkpoints.run_folder(run.name))
+def _print_table(results: list[dict]) -> None:
+    """Gather what the processes found; the first one prints the table and writes it to logs/."""
+    if dist.is_initialized():
+        gathered = [None] * _world_size() if _rank() == 0 else None
+        dist.gather_object(results, gathered)
+        results = [one for own in gathered or () for one in own]
+    if _rank() == 0:
+        results.sort(key=lambda one: one["name"])
+        table.write(table.rows(results), runs.LOGS / runs.group_of(results[0]["name"]))
 
 
-def _groups(
-    members: Sequence[Wanted], source: str, iter_max: int, together: int
-) -> list[list[int]]:
-    """The replicates by their positions, those that are trained as one ensemble in one list.
-
-    Those that have begun go on in the company in which they began.
-    """
-    positions = {member.given["run"]: i for i, member in enumerate(members)}
-    groups, alone, fresh = [], [], []
-    for i, member in enumerate(members):
-        record = _record(member.run(source))
-        if record is None:
-            fresh.append(i)
-        elif not record.together or records.finished(record.run, iter_max):
-            alone.append(i)
-        elif set(record.together) <= positions.keys():
-            groups.append([positions[number] for number in record.together])
-        else:
-            raise UserError(in_other_company(record))
-    groups = [group for n, group in enumerate(groups) if group not in groups[:n]]
-    taken = {i for group in groups for i in group}
-    fresh = [i for i in fresh if i not in taken]
-    groups += [[i] for i in alone if i not in taken]
-    groups += [fresh[i : i + together] for i in range(0, len(fresh), together)]
-    return sorted(groups)
+# torchrun's processes
 
 
-def _complete(
-    group: Sequence[Wanted], source: str, settings: Settings, display: Display
-) -> list[dict]:
-    """The results of some replicates, which are trained and reported as far as they are not."""
-    if len(group) == 1:
-        run = group[0].run(source)
-        with training_lock(run.name):
-            record = _record(run)
-            results = record and records.finished(group[0].agreed(record.run), settings.iter_max)
-        if results:
-            display.report(settings.iter_max)
-            return [results]
-    # What runs say of themselves is for somebody who starts one; here the table is the report.
-    with contextlib.redirect_stdout(io.StringIO()):
-        return train_together(group, source, settings, "resume", display)
+@contextlib.contextmanager
+def _ranks(threads: int | None) -> Iterator[None]:
+    """Join the processes that torchrun started, if it did; each has its share of the cores."""
+    if not dist.is_torchelastic_launched():
+        yield
+        return
+    if threads is None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        torch.set_num_threads(max((cores or 1) // int(os.environ["LOCAL_WORLD_SIZE"]), 1))
+    # The store outlives workers that died: each attempt has keys of its own.
+    store, rank, size = next(dist.rendezvous("env://"))
+    store = dist.PrefixStore(f"attempt {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=A_YEAR)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def _world_size() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def _first_decides(make):
+    """What `make` returns in the first process, for all of them."""
+    found = [make() if _rank() == 0 else None]
+    if dist.is_initialized():
+        dist.broadcast_object_list(found)
+    return found[0]

@@ -1,445 +1,284 @@
-"""One run, or several as one ensemble: train, record and report; or evaluate what was trained.
+"""A run: what determines its weights, and what it leaves on disk beside weights and pictures.
 
-A run writes its record before its first weights, and its training state after each of them, so
-that it can go on from wherever it ends.
+checkpoints/<name>/run.json, written before the first weights, says how the model was built and
+trained; no later command changes it. logs/<name>/results.json has the metrics.
 """
 
 import contextlib
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+import datetime
+import json
+import platform
+import re
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+import filelock
 import torch
 
-from codebase import UserError, checkpoints
-from codebase.data import find_or_download
-from codebase.datasets.checked import DataError
-from codebase.figures import curves
-from codebase.machine.compiled import why_not_compiled
-from codebase.machine.files import one_line, remove_leftovers
-from codebase.machine.signals import Interruption
-from codebase.machine.tuning import tune_process
-from codebase.runs import begin, records
-from codebase.runs.begin import Beginning
-from codebase.runs.ensemble import Ensemble
-from codebase.runs.experiment import Experiment, Run
-from codebase.runs.folders import (
-    evaluation_lock,
-    forget_what_was_set_aside,
-    set_aside,
-    training_lock,
-)
-from codebase.runs.history import History, restored
-from codebase.runs.load import reference_for, run_in
-from codebase.runs.progress import Display
-from codebase.runs.report import (
-    Trained,
-    held_out_bound,
-    record_outcome,
-    report,
-    write_picture,
-    write_sheet,
-)
-from codebase.runs.wanted import Settings, Wanted
-from codebase.train import Trainer
+from codebase import ROOT, UserError, checkpoints, models
+from codebase.machine.files import child_folder, one_line, read_file, write_atomically
 
-BANNER = """\
-************************************************************************
-*  SYNTHETIC DATA: digits drawn by this program in the place of {:<5}  *
-*  The figures are not comparable with those of the real data set.     *
-************************************************************************"""
+LOGS = ROOT / "logs"
+RUN_FILE, RESULTS_FILE = "run.json", "results.json"
+LARGEST_FILE = 1 << 20  # bytes
+NOT_RECORDED = "not recorded"  # of weights without a run.json, which other people trained
+_SCALARS = (int, float, str)
+WAYS_OUT = "delete it to evaluate the weights as not recorded, or pass --overwrite 1 to train anew"
 
 
-Finish = Callable[[Trained, Path], None]
-
-
-class Begun(Exception):
-    """A run that has begun was ended by `__cause__`: --resume 1 goes on with it."""
-
-
-# Training
-
-
-def train(
-    wanted: Wanted, settings: Settings, start: str, finish: Finish | None = None
-) -> dict[str, float]:
-    """Train a run and report it.
+@dataclass(frozen=True)
+class Run:
+    """A run.
 
     Args:
-        wanted: which run
-        settings: how
-        start: "new"; "overwrite" to replace a run; "resume" to go on with one, if there is one
-        finish: is called with the trained model and the folder of its report
-
-    Returns:
-        the figures by their names
-
-    Raises:
-        UserError: it cannot be done; nothing has changed
-        Begun: it was ended after its first step; the cause says how
-    """
-    source = wanted.source(settings.data_dir)
-    [results] = train_together([wanted], source, settings, start, Display(), finish)
-    say_what_now(wanted.experiment, records.logs_folder(results["name"]))
-    return results["figures"]
-
-
-def train_together(
-    wanted: Sequence[Wanted],
-    source: str,
-    settings: Settings,
-    start: str,
-    display: Display,
-    finish: Finish | None = None,
-) -> list[dict]:
-    """Train one run, or several as one ensemble, and report each.
-
-    Args:
-        wanted: which runs
-        source: the data
-        settings, start, finish: see `train`
-        display: how the training shows itself
-
-    Returns:
-        the results of each, as in results.json
-    """
-    tune_process(settings.threads)
-    if source == "synthetic" and not display.nested:
-        print(BANNER.format(wanted[0].experiment.dataset.upper()), file=sys.stderr)
-    with contextlib.ExitStack() as locks:
-        for one in wanted:
-            locks.enter_context(training_lock(one.run(source).name))
-        training = Training(begin.begin(wanted, source, settings, start), settings, finish)
-        if training.state is None:
-            for run in training.runs:
-                set_aside(run.name)
-        try:
-            results = training.carry_out(display)
-        except (Exception, Interruption) as error:
-            if training.has_begun:
-                raise Begun from error
-            raise
-        for run in training.runs:
-            forget_what_was_set_aside(run.name)
-    return results
-
-
-class Training:
-    """The training of one run, or of several as one ensemble, with all that it writes.
-
-    Making it changes nothing on disk: what cannot be trained shows here.
-
-    Args:
-        beginning: what it starts from
-        settings: how
-        finish: see `train`
-
-    Raises:
-        UserError: the data, the training state or the memory is not what it should be
+        name: its folder in checkpoints/ and logs/
+        flags: the flags that determine its weights, by their names; none of weights that other
+            people trained
+        model: class and arguments of its model: see `codebase.models.build`
     """
 
-    def __init__(self, beginning: Beginning, settings: Settings, finish: Finish | None = None):
-        self.runs, self.state, self.iter_max, self.iter_save = beginning
-        self.together = beginning.together
-        self.settings, self.device, self.finish = settings, settings.device, finish
-        self.has_begun = self.state is not None
-        run = self.runs[0]
-        self.data = run.experiment.load(run, self.device, settings.data_dir, train=True)
-        with _short_of_memory(run):
-            self.models = [build(run, self.device) for run in self.runs]
-            trained, batches = self.models[0], self.data.batches
-            if self.together:
-                trained, batches = Ensemble(self.models), batches.replicated(len(self.models))
-                torch.manual_seed(run.seed)
-            self.trainer = Trainer(trained, batches, run.lr)
-            self.histories: Sequence[History] = [History() for _ in self.runs]
-            if self.state is None:
-                self.trainer.rehearse()
-            else:
-                self._resume()
-        self.saved = self.trainer.step  # iterations
-        if run.compile:
-            self._compile()
-        if self.state is not None:
-            begin.note_what_differs(self.state, self._circumstances())
+    name: str
+    flags: Mapping[str, int | float | str]
+    model: Mapping
 
-    def _compile(self) -> None:
-        started = time.perf_counter()
+    @property
+    def folder(self) -> Path:
+        return checkpoints.run_folder(self.name)
+
+    @property
+    def logs(self) -> Path:
+        return logs_folder(self.name)
+
+    @property
+    def group(self) -> str:
+        """The name without the run's number, which its replicates share."""
+        return group_of(self.name)
+
+    @property
+    def is_synthetic(self) -> bool:
+        return self.flags.get("data") == "synthetic"
+
+    def build(self) -> torch.nn.Module:
+        """The model with initial weights."""
         try:
-            self.trainer.compile()
-        except Exception as error:
-            print(f"warning: not compiled: {why_not_compiled(error)}", file=sys.stderr)
-        else:
-            took = time.perf_counter() - started
-            print(f"compiled in {took:.0f} s", file=sys.stderr)
+            return models.build(self.name, self.model)
+        except ValueError as error:
+            raise UserError(f"{self.name}: its {RUN_FILE} does not fit: {error}") from None
 
-    def _resume(self) -> None:
-        name = self.runs[0].name
-        try:
-            self.histories = restored(self.state.get("history"), len(self.runs), self.state["step"])
-            self.trainer.load_state_dict(self.state)
-        except (checkpoints.CheckpointError, ValueError) as error:
-            raise UserError(begin.damaged(name, str(error))) from None
+    def write(self, device: torch.device) -> None:
+        """Write run.json."""
+        content = {"name": self.name, "model": dict(self.model), "flags": dict(self.flags)}
+        write_json(self.folder / RUN_FILE, content | circumstances(device))
 
-    def carry_out(self, display: Display) -> list[dict]:
-        """Train up to iter_max and report. Returns the results of each run."""
-        for run in self.runs:
-            for folder in (checkpoints.run_folder(run.name), records.logs_folder(run.name)):
-                remove_leftovers(folder)
-        if self.state is None:
-            for run in self.runs:
-                records.write_record(records.Record(run, self.together), self.device)
-                self.has_begun = True
-            self._save_state()
-        with _events_of(self.runs, self.trainer.step) as events:
-            with display.bar(self.runs, self.trainer.step, self.iter_max) as bar:
-                self._train(events, bar)
-            return [self._report(i, events[i], display) for i in range(len(self.runs))]
+    def has_begun(self) -> bool:
+        return has_begun(self.folder)
 
-    def _train(self, events: list[records.Events], bar) -> None:
-        def log(step: int, scalars: dict) -> None:
-            for i, (own, history) in enumerate(zip(events, self.histories, strict=True)):
-                one = {k: v[i] if isinstance(v, list) else v for k, v in scalars.items()}
-                own.scalars(step, one)
-                history.add("train", step, one)
+    def finished(self, iterations: int) -> dict | None:
+        """Its results if it was trained so far and evaluated, else None."""
+        results = read_results(self.name)
+        if results is None or results["iterations"] != iterations:
+            return None
+        return results if results["trained"] == dict(self.flags) else None
 
-        def save(step: int) -> None:
-            whole = step % self.iter_save == 0 or step == self.iter_max  # not where it is ended
-            if whole:
-                self._write_back()
-                for model, own, history in zip(self.models, events, self.histories, strict=True):
-                    bound = held_out_bound(model, self.data)
-                    own.scalars(step, bound)
-                    history.add("test", step, bound)
-            self._save(step, whole)
-            if whole:
-                self._write_sheets(step, events)
-
-        self.trainer.train(self.iter_max, self.iter_save, save, log, bar)
-        self._write_back()
-
-    def _write_back(self) -> None:
-        if self.together:
-            self.trainer.model.write_back()
-
-    def _save(self, step: int, weights: bool) -> None:
-        try:
-            if weights:
-                for model in self.models:
-                    checkpoints.save_model_by_name(model, step)
-            self._save_state()
-        except OSError as error:
-            raise OSError(
-                error.errno,
-                f"{error.strerror}; training had reached iteration {step}, of which {self.saved} "
-                "are saved",
-                str(checkpoints.run_folder(self.runs[0].name)),
-            ) from None
-        self.saved = step
-
-    def _save_state(self) -> None:
-        """Save all that the rest of the training depends on, in the first run's folder."""
-        state = (
-            self.trainer.state_dict()
-            | {
-                "runs": [run.identity() for run in self.runs],
-                "iter_max": self.iter_max,
-                "iter_save": self.iter_save,
-                "history": [history.tensors() for history in self.histories],
-            }
-            | self._circumstances()
-        )
-        checkpoints.save_training_state(self.runs[0].name, state)
-
-    def _circumstances(self) -> dict:
-        """What changes the last digits, beside the identity."""
+    def results(self, step: int, metrics: dict[str, float], device: torch.device) -> dict:
+        """The metrics of its weights, as results.json has them."""
         return {
-            "threads": torch.get_num_threads(),
-            "device": self.device.type,
-            "compiled": self.trainer.compiled,
+            "name": self.name,
+            "data": self.flags.get("data"),
+            "seed": self.flags.get("seed"),
+            "iterations": step,
+            "trained": dict(self.flags) or NOT_RECORDED,
+            **circumstances(device),
+            "figures": metrics,
         }
 
-    def _write_sheets(self, step: int, events: list[records.Events]) -> None:
-        for run, model, own in zip(self.runs, self.models, events, strict=True):
-            path = records.logs_folder(run.name) / f"samples-{step:05d}.png"
-            heading = Trained(run, model, step, self.data).heading
-            sheet = write_sheet(model, self.settings.sheet, path, heading)
-            if sheet is not None:
-                own.add(lambda writer, sheet=sheet: writer.add_image("samples", sheet.grid, step))
 
-    def _report(self, i: int, events: records.Events, display: Display) -> dict:
-        """Report a run; write results.json unless that was done before."""
-        run, model, history = self.runs[i], self.models[i], self.histories[i]
-        before = records.finished(run, self.iter_max)
-        if before is not None and display.nested:
-            return before
-        folder = records.logs_folder(run.name)
-        if before is not None:
-            folder = records.evaluation_folder(run.name, self.iter_max)
-        trained = Trained(run, model, self.iter_max, self.data)
-        if not history.is_empty:
-            course = history.tensors()
-            write_picture(model, lambda: curves(course, trained.heading), folder / "curves.png")
-        outcome, pictures = report(trained, self.settings.sheet, folder)
-        results = results_of(trained, outcome) | {
-            "together": list(self.together),
-            "seconds": self.trainer.seconds,
-            "compiled": self.trainer.compiled,
-        }
-        records.write_results(folder, results)
-        if self.finish is not None:
-            self.finish(trained, folder)
-        if before is None:
-            record_outcome(events, trained, results, pictures)
-        return results
+def read_run(folder: Path) -> Run | None:
+    """Read the run.json in a run's folder; None if there is none.
+
+    Raises:
+        UserError: it is damaged, or of a run of another name
+    """
+    path = folder / RUN_FILE
+    content = read_json(path)
+    if content is None:
+        return None
+    if not all(isinstance(content.get(key), dict) for key in ("model", "flags")):
+        raise UserError(f"{path} describes no run, or an older version wrote it: {WAYS_OUT}")
+    if content.get("name") != folder.name:
+        raise UserError(
+            f"{path} is of {content.get('name')!r:.200}: give the folder that name, delete the "
+            "file to evaluate the weights as not recorded, or pass --overwrite 1 to train anew"
+        )
+    return Run(folder.name, content["flags"], content["model"])
+
+
+def group_of(name: str) -> str:
+    """A run's name without its number."""
+    return re.sub(r"_run=[0-9]+", "", name)
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether a folder holds a run: its run.json, or weights."""
+    return bool(checkpoints.steps_in(folder)) or (folder / RUN_FILE).exists()
+
+
+def circumstances(device: torch.device) -> dict:
+    """When, on what and with what versions: what may change the last digits of metrics."""
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+# Folders of logs, and results
+
+
+def logs_folder(name: str) -> Path:
+    """logs/<name>.
+
+    Raises:
+        UserError: the name, or a link there, leads out of logs/
+    """
+    return child_folder(LOGS, name)
+
+
+def evaluation_folder(name: str, step: int) -> Path:
+    """logs/<name>/evaluation-<step>: of an evaluation after training, which replaces nothing."""
+    return child_folder(logs_folder(name), f"evaluation-{step:05d}")
+
+
+def read_results(name: str) -> dict | None:
+    """Read logs/<name>/results.json; None if there is no such file, or not a sound one."""
+    try:
+        results = read_json(logs_folder(name) / RESULTS_FILE)
+    except UserError:
+        return None
+    if results is None or results.get("name") != name:  # which may be a copied folder's
+        return None
+    metrics, trained = results.get("figures"), results.get("trained")
+    sound = type(results.get("iterations")) is int and isinstance(metrics, dict) and metrics
+    sound = sound and all(type(v) in (int, float) and abs(v) < 1e300 for v in metrics.values())
+    flags = isinstance(trained, dict) and all(isinstance(v, _SCALARS) for v in trained.values())
+    return results if sound and (flags or trained == NOT_RECORDED) else None
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write an object, atomically."""
+    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def read_json(path: Path) -> dict | None:
+    """Read the object in a file; None if there is no file.
+
+    Raises:
+        UserError: it cannot be read, or holds something else
+    """
+    try:
+        content = json.loads(read_file(path, LARGEST_FILE))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({one_line(error)}): {WAYS_OUT}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged (it is not an object): {WAYS_OUT}")
+    return content
+
+
+# Who may change a run
+
+LOCKS = {  # seconds to wait for another process, and what to do if it goes on for longer
+    "training": (0, "is being trained by another process: wait for it, or pass another --run"),
+    # Held while a run is evaluated, and while it is replaced: the one waits for the other.
+    "evaluation": (600, "has been evaluated by another process for 600 seconds: end that one"),
+}
 
 
 @contextlib.contextmanager
-def _short_of_memory(run: Run) -> Iterator[None]:
-    """Where an allocation fails, say so in one line."""
+def locked(name: str, what: str) -> Iterator[None]:
+    """Hold a run's lock, which the system releases however the process ends.
+
+    Args:
+        name: of the run
+        what: "training" or "evaluation"
+
+    Raises:
+        UserError: another process holds it
+        OSError: its file cannot be created
+    """
+    wait, otherwise = LOCKS[what]
+    path = checkpoints.run_folder(name).parent / ".locks" / f"{name}.{what}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(wait)
+    except filelock.Timeout:
+        raise UserError(f"{name} {otherwise}") from None
     try:
         yield
-    except (RuntimeError, MemoryError) as error:
-        words = str(error).lower()
-        if not isinstance(error, MemoryError) and not ("memory" in words or "alloc" in words):
-            raise
-        raise UserError(
-            f"this machine has not the memory for {run.name} with --batch_size {run.batch_size} "
-            f"({one_line(error):.100}): take smaller ones; nothing was changed"
-        ) from None
+    finally:
+        lock.release()
 
 
-@contextlib.contextmanager
-def _events_of(runs: Sequence[Run], step: int) -> Iterator[list[records.Events]]:
-    with contextlib.ExitStack() as stack:
-        events = []
-        for run in runs:
-            own = records.Events(records.logs_folder(run.name), step + 1 if step else 0)
-            events.append(stack.enter_context(own))
-            own.add(lambda writer, run=run: writer.add_text("data", run.data))
-        yield events
+# How one run replaces another
 
 
-def build(run: Run, device: torch.device) -> torch.nn.Module:
-    """A run's model as it is before training; torch's generator goes on from there."""
-    torch.manual_seed(run.seed)
-    return run.build().to(device)
+def set_aside(name: str) -> None:
+    """Make room for a new run. What is there is kept until the new one is finished.
 
-
-# Evaluation
-
-
-def evaluate(wanted: Wanted, settings: Settings) -> dict[str, float]:
-    """Load a trained run's weights and report them. What its training recorded stays as it is.
-
-    Where there is no such run of one's own, the reference weights are evaluated, if any.
-
-    Returns:
-        the figures by their names; none where the data of reference weights cannot be had
-
-    Raises:
-        UserError: it cannot be done; nothing has changed
+    It is moved to checkpoints/.replaced and logs/.replaced. If it is itself an unfinished run that
+    replaces another, that other one is kept, and it is deleted.
     """
-    tune_process(settings.threads)
-    if (reference := reference_for(wanted)) is not None:
-        return _evaluate_reference(reference, wanted, settings)
-    run = wanted.run(wanted.source(settings.data_dir))
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # of a folder that only others may write to
-            stack.enter_context(evaluation_lock(run.name))
-        record = records.read_record(checkpoints.run_folder(run.name))
-        steps = checkpoints.saved_steps(run.name)
-        step = settings.iter_max or wanted.experiment.iter_max
-        if record is not None:
-            run = wanted.agreed(record.run)
-            step = settings.iter_max or (steps[-1] if steps else step)
-        with _short_of_memory(run):
-            model = build(run, settings.device)
-        try:
-            checkpoints.load_model_by_name(model, step)
-        except checkpoints.CheckpointMissing as error:
-            raise UserError(f"{error}{_what_there_is(wanted, run)}") from None
-        data = run.experiment.load(run, settings.device, settings.data_dir, train=False)
-        if run.data == "synthetic":
-            print(BANNER.format(run.experiment.dataset.upper()), file=sys.stderr)
-        if record is None:
-            print(f"Weights: {checkpoints.model_path(run.name, step)}, trained: not recorded")
-        folder = records.logs_folder(run.name)
-        if record is not None or step != steps[-1]:
-            folder = records.evaluation_folder(run.name, step)
-        trained = Trained(run, model, step, data)
-        return _report_again(trained, settings, folder, recorded=record is not None)
+    weights, logs = checkpoints.run_folder(name), logs_folder(name)
+    old_weights, old_logs = (_replaced(root, name) for root in (weights.parent, logs.parent))
+    if not weights.exists() and not logs.exists():
+        return
+    with locked(name, "evaluation"):
+        if not weights.exists():  # only logs are there: perhaps a move was interrupted
+            _delete(logs, logs.parent) if old_logs.exists() else _move(logs, old_logs)
+        elif old_weights.exists() and not _is_finished(name):
+            _delete(weights, weights.parent)
+            _delete(logs, logs.parent)
+        else:
+            _delete(old_weights, weights.parent)
+            _delete(old_logs, logs.parent)
+            _move(weights, old_weights)
+            _move(logs, old_logs)
 
 
-def _evaluate_reference(folder: Path, wanted: Wanted, settings: Settings) -> dict[str, float]:
-    recorded = run_in(folder)
-    if recorded.name != folder.name:
-        raise UserError(
-            f"{folder / records.RECORD_FILE} is that of {recorded.name}: git checkout {folder} "
-            "brings back the project's own"
-        )
-    run = wanted.agreed(recorded)
-    steps = checkpoints.steps_in(folder)
-    step = settings.iter_max or steps[-1]
-    if step not in steps:
-        raise UserError(
-            f"{folder} has no weights of iteration {step}; iterations {steps} are there"
-        )
-    model = build(run, settings.device)
-    checkpoints.load_weights(model, folder / f"model-{step:05d}.pt")
-    print(f"No run of your own: the reference weights in {folder} are taken", file=sys.stderr)
-    logs = records.reference_logs_folder(run.name)
-    try:
-        find_or_download(wanted.experiment.dataset, run.data, settings.data_dir)
-        data = run.experiment.load(run, settings.device, settings.data_dir, train=False)
-    except DataError as error:
-        print(f"Only samples, which need no data: {error}", file=sys.stderr)
-        write_sheet(model, settings.sheet, logs / "samples.png", f"{run.name}, iteration {step}")
-        return {}
-    return _report_again(Trained(run, model, step, data), settings, logs, recorded=True)
+def forget_what_was_set_aside(name: str) -> None:
+    """Delete the run that a finished one has replaced."""
+    for root in (checkpoints.CHECKPOINTS, LOGS):
+        _delete(_replaced(root, name), root)
 
 
-def _report_again(
-    trained: Trained, settings: Settings, folder: Path, recorded: bool
-) -> dict[str, float]:
-    """Report an evaluation into a folder; returns the figures."""
-    remove_leftovers(folder)
-    outcome, _ = report(trained, settings.sheet, folder)
-    results = results_of(trained, outcome)
-    if not recorded:
-        results["trained"] = records.NOT_RECORDED
-    try:
-        records.write_results(folder, results)
-    except OSError as error:
-        print(f"warning: results not written: {error}", file=sys.stderr)
-    say_what_now(trained.run.experiment, folder)
-    return outcome
+def _replaced(root: Path, name: str) -> Path:
+    return root / ".replaced" / name
 
 
-def results_of(trained: Trained, outcome: dict[str, float]) -> dict:
-    """What results.json says of a report."""
-    run, model, step, data = trained
-    results = records.results(run, step, outcome, data.subset[0].device)
-    return results | run.experiment.details(model, data)
+def _is_finished(name: str) -> bool:
+    folder, results = checkpoints.run_folder(name), read_results(name)
+    done = results is not None and results["iterations"] in checkpoints.steps_in(folder)
+    return done or not (folder / RUN_FILE).exists()
 
 
-def _what_there_is(wanted: Wanted, run: Run) -> str:
-    """In the place of weights that are missing."""
-    state = checkpoints.run_folder(run.name) / checkpoints.STATE_FILE
-    if state.exists() and not checkpoints.saved_steps(run.name):
-        return ". It was stopped before its first --iter_save: --resume 1 goes on with it"
-    other = wanted.experiment.dataset if run.data == "synthetic" else "synthetic"
-    if not checkpoints.saved_steps(wanted.run(other).name):
-        return ""
-    return f". There are weights trained on {other} data: --data {other} takes those"
+def _move(folder: Path, place: Path) -> None:
+    if folder.exists():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        folder.rename(place)
 
 
-def say_what_now(experiment: Experiment, folder: Path) -> None:
-    """Where results are, and what to try next: to standard error."""
-    for line in (
-        f"Results and pictures: {folder}",
-        f"TensorBoard: tensorboard --logdir {records.LOGS} (after pip install tensorboard)",
-        f"Next: {experiment.next}",
-    ):
-        print(line, file=sys.stderr)
+def _delete(folder: Path, root: Path) -> None:
+    """Delete a folder: at once by its name, then what is in it, and what a killed process left."""
+    if folder.exists():
+        folder.rename(root / f".trash-{uuid.uuid4().hex}")
+    for trash in root.glob(".trash-*"):
+        shutil.rmtree(trash, ignore_errors=True)

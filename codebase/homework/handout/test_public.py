@@ -63,7 +63,9 @@ def test_public_figures(function):
     from codebase.models import FSVAE, GMVAE, SSVAE, VAE
 
     models = {"VAE": VAE, "GMVAE": GMVAE, "SSVAE": SSVAE, "FSVAE": FSVAE}
-    expected = json.loads(Path(__file__).with_name("public.json").read_text())[function]
+    expected = json.loads(Path(__file__).with_name("public.json").read_text(encoding="utf-8"))[
+        function
+    ]
     try:
         found = RECIPES[function](utils, models)
     except NotImplementedError as error:

@@ -1,0 +1,191 @@
+"""The flags of the run scripts: their default values and ranges, and what a command line gives."""
+
+import argparse
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from codebase import ROOT
+
+
+def whole(least: int, most: int) -> Callable[[str], int]:
+    """A type of flag: whole numbers in a range."""
+
+    def parse(text: str) -> int:
+        # Longer ones may have so many digits that Python refuses to read them.
+        value = int(text) if re.fullmatch(r"-?[0-9]{1,30}", text) else None
+        if value is None or not least <= value <= most:
+            raise argparse.ArgumentTypeError(
+                f"got {text[:40]!r}, expected a whole number from {least} to {most}"
+            )
+        return value
+
+    return parse
+
+
+def real(least: float, most: float) -> Callable[[str], float]:
+    """A type of flag: numbers in a range."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(
+                f"got {text[:40]!r}, expected a number from {least:g} to {most:g}"
+            )
+        return value
+
+    return parse
+
+
+def sheet(text: str) -> tuple[int, int]:
+    """A type of flag: rows and columns, such as 10x20."""
+    match = re.fullmatch(r"([0-9]{1,3})x([0-9]{1,3})", text)
+    if match is None or not all(1 <= int(side) <= 200 for side in match.groups()):
+        raise argparse.ArgumentTypeError(
+            f"got {text[:40]!r}, expected rows x columns from 1x1 to 200x200, such as 10x20"
+        )
+    return int(match[1]), int(match[2])
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A choice that determines a run's weights.
+
+    Args:
+        name: of the flag
+        default: the homework's value
+        help: what it is
+        type: reads it
+        choices: the values that it may have; None: whatever the type reads
+    """
+
+    name: str
+    default: int | float | str
+    help: str
+    type: Callable = str
+    choices: tuple | None = None
+
+
+Z = Flag("z", 10, "dimensions of the latent variable", whole(1, 10_000))
+K = Flag("k", 500, "components of the mixture", whole(1, 100_000))
+NN = Flag("nn", "v1", "architecture, in codebase/models/nns", choices=("v1", "v3"))
+LIKELIHOOD = Flag(
+    "likelihood", "bernoulli", "p(x|z) of each pixel", choices=("bernoulli", "gaussian")
+)
+SIGMA2 = Flag("sigma2", 0.392, "variance of the Gaussian likelihood", real(1e-6, 1e6))
+BETA = Flag("beta", 1.0, "weight of KL in the loss (not in the report)", real(1e-6, 1e6))
+PRIOR = Flag("prior", "gaussian", "family of p(z) and q(z|x)", choices=("gaussian", "laplace"))
+GW = Flag("gw", 1, "weight of the negative ELBO", whole(0, 1_000_000))
+CW = Flag("cw", 100, "weight of the cross-entropy", whole(0, 1_000_000))
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser that says what is wrong in one line, without the usage."""
+
+    def __init__(self, **options):
+        formatter = argparse.ArgumentDefaultsHelpFormatter
+        super().__init__(allow_abbrev=False, formatter_class=formatter, **options)
+
+    def error(self, message: str):
+        self.end(2, f"error: {message} (--help lists the flags)")
+
+    def end(self, status: int, message: str):
+        """End the process with one line on standard error."""
+        self.exit(status, f"{self.prog}: {message}".replace("\n", "\\n") + "\n")
+
+
+NO_DEFAULT = {"replicates": None, "threads": None, "seed": None}
+_ITERATIONS = whole(1, 10**9)
+SWITCH = {"type": int, "choices": (0, 1), "default": 0}
+
+
+def parser(experiment, description: str) -> Parser:
+    """The parser of a run script."""
+    flags, none = Parser(description=description), {"default": argparse.SUPPRESS}
+    add = flags.add_argument_group("how far").add_argument
+    add("--iter_max", type=_ITERATIONS, default=experiment.iter_max, help="training iterations")
+    add("--iter_save", type=_ITERATIONS, default=10_000, help="iterations between saved weights")
+    add(
+        *("--train",),
+        **{"type": int, "choices": (0, 1, 2), "default": 1},
+        help="1 or 2: train, then evaluate; 0: evaluate the weights saved at iter_max",
+    )
+    add("--overwrite", **SWITCH, help="1: replace an existing run")
+    add("--resume", **SWITCH, help="1: continue an interrupted run")
+    if find_spec("codebase.runs.replicates"):  # students do not have it
+        add(
+            "--replicates",
+            **none,
+            type=whole(1, 100_000),
+            help="number of runs to train, from --run on",
+        )
+    add("--device", default="auto", help="cpu, cuda, cuda:1, mps; auto: cuda if there is one")
+    add(
+        "--threads",
+        **none,
+        type=whole(1, 1024),
+        help="number of CPU threads (default: torch's choice)",
+    )
+    add("--data_dir", type=Path, default=ROOT / "data", help="folder of the data sets")
+    add("--sheet", type=sheet, default="10x20", help="rows x columns of the sample grids")
+
+    add = flags.add_argument_group("which run: what determines its weights").add_argument
+    for flag in experiment.flags:
+        add(
+            f"--{flag.name}",
+            type=flag.type,
+            choices=flag.choices,
+            default=flag.default,
+            help=flag.help,
+        )
+    add("--run", type=whole(0, 999_999), default=0, help="number of the run, part of its name")
+    add(
+        "--seed",
+        **none,
+        type=whole(0, 2**63 - 1),
+        help="seed of all random draws (default: the number)",
+    )
+    add(
+        "--batch_size",
+        type=whole(1, 1_000_000),
+        default=experiment.batch_size,
+        help="images in a minibatch",
+    )
+    add("--lr", type=real(1e-9, 10), default=1e-3, help="Adam's learning rate")
+    add(
+        "--compile",
+        **SWITCH,
+        help="1: let torch.compile make the loss faster, if there is a C++ compiler; it pays from "
+        "about 10,000 iterations on",
+    )
+    add(
+        "--data",
+        choices=("auto", experiment.dataset, "synthetic"),
+        default="auto",
+        help=f"auto: {experiment.dataset} if it is there or can be downloaded, else synthetic "
+        "digits",
+    )
+    return flags
+
+
+def parse(flags: Parser) -> tuple[argparse.Namespace, dict]:
+    """Read the command line.
+
+    Returns:
+        all flags; and those that were given, by their names
+    """
+    defaults, nothing = vars(flags.parse_args([])), object()
+    parsed = flags.parse_args(namespace=argparse.Namespace(**dict.fromkeys(defaults, nothing)))
+    given = {flag: value for flag, value in vars(parsed).items() if value is not nothing}
+    args = argparse.Namespace(**NO_DEFAULT | defaults | given)
+    if args.overwrite and args.resume:
+        flags.error("--overwrite 1 and --resume 1 exclude each other")
+    if args.replicates and (args.overwrite or not args.train):
+        flags.error("--replicates trains what is missing: omit --overwrite 1 and --train 0")
+    return args, given

@@ -1,0 +1,140 @@
+"""The run scripts' main function, and the line and exit status in which trouble ends."""
+
+import os
+import shlex
+import sys
+
+from codebase import UserError
+from codebase.machine import packages
+from codebase.machine.files import one_line
+from codebase.machine.signals import Interrupted, raise_on_signals
+from codebase.runs import flags
+from codebase.runs.experiment import Experiment
+
+
+def main(experiment: Experiment, description: str) -> None:
+    """Do what the command line asks: train and report, or evaluate.
+
+    Exit status 2 if something was asked for that cannot be done, 1 if the machine failed (a full
+    disk, a loss that is not finite), 130 and 143 on SIGINT and SIGTERM.
+
+    Args:
+        experiment: model, data and evaluation
+        description: of the script
+    """
+    parser = flags.parser(experiment, description)
+    args, given = flags.parse(parser)
+    with Trouble(parser) as trouble:
+        packages.load()
+        # Only now: --help and wrong flags do not wait for torch.
+        from codebase.machine.tuning import pick_device, tune_process
+        from codebase.runs import report
+        from codebase.runs.training import Training, source_of
+
+        device = pick_device(args.device)
+        tune_process(args.threads)
+        if not args.train:
+            from codebase.runs.evaluation import evaluate
+
+            evaluate(experiment, given, args, device)
+        elif args.replicates:
+            from codebase.runs.replicates import replicate
+
+            replicate(experiment, given, args, device)
+        else:
+            source = source_of(experiment, given, args, device)
+            training = trouble.training = Training(experiment, given, args, source)
+            with training:
+                training.trainer.train(
+                    training.iter_max, training.iter_save, training.save, training.log, training.bar
+                )
+                training.report()
+            report.say_what_now(experiment, training.run.logs)
+
+
+class Trouble:
+    """A context manager that ends the process with one line if what is inside it fails.
+
+    Args:
+        parser: of the command
+
+    Attributes:
+        training: a run that --resume 1 continues once it has begun; None if there is none
+    """
+
+    def __init__(self, parser: flags.Parser):
+        self.parser, self.training = parser, None
+
+    def __enter__(self) -> "Trouble":
+        raise_on_signals()
+        for name in ("stdout", "stderr"):
+            if getattr(sys, name) is None:  # it was closed before the start
+                setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+            elif hasattr(getattr(sys, name), "reconfigure"):
+                # For letters that a console lacks.
+                getattr(sys, name).reconfigure(errors="backslashreplace")
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        try:
+            sys.stdout.flush()
+        except OSError as lost:
+            error = error or lost
+            sys.stdout = None  # or the end of the process would try again
+        found = error and self._found(error)
+        if found:
+            self.parser.end(*found)
+
+    def _found(self, error: BaseException) -> tuple[int, str] | None:
+        """Exit status and line; None for an error of the program's own."""
+        if isinstance(error, UserError):
+            return 2, f"error: {error}"
+        if isinstance(error, Interrupted | KeyboardInterrupt):
+            return 128 + getattr(error, "number", 2), f"{error or 'interrupted'}{self._go_on()}"
+        if isinstance(error, NotImplementedError):
+            if not error.args:  # a blank of the homework's starter
+                return 1, f"error: {_blank(error)} is not written yet"
+            return 1, f"error: {str(error).splitlines()[0]}; --device cpu has every operation"
+        if isinstance(error, OSError):
+            path = f"{error.filename}: " if error.filename else ""
+            return 1, f"error: {path}{error.strerror or error}{self._go_on()}"
+        words = str(error).lower()
+        if isinstance(error, MemoryError) or (
+            isinstance(error, RuntimeError) and ("memory" in words or "alloc" in words)
+        ):
+            return 2, (
+                f"error: this machine does not have the memory for that ({one_line(error):.100}): "
+                "pass a smaller --batch_size, or a smaller model; nothing was lost"
+            )
+        if type(error).__name__ == "NotFinite":
+            return 1, f"error: {error}"
+        return None
+
+    def _go_on(self) -> str:
+        """How to continue."""
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            return "; to continue: the same torchrun command"
+        words = ["python", *sys.argv]
+        if self.training is not None and self.training.has_begun:
+            words = ["python", *_without(sys.argv, "--overwrite", "--resume"), "--resume", "1"]
+        return f"; to continue: {shlex.join(words)}"
+
+
+def _blank(error: NotImplementedError) -> str:
+    """The function that raised it, and where."""
+    trace = error.__traceback__
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    code, owner = trace.tb_frame.f_code, trace.tb_frame.f_locals.get("self")
+    name = code.co_name if owner is None else f"{type(owner).__name__}.{code.co_name}"
+    return f"{name} ({code.co_filename}, line {trace.tb_lineno})"
+
+
+def _without(words: list[str], *names: str) -> list[str]:
+    """The command line less these flags, whose values are separate words or follow an =."""
+    kept, skip = [], False
+    for word in words:
+        if not skip and word.partition("=")[0] not in names:
+            kept.append(word)
+        skip = not skip and word in names
+    return kept

@@ -1,0 +1,330 @@
+"""The training of one run: what it starts from, and what it saves, logs and reports.
+
+A run writes run.json before its first weights, and its training state after each of them, so that
+it can continue wherever it ends.
+"""
+
+import contextlib
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from codebase import UserError, checkpoints, figures
+from codebase.checkpoints import CheckpointError
+from codebase.data import Source, find_or_download
+from codebase.machine.files import remove_leftovers
+from codebase.runs import report
+from codebase.runs import run as runs
+from codebase.runs.experiment import Experiment
+from codebase.runs.run import Run
+from codebase.train import Trainer
+
+BANNER = """\
+************************************************************************
+*  SYNTHETIC DATA: digits drawn by this program in the place of {:<5}  *
+*  The metrics are not comparable with those of the real data set.     *
+************************************************************************"""
+CURVES = ("train", "test")  # tables of curves.png: iteration, NELBO, KL, Rec
+
+
+def source_of(
+    experiment: Experiment, given: dict, args: Namespace, device: torch.device, train: bool = True
+) -> Source:
+    """The data to use: what was given; else what the run that is there was trained on.
+
+    Raises:
+        DataError: the real data set was asked for and cannot be had
+    """
+    wanted = given.get("data", "auto")
+    if wanted == "auto":
+        real, synthetic = (
+            runs.has_begun(checkpoints.run_folder(experiment.name_of(flags)))
+            for flags in (
+                experiment.identity(given, experiment.dataset),
+                experiment.identity(given, "synthetic"),
+            )
+        )
+        wanted = "synthetic" if synthetic and not real else "auto"
+    name = find_or_download(experiment.dataset, wanted, args.data_dir)
+    if name == "synthetic":
+        print(BANNER.format(experiment.dataset.upper()), file=sys.stderr)
+    return Source(name, args.data_dir, device, train)
+
+
+def find(
+    experiment: Experiment,
+    given: dict,
+    source: str,
+    resume: bool = True,
+    folder: Path | None = None,
+) -> Run:
+    """The run that flags describe: with its recorded values of those that were not given.
+
+    Args:
+        experiment: the run script's
+        given: the flags that were given, by their names
+        source: the data
+        resume: whether a run that is there is meant, or a new one in its place
+        folder: of its weights; None: the one in checkpoints/
+
+    Raises:
+        UserError: a flag that was given contradicts what is recorded
+    """
+    flags = experiment.identity(given, source)
+    name = experiment.name_of(flags)
+    recorded = runs.read_run(folder or checkpoints.run_folder(name)) if resume else None
+    if recorded is None:
+        return Run(name, flags, {})
+    for flag, value in given.items():
+        was = recorded.flags.get(flag)
+        if flag in flags and flag != "data" and value != was:
+            raise UserError(
+                f"--{flag} {value}: {name} was trained with --{flag} {was}: omit the flag to use "
+                "that, or pass another --run, or --overwrite 1 to train anew"
+            )
+    if recorded.flags.keys() != flags.keys():
+        raise UserError(f"{recorded.folder / runs.RUN_FILE} is damaged: {runs.WAYS_OUT}")
+    return recorded
+
+
+class Training:
+    """A run that is trained, as a context manager that holds its lock.
+
+    Nothing changes on disk before the first iterations have worked: a run that this machine has no
+    memory for does not replace another.
+
+    Args:
+        experiment: the run script's
+        given: the flags that were given, by their names
+        args: all flags
+        source: the data
+
+    Attributes:
+        trainer: has the model, and trains it; `save` and `log` are for it
+        iter_max, iter_save: the last iteration, and iterations between saved weights
+        bar: shows the progress
+        has_begun: whether --resume 1 continues it
+
+    Raises:
+        UserError: that would lose a run, or contradict what is recorded; or the data or the
+            training state is not what it should be
+    """
+
+    def __init__(self, experiment: Experiment, given: dict, args: Namespace, source: Source):
+        self.experiment, self.given, self.args, self.source = experiment, given, args, source
+        self.has_begun, self.events = False, None
+
+    def __enter__(self) -> "Training":
+        given, args = self.given, self.args
+        name = self.experiment.name_of(self.experiment.identity(given, self.source.name))
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(runs.locked(name, "training"))
+            resume = args.resume or args.replicates
+            run = find(self.experiment, given, self.source.name, resume)
+            if not resume and not args.overwrite:
+                _check_nothing_is_there(run)
+            state = _state(run) if resume else None
+            self.iter_max, self.iter_save = (
+                given.get(flag) or (state and state[flag]) or getattr(args, flag)
+                for flag in ("iter_max", "iter_save")
+            )
+            if state is not None and state["step"] > self.iter_max:
+                raise UserError(
+                    f"--iter_max {self.iter_max}: {name} is at iteration {state['step']} already: "
+                    "pass a larger one to continue, or --train 0 to evaluate saved weights"
+                )
+            flags = Namespace(**run.flags)
+            self.data = self.experiment.data(flags, self.source)
+            model = self.experiment.build(run.flags).to(self.source.device)
+            self.run = Run(run.name, run.flags, model.describe())
+            self.trainer = Trainer(model, self.data.batches, flags.lr)
+            self.curves = {kind: torch.empty(0, 4, dtype=torch.float64) for kind in CURVES}
+            if state is not None:
+                self._resume(state)
+            if flags.compile:
+                from codebase.machine.compiled import compile_or_warn
+
+                compile_or_warn(self.trainer)
+            self.saved, self.has_begun = self.trainer.step, state is not None  # iterations
+            self.bar = stack.enter_context(
+                tqdm(
+                    desc=run.name,
+                    total=self.iter_max,
+                    initial=self.trainer.step,
+                    smoothing=0.05,
+                    unit="it",
+                    mininterval=0.1 if sys.stderr.isatty() else 60,  # a line of a log a minute
+                )
+            )
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._stack.close()
+
+    def _resume(self, state: dict) -> None:
+        try:
+            for kind in CURVES:
+                checkpoints.check_form(state.get(kind, self.curves[kind])[:0], self.curves[kind])
+            self.trainer.load_state_dict(state)
+        except (CheckpointError, TypeError) as error:
+            raise UserError(damaged(self.run, str(error))) from None
+        self.curves = {kind: state[kind] for kind in CURVES}
+        for what, now in self._circumstances().items():
+            if state.get(what) != now:
+                print(
+                    f"note: trained so far with {what} {state.get(what)!r:.20}, from here on with "
+                    f"{now!r}: the last digits may differ from those of an uninterrupted run",
+                    file=sys.stderr,
+                )
+
+    def _begin(self) -> None:
+        """Write what comes before everything else, once."""
+        if self.events is not None:
+            return
+        from codebase.runs.events import Events
+
+        if not self.has_begun:
+            runs.set_aside(self.run.name)
+        for folder in (self.run.folder, self.run.logs):
+            remove_leftovers(folder)
+        if not self.has_begun:
+            self.run.write(self.source.device)
+            self.has_begun = True
+        first = self.saved + 1 if self.saved else 0
+        self.events = self._stack.enter_context(Events(self.run.logs, first))
+
+    # What the trainer calls
+
+    def log(self, step: int, scalars: dict[str, float]) -> None:
+        """Record a minibatch's scalars."""
+        self._begin()
+        self.events.scalars(step, scalars)
+        self._add_to_curve("train", step, scalars)
+
+    def save(self, step: int) -> None:
+        """Save the training state; at every iter_save steps and at the last one weights, too."""
+        self._begin()
+        whole = step % self.iter_save == 0 or step == self.iter_max  # not if it is interrupted
+        model = self.trainer.model
+        if whole:
+            bound = report.held_out_bound(model, self.data)
+            self.events.scalars(step, bound)
+            self._add_to_curve("test", step, bound)
+        state = {"flags": dict(self.run.flags), "iter_max": self.iter_max}
+        state |= {"iter_save": self.iter_save, **self.curves, **self._circumstances()}
+        try:
+            if whole:
+                checkpoints.save_model_by_name(model, step)
+            checkpoints.save_training_state(self.run.name, self.trainer.state_dict() | state)
+        except OSError as error:
+            reached = f"training had reached iteration {step}, of which {self.saved} are saved"
+            reason = f"{error.strerror}; {reached}"
+            raise OSError(error.errno, reason, str(self.run.folder)) from None
+        self.saved = step
+        if whole:
+            path = self.run.logs / f"samples-{step:05d}.png"
+            heading = f"{self.run.name}, iteration {step}"
+            sheet = report.write_sheet(model, self.args.sheet, path, heading)
+            if sheet is not None:
+                self.events.picture(step, "samples", sheet)
+
+    def report(self) -> dict:
+        """Evaluate the trained model, print and write its report; return its results."""
+        self.bar.close()
+        self._begin()
+        model, step, run = self.trainer.model, self.iter_max, self.run
+        if self.curves["train"][:, 1].any():  # there is a bound to show
+            heading = f"{run.name}, iteration {step}"
+            path = run.logs / "curves.png"
+            report.write_picture(model, lambda: figures.curves(self.curves, heading), path)
+        results, pictures = report.report(
+            run,
+            model,
+            step,
+            self.data,
+            self.experiment,
+            self.args.sheet,
+            run.logs,
+            {"seconds": self.trainer.seconds, "compiled": self.trainer.compiled},
+        )
+        runs.write_json(run.logs / runs.RESULTS_FILE, results)
+        metrics = {f"final/{name}": value for name, value in results["figures"].items()}
+        self.events.hyperparameters(dict(run.flags), metrics)
+        for name, picture in pictures.items():
+            self.events.picture(step, name, picture)
+        runs.forget_what_was_set_aside(run.name)
+        return results
+
+    def _add_to_curve(self, kind: str, step: int, scalars: dict[str, float]) -> None:
+        terms = {tag.partition("/")[2]: value for tag, value in scalars.items()}
+        kl = terms["kl_z"] + terms.get("kl_y", 0)
+        row = torch.tensor([[step, -terms["elbo"], kl, terms["rec"]]], dtype=torch.float64)
+        self.curves[kind] = torch.cat([self.curves[kind], row])
+
+    def _circumstances(self) -> dict:
+        """What changes the last digits, beside the run's flags."""
+        threads, device = torch.get_num_threads(), self.source.device.type
+        return {"threads": threads, "device": device, "compiled": self.trainer.compiled}
+
+
+# What may begin
+
+
+def _check_nothing_is_there(run: Run) -> None:
+    steps = checkpoints.steps_in(run.folder)
+    if not steps and not (run.folder / checkpoints.STATE_FILE).exists():
+        return
+    results = runs.read_results(run.name)
+    what = "a run" if results and results["iterations"] in steps else "an unfinished run"
+    weights = f"with weights of iterations {steps}" if steps else "without weights yet"
+    raise UserError(
+        f"{run.folder} holds {what}, {weights}: pass --resume 1 to continue it, --train 0 to "
+        "evaluate it, --overwrite 1 to replace it, or another --run"
+    )
+
+
+def _state(run: Run) -> dict | None:
+    """The training state to continue from; None if nothing has begun.
+
+    Raises:
+        UserError: there is a run without one, or it is damaged
+    """
+    steps = checkpoints.steps_in(run.folder)
+    if not run.model and (steps or (run.folder / checkpoints.STATE_FILE).exists()):
+        raise UserError(
+            f"{run.folder} holds weights but no {runs.RUN_FILE} that says how they were trained: "
+            "pass --train 0 to evaluate them, --overwrite 1 to train anew, or another --run"
+        )
+    try:
+        state = checkpoints.load_training_state(run.name)
+    except CheckpointError as error:
+        raise UserError(f"{error}: {_ways_out(run)}") from None
+    if state is None:
+        if steps:
+            raise UserError(
+                f"{run.name} has weights of iterations {steps} but no {checkpoints.STATE_FILE} to "
+                f"resume from: {_ways_out(run)}"
+            )
+        return None
+    if state.get("flags") != dict(run.flags):
+        raise UserError(damaged(run, "it is of another run"))
+    for key in ("step", "iter_max", "iter_save"):
+        if type(state.get(key)) is not int:
+            raise UserError(damaged(run, f"its {key} is not a number of iterations"))
+    return state
+
+
+def damaged(run: Run, reason: str) -> str:
+    """What to say of a training state that cannot be used."""
+    path = run.folder / checkpoints.STATE_FILE
+    return f"{path} cannot be resumed from ({reason}): {_ways_out(run)}"
+
+
+def _ways_out(run: Run) -> str:
+    steps = checkpoints.steps_in(run.folder)
+    evaluate = f", or --train 0 to evaluate iterations {steps}" if steps else ""
+    return f"pass --overwrite 1 to train anew{evaluate}"
