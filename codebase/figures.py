@@ -123,7 +123,7 @@ def traversal(model: torch.nn.Module, x: Tensor, y: Tensor, most: int = 10) -> P
     z = means[middle].repeat(len(used), len(steps), 1)  # (dimension, step, z_dim)
     z[torch.arange(len(used)), :, used] = steps
     images = model.compute_mean_given(z, *(own[middle].expand(*z.shape[:2], -1) for own in labels))
-    rows = [f"z_{i + 1}, Var {variance[i]:.2g}" for i in used.tolist()]
+    rows = [f"z_{i + 1}, Var {variance[i].item():.2g}" for i in used.tolist()]
     title = "One dimension of z at a time, from −3 to 3; Var is that of its posterior mean"
     return Picture(_grid(images, len(steps)), title, rows)
 
@@ -265,8 +265,8 @@ def manifold(model: torch.nn.Module, x: Tensor, labels: Tensor, heading: str = "
 
 def manifold_grid(model: torch.nn.Module, means: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """The points of `manifold`, (size, size, 2), z_2 from the top down; and the grid of images."""
-    steps = torch.linspace(0, 1, size, device=means.device)
-    z_1, z_2 = means.quantile(steps, dim=0).unbind(1)
+    quantiles = np.quantile(means.cpu().numpy(), np.linspace(0, 1, size), axis=0)
+    z_1, z_2 = torch.tensor(quantiles.T.tolist(), device=means.device)
     z = torch.stack([z_1.expand(size, size), z_2.flip(0)[:, None].expand(size, size)], dim=-1)
     return z, _grid(model.compute_mean_given(z), size)
 
@@ -295,11 +295,11 @@ def _square(heading: str, title: str):
 # Curves
 
 
-def curves(history: dict[str, Tensor], heading: str = ""):
+def curves(history: dict[str, list[list[float]]], heading: str = ""):
     """NELBO, KL and Rec against iterations, of training minibatches and of held-out images.
 
     Args:
-        history: by "train" and "test": tensor: (n, 4): iteration, NELBO, KL, Rec
+        history: by "train" and "test": rows of iteration, NELBO, KL, Rec
         heading: what to write above
 
     Returns:
@@ -307,20 +307,18 @@ def curves(history: dict[str, Tensor], heading: str = ""):
     """
     from matplotlib.figure import Figure
 
+    train, test = (np.array(history[kind]).reshape(-1, 4) for kind in ("train", "test"))
     figure = Figure(figsize=(15, 5), layout="constrained")
     figure.suptitle(heading)
-    names = {"train": "training minibatches", "test": "held-out images"}
     for i, name in enumerate(("NELBO", "KL", "Rec"), start=1):
         axes = figure.add_subplot(1, 3, i)
-        for colour, (kind, label) in zip(PALETTE[:3:2], names.items(), strict=True):
-            step, values = history[kind][:, 0].numpy(), history[kind][:, i].numpy()
-            marker = {"marker": "o", "markersize": 5} if kind == "test" else {"linewidth": 0.8}
-            axes.plot(step, values, color=colour, label=label, **marker)
+        line, points = {"linewidth": 0.8}, {"marker": "o", "markersize": 5}
+        axes.plot(train[:, 0], train[:, i], color=PALETTE[0], label="training minibatches", **line)
+        axes.plot(test[:, 0], test[:, i], color=PALETTE[2], label="held-out images", **points)
         axes.set(xlabel="iteration", ylabel="nats per image", title=name)
-        settled = history["train"][len(history["train"]) // 10 :, i]
+        settled = train[len(train) // 10 :, i]
         if len(settled) > 1:  # the first steps would leave the rest no height
-            shown = torch.cat([settled, history["test"][:, i]])
-            low, high = shown.quantile(torch.tensor([0.0, 0.995], dtype=shown.dtype)).tolist()
+            low, high = np.quantile(np.concatenate([settled, test[:, i]]), [0, 0.995])
             room = 0.05 * (high - low) or 1
             axes.set_ylim(low - room, high + room)
         axes.grid(alpha=0.3)

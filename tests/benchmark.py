@@ -74,7 +74,7 @@ def project_training(name, data_dir, source, compiled=False):
         trainer.compile()
 
     def run(iterations):
-        with tqdm(file=open(os.devnull, "w")) as bar:
+        with tqdm(file=open(os.devnull, "w", encoding="utf-8")) as bar:
             trainer.train(trainer.step + iterations, 10**9, lambda step: None, bar=bar)
 
     return run, model, batches
@@ -111,7 +111,7 @@ def baseline_training(name, data_dir, source):
 
     def run(iterations):
         done = 0
-        with tqdm(total=iterations, file=open(os.devnull, "w")) as bar:
+        with tqdm(total=iterations, file=open(os.devnull, "w", encoding="utf-8")) as bar:
             while done < iterations:
                 for x, y in loader:
                     x = x.reshape(len(x), -1)
@@ -241,7 +241,7 @@ class Worker:
             [sys.executable, __file__, "--work", *map(str, arguments)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
         )
         self.answer()
 
@@ -289,7 +289,7 @@ def evaluate_plainly(name, folder, data_dir, source):
 def time_process(command, cwd):
     """Seconds and peak memory in MB of a whole process."""
     started = time.perf_counter()
-    with open(os.devnull, "w") as null:
+    with open(os.devnull, "w", encoding="utf-8") as null:
         process = subprocess.Popen(command, cwd=cwd, stdout=null, stderr=null)
         _, status, usage = os.wait4(process.pid, 0)
     if status:
@@ -414,7 +414,7 @@ def main():
     with tempfile.TemporaryDirectory() as name:
         # In a process of its own: a child's peak memory is never below what its parent holds.
         command = [sys.executable, __file__, "--prepare", name, str(args.data_dir)]
-        [*_, source] = subprocess.check_output(command, text=True).split()
+        [*_, source] = subprocess.check_output(command, encoding="utf-8").split()
         training_table(args.models, args.rounds, args.after, Path(name), source)
         print()
         evaluation_table(args.models, args.rounds, Path(name), source)

@@ -6,15 +6,16 @@ import io
 import json
 import multiprocessing
 import os
-import resource
 import runpy
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
 
+import elsewhere
 import faults
 import pytest
 import small
@@ -153,15 +154,16 @@ def run_script(
         cwd=project.parent,
         env=os.environ | NO_NETWORK | options.pop("env", {}),
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=300,
         **options,
     )
 
 
 # Child processes that start at once, because the server that forks them has imported everything.
-FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(["tests.preloaded"])
+FORKSERVER = multiprocessing.get_context("forkserver" if hasattr(os, "fork") else "spawn")
+if hasattr(os, "fork"):
+    FORKSERVER.set_forkserver_preload(["tests.preloaded"])
 
 
 class Child:
@@ -179,6 +181,7 @@ class Child:
         whole_report: evaluate as often as a user's command does, not twice and to IWAE-10, and draw
             pictures as large; on whole data
         stop: (signal, picture): it sends itself the signal when the picture has been written
+        elsewhere: it has nothing that Windows lacks, see `elsewhere`
         fault: (number of the operation on files, kind): see `faults`
         trace: file that gets the operations on files
     """
@@ -195,7 +198,11 @@ class Child:
         """Wait for its end: exit status, standard output, standard error."""
         self.process.join(240)
         stdout, stderr = (Path(self._outputs.name, name) for name in ("stdout", "stderr"))
-        return self.process.exitcode, stdout.read_text(), stderr.read_text()
+        return (
+            self.process.exitcode,
+            stdout.read_text(encoding="utf-8"),
+            stderr.read_text(encoding="utf-8"),
+        )
 
     def wait_until(self, condition) -> None:
         """Wait until it has got so far, or has ended."""
@@ -213,7 +220,10 @@ def run_python(folder: Path, *command) -> subprocess.CompletedProcess:
         process = FORKSERVER.Process(target=_python, args=(folder, outputs, command))
         process.start()
         process.join(300)
-        stdout, stderr = (Path(outputs, name).read_text() for name in ("stdout", "stderr"))
+        stdout, stderr = (
+            Path(outputs, name).read_text(encoding="utf-8", errors="replace")
+            for name in ("stdout", "stderr")
+        )
     return subprocess.CompletedProcess(command, process.exitcode, stdout, stderr)
 
 
@@ -239,23 +249,28 @@ def _python(folder, outputs, command) -> None:
 def _main(folder, outputs, script, flags, options) -> None:
     os.environ |= NO_NETWORK
     checkpoints.CHECKPOINTS, runs.LOGS = folder / "checkpoints", folder / "logs"
-    sys.stdout = open(f"{outputs}/stdout", "w", buffering=1)
-    sys.stderr = open(f"{outputs}/stderr", "w", buffering=1)
+    sys.stdout = open(f"{outputs}/stdout", "w", buffering=1, encoding="utf-8")
+    sys.stderr = open(f"{outputs}/stderr", "w", buffering=1, encoding="utf-8")
     sys.argv = [script, *flags]
+    warnings.filterwarnings("error", category=EncodingWarning, module="codebase")
     torch.set_num_threads(1)
     if not options.get("whole_report") and not options.get("whole_data"):
         small.take_small_data()
     if not options.get("whole_report"):
         small.shorten_reports()
-    for limit, name in ((resource.RLIMIT_FSIZE, "file_size"), (resource.RLIMIT_DATA, "memory")):
+    for limit, name in (("RLIMIT_FSIZE", "file_size"), ("RLIMIT_DATA", "memory")):
         if name in options:
-            resource.setrlimit(limit, (options[name],) * 2)
+            resource = importlib.import_module("resource")  # which Windows lacks
+            resource.setrlimit(getattr(resource, limit), (options[name],) * 2)
     module = "codebase.__main__" if script == "codebase" else script.removesuffix(".py")
     module = importlib.import_module(module)
     if options.get("user") is not None:
         import_what_is_imported_late()  # the user may have no access to those modules
         os.setgid(options["user"])
         os.setuid(options["user"])
+    if options.get("elsewhere"):
+        import_what_is_imported_late()
+        elsewhere.hide_posix()
     if "stop" in options:
         _stop_after(*options["stop"])
     if "fault" in options or "trace" in options:
@@ -325,7 +340,7 @@ def weights(path: Path) -> dict:
 
 def results(folder: Path, name: str) -> dict:
     """A run's results.json."""
-    return json.loads((folder / "logs" / name / "results.json").read_text())
+    return json.loads((folder / "logs" / name / "results.json").read_text(encoding="utf-8"))
 
 
 def contents(folder: Path) -> dict[str, bytes]:

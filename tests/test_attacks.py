@@ -509,7 +509,7 @@ def try_results(step, base, tmp_path, monkeypatch, trained):
     trained(tmp_path, "run_vae.py", *base, *SHORT)
     monkeypatch.setattr(runs, "LOGS", tmp_path / "logs")
     path = tmp_path / "logs" / NAME.format(0) / "results.json"
-    sound = path.read_text()
+    sound = path.read_text(encoding="utf-8")
     tried = 0
     for content in every(step, odd_results(sound)):
         path.write_bytes(content.encode("latin-1"))
@@ -520,7 +520,7 @@ def try_results(step, base, tmp_path, monkeypatch, trained):
             assert "no results" in str(error)
         assert contents(tmp_path / "checkpoints") == before
         tried += 1
-    path.write_text("[]")
+    path.write_text("[]", encoding="utf-8")
     succeed(tmp_path, "run_vae.py", *base, *SHORT, "--replicates", 1)  # reports again
     assert results(tmp_path, NAME.format(0))["figures"] == json.loads(sound)["figures"]
     return tried
@@ -594,13 +594,13 @@ def try_races(delays, base, tmp_path, trained):
             assert status in (0, 2) and "Traceback" not in stderr, (one, other, delay, stderr)
         run = folder / "checkpoints" / NAME.format(0)
         own = [weights(run / f"model-0000{step}.pt") for step in (2, 4)]
-        seed = json.loads((run / "run.json").read_text())["flags"]["seed"]
+        seed = json.loads((run / "run.json").read_text(encoding="utf-8"))["flags"]["seed"]
         assert all(map(same_weights, own, finals[seed])), (one, other, delay)
         outcome = results(folder, NAME.format(0))
         assert outcome["seed"] == seed
         again = folder / "logs" / NAME.format(0) / "evaluation-00004" / "results.json"
         if again.exists():
-            assert json.loads(again.read_text())["figures"] == outcome["figures"]
+            assert json.loads(again.read_text(encoding="utf-8"))["figures"] == outcome["figures"]
         shutil.rmtree(folder)
         tried += 1
     return tried

@@ -88,7 +88,7 @@ def test_a_compiled_run(data_dir, tmp_path):
     flags = ("--data", "synthetic", "--data_dir", data_dir, "--iter_max", 3)
     _, stderr = succeed(tmp_path, "run_vae.py", *flags, "--compile", 1)
     assert "compiling the loss" in stderr and "\ncompiled in " in stderr
-    record = json.loads((tmp_path / "checkpoints" / NAME / "run.json").read_text())
+    record = json.loads((tmp_path / "checkpoints" / NAME / "run.json").read_text(encoding="utf-8"))
     found = results(tmp_path, NAME)
     assert record["flags"]["compile"] == 1 and found["compiled"] is True
     assert "--compile" in refused(tmp_path, "run_vae.py", *flags, "--train", 0, "--compile", 0)

@@ -66,7 +66,7 @@ def undisturbed(data_dir, tmp_path_factory):
                 shutil.copytree(before, folder / after)
                 trace = folder / f"{after}.txt"
                 succeed(folder / after, "run_vae.py", *data, *SCENARIOS[name].flags, trace=trace)
-                traces.append(re.sub(RANDOM, "*", trace.read_text()))
+                traces.append(re.sub(RANDOM, "*", trace.read_text(encoding="utf-8")))
             assert traces[0] == traces[1]  # the n-th operation is always the same
             found[name] = folder, data, len(traces[0].splitlines())
         return found[name]
@@ -79,7 +79,7 @@ def assert_whole_files(folder):
     for path in folder.glob("checkpoints/**/*.pt"):
         weights(path)
     for path in [*folder.glob("logs/**/results.json"), *folder.glob("checkpoints/**/run.json")]:
-        json.loads(path.read_text())
+        json.loads(path.read_text(encoding="utf-8"))
     for path in folder.glob("logs/**/*.png"):
         assert path.read_bytes().endswith(b"IEND\xaeB`\x82")
 

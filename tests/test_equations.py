@@ -232,7 +232,7 @@ def test_the_rate_is_information_and_a_mismatch():
 def figures_of_page() -> dict[str, list[str]]:
     """The figures after each mark `<!-- figures: name -->`: of a table, or the next number."""
     found: dict[str, list[str]] = {}
-    text = PAGE.read_text()
+    text = PAGE.read_text(encoding="utf-8")
     for mark in re.finditer(r"<!-- figures: (\w+) -->(\n?)", text):
         rest = text[mark.end() :]
         if mark[2]:
@@ -317,7 +317,7 @@ def test_figures_of_the_page(mnist_dir):
 
 
 def test_links_of_the_page():
-    text = PAGE.read_text()
+    text = PAGE.read_text(encoding="utf-8")
     links = re.findall(r"\[(`?)([^\]\n]+?)`?\]\(([^)\n]+)\)", text)
     assert len(links) > 50
     headings = {
@@ -333,7 +333,7 @@ def test_links_of_the_page():
         assert path.exists() and path.is_relative_to(ROOT), target
         if code and path.is_file():
             *owner, function = name.split(".")
-            source = path.read_text()
+            source = path.read_text(encoding="utf-8")
             assert re.search(rf"^ *def {function}\(", source, re.M), name
             assert not owner or f"\nclass {owner[0]}(" in source or f"\nclass {owner[0]}:" in source
     sections = re.split(r"^## \d+\. ", text, flags=re.M)[1:]

@@ -383,7 +383,7 @@ def test_a_page_without_a_data_set_has_samples(tmp_path):
     for kind in MAKE:
         path = tmp_path / f"{kind}.html"
         export.write(path, made(kind), "a run", "about it")
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         page = json.loads(re.search(r'id="page">(.*?)</script>', text)[1])
         assert page["images"]["source"] == "sample of the model" and page["images"]["count"] == 10
         assert len(page["checks"]) == 3 and page["plane"] is None
@@ -425,7 +425,7 @@ def test_modules_import_those_before_them_alone():
     assert {path.stem for path in export.PAGE.glob("*.js")} == set(export.MODULES)
     exported = {}
     for name in export.MODULES:
-        text = (export.PAGE / f"{name}.js").read_text()
+        text = (export.PAGE / f"{name}.js").read_text(encoding="utf-8")
         for names, module in re.findall(r'^import \{([^}]*)\} from "\./(\w+)\.js";', text, re.M):
             wanted = {one.strip() for one in names.split(",") if one.strip()}
             assert wanted <= exported[module], (name, module)
@@ -442,7 +442,7 @@ def test_the_command(tmp_path):
     )
     stdout, _ = succeed(tmp_path, "codebase", "explore", "--out", page)
     assert stdout.splitlines()[-1] == f"Page: {page}"
-    assert f"<title>{explore.DEFAULT}</title>" in page.read_text()
+    assert f"<title>{explore.DEFAULT}</title>" in page.read_text(encoding="utf-8")
     assert "nosuch does not exist" in refused(tmp_path, "codebase", "explore", "nosuch")
     damaged = tmp_path / "model=vae_z=10_run=0000"
     damaged.mkdir()
@@ -493,7 +493,7 @@ def test_the_page_says_what_is_special_about_its_run(tmp_path):
     ):
         path = tmp_path / f"{name}.html"
         explore.write_page(Run(name, {}, {}), model, 7, None, path)
-        [about] = re.findall(r'"about": "([^"]*)"', path.read_text())
+        [about] = re.findall(r'"about": "([^"]*)"', path.read_text(encoding="utf-8"))
         assert said in about and "iteration 7" in about
 
 
@@ -502,7 +502,7 @@ def test_its_place_in_the_project():
     knows = [
         path.relative_to(ROOT / "codebase").as_posix()
         for path in (ROOT / "codebase").rglob("*.py")
-        if "codebase.explorer" in path.read_text() and "explorer" not in path.parts
+        if "codebase.explorer" in path.read_text(encoding="utf-8") and "explorer" not in path.parts
     ]
     assert sorted(knows) == ["__main__.py"]
-    assert "explorer/page/*" in (ROOT / "pyproject.toml").read_text()
+    assert "explorer/page/*" in (ROOT / "pyproject.toml").read_text(encoding="utf-8")

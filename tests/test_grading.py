@@ -280,7 +280,7 @@ def test_the_server_of_many_submissions_never_has_their_code(tmp_path):
     process = sandbox.Sandbox._spare[0].pid
     found = 0
     with open(f"/proc/{process}/mem", "rb", buffering=0) as memory:
-        for line in Path(f"/proc/{process}/maps").read_text().splitlines():
+        for line in Path(f"/proc/{process}/maps").read_text(encoding="utf-8").splitlines():
             begin, end = (int(word, 16) for word in line.split()[0].split("-"))
             if " rw" in line:
                 memory.seek(begin)
@@ -309,7 +309,7 @@ def test_a_server_that_has_failed_meanwhile_costs_nothing(tmp_path, monkeypatch)
 def test_python_may_lie_below_tmp(tmp_path, monkeypatch):
     """Where each sandbox has a folder of its own."""
     tmp_path.chmod(0o755)
-    (tmp_path / "seen").write_text("it is seen")
+    (tmp_path / "seen").write_text("it is seen", encoding="utf-8")
     folders = [*sandbox._folders(), str(tmp_path)]
     monkeypatch.setattr(sandbox, "_folders", lambda: folders)
     monkeypatch.setattr(sandbox.Sandbox, "_spare", None)
@@ -357,7 +357,9 @@ def sandboxed() -> list[str]:
     found = []
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
-            lines = dict(line.split(":\t", 1) for line in status.read_text().splitlines())
+            lines = dict(
+                line.split(":\t", 1) for line in status.read_text(encoding="utf-8").splitlines()
+            )
         except (OSError, ValueError):
             continue
         user = int(lines["Uid"].split()[0])
@@ -416,18 +418,21 @@ def test_the_command_writes_reports(tmp_path):
     folder, out = tmp_path / "class", tmp_path / "grades"
     folder.mkdir()
     students.zipped(folder / "ada.zip", students.homework())
-    (folder / "bob.zip").write_text("no zip")
-    (folder / ".hidden.zip").write_text("no zip")
+    (folder / "bob.zip").write_text("no zip", encoding="utf-8")
+    (folder / ".hidden.zip").write_text("no zip", encoding="utf-8")
     (folder / "gone.zip").symlink_to(folder / "nowhere.zip")
     stdout, _ = succeed(tmp_path, "codebase", "grade", folder, "--out", out, "--jobs", 1)
     assert "ada:" in stdout and "52 of 52, and 6 bonus" in stdout
     assert "cannot be read as a zip" in stdout
     scores = {
-        path.parent.name: json.loads(path.read_text())["score"] for path in out.glob("*/*.json")
+        path.parent.name: json.loads(path.read_text(encoding="utf-8"))["score"]
+        for path in out.glob("*/*.json")
     }
     assert scores == {"ada": 58, "bob": 0, "gone": 0}
-    assert "**52 of 52, and 6 bonus points**" in (out / "ada" / "report.md").read_text()
-    assert "there is no such zip" in (out / "gone" / "report.md").read_text()
+    assert "**52 of 52, and 6 bonus points**" in (out / "ada" / "report.md").read_text(
+        encoding="utf-8"
+    )
+    assert "there is no such zip" in (out / "gone" / "report.md").read_text(encoding="utf-8")
 
 
 def test_what_cannot_be_graded_is_refused_in_a_line(tmp_path):
@@ -436,7 +441,7 @@ def test_what_cannot_be_graded_is_refused_in_a_line(tmp_path):
         path.parent.mkdir()
         students.zipped(path, students.homework())
     points = tmp_path / "points.json"
-    points.write_text('{"x": 1}')
+    points.write_text('{"x": 1}', encoding="utf-8")
     for flags, reason in (
         ([tmp_path / "missing.zip"], "there is no such zip or folder"),
         ([one, other], "have one name"),

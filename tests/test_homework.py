@@ -334,7 +334,7 @@ def test_one_batch_size_alone_is_a_deduction(function):
 
 def test_points_of_ones_own(tmp_path):
     path = tmp_path / "points.json"
-    path.write_text('{"log_normal": 10, "VAE.negative_elbo_bound": 0.5}')
+    path.write_text('{"log_normal": 10, "VAE.negative_elbo_bound": 0.5}', encoding="utf-8")
     points = problems.read_points(path)
     assert points == POINTS | {"log_normal": 10, "VAE.negative_elbo_bound": 0.5}
 
@@ -346,7 +346,7 @@ def test_points_of_ones_own(tmp_path):
 )
 def test_points_that_are_none_are_refused(tmp_path, content):
     path = tmp_path / "points.json"
-    path.write_text(content)
+    path.write_text(content, encoding="utf-8")
     with pytest.raises(UserError, match="--points"):
         problems.read_points(path)
 
@@ -447,7 +447,7 @@ def test_what_leads_out_of_a_zip_is_left_out(tmp_path):
 
 def test_links_and_pipes_in_a_folder_are_left_out(tmp_path):
     root = students.folder(tmp_path / "a", students.homework())
-    (tmp_path / "secret.py").write_text("secret = 1")
+    (tmp_path / "secret.py").write_text("secret = 1", encoding="utf-8")
     (root / "codebase" / "secret.py").symlink_to(tmp_path / "secret.py")
     (root / "codebase" / "above").symlink_to(tmp_path, target_is_directory=True)
     os.mkfifo(root / "codebase" / "pipe.py")
@@ -473,7 +473,7 @@ def test_bombs_are_not_unpacked(tmp_path):
 
 
 def test_what_is_no_submission_is_refused_with_the_reason(tmp_path):
-    (tmp_path / "text.zip").write_text("text")
+    (tmp_path / "text.zip").write_text("text", encoding="utf-8")
     students.zipped(tmp_path / "other.zip", {"a/b.py": "x"})
     students.zipped(tmp_path / "notebook.zip", {"hw2.ipynb": "{}"})
     (tmp_path / "empty").mkdir()

@@ -88,7 +88,7 @@ def test_defaults():
 
 def test_an_architecture_that_lacks_a_package(tmp_path, monkeypatch):
     """It says which package, not that there is no such architecture."""
-    (tmp_path / "mine.py").write_text("import a_package_that_nobody_has")
+    (tmp_path / "mine.py").write_text("import a_package_that_nobody_has", encoding="utf-8")
     monkeypatch.setattr(nns, "__path__", [*nns.__path__, str(tmp_path)])
     with pytest.raises(ModuleNotFoundError, match="a_package_that_nobody_has"):
         VAE(nn="mine")

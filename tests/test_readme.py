@@ -10,7 +10,7 @@ from codebase import ROOT
 from codebase.homework.mistakes import count
 from codebase.runs.table import PUBLISHED
 
-TEXT = (ROOT / "README.md").read_text()
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_librarys_example():

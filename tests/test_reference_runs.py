@@ -39,7 +39,9 @@ def test_reference_weights(name, clone, mnist_dir):
     stdout, stderr = succeed(clone, script, *flags)
     folder = clone / "checkpoints" / "reference" / name
     assert f"No run of your own: using the reference weights in {folder}\n" in stderr
-    found = json.loads((clone / "logs" / "reference" / name / "results.json").read_text())
+    found = json.loads(
+        (clone / "logs" / "reference" / name / "results.json").read_text(encoding="utf-8")
+    )
     assert low < found["figures"][figure] < high, stdout
     trained = found["trained"]
     assert (found["name"], trained["seed"], trained["data"]) == (name, 0, "mnist")

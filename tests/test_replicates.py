@@ -50,12 +50,12 @@ def test_replicates(tmp_path, flags):
     assert "NELBO: " in stderr  # of each run that was trained
     found = [results(tmp_path, name_of(run)) for run in range(3)]
     assert [one["seed"] for one in found] == [0, 1, 2]
-    table = (tmp_path / "logs" / f"{GROUP}_data=synthetic.csv").read_text()
+    table = (tmp_path / "logs" / f"{GROUP}_data=synthetic.csv").read_text(encoding="utf-8")
     for row in csv.DictReader(table.splitlines()):
         values = [one["figures"][row["figure"]] for one in found]
         assert math.isclose(float(row["mean"]), sum(values) / 3)
         assert row["published"] == ""  # synthetic digits are not comparable
-    assert (tmp_path / "logs" / f"{GROUP}_data=synthetic.md").read_text() == stdout
+    assert (tmp_path / "logs" / f"{GROUP}_data=synthetic.md").read_text(encoding="utf-8") == stdout
 
     succeed(tmp_path / "alone", "run_vae.py", *flags[:-2], "--run", 1)
     path = f"checkpoints/{name_of(1)}/model-00008.pt"
@@ -87,7 +87,7 @@ def test_torchrun_with_a_worker_killed(project, whole_data):
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        text=True,
+        encoding="utf-8",
         env=os.environ | NO_NETWORK,
     )
     weights_of = project / "checkpoints"
@@ -95,7 +95,7 @@ def test_torchrun_with_a_worker_killed(project, whole_data):
     while len(list(weights_of.glob("*/model-00025.pt"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
     workers = subprocess.run(
-        ["pgrep", "-P", str(process.pid)], capture_output=True, text=True
+        ["pgrep", "-P", str(process.pid)], capture_output=True, encoding="utf-8"
     ).stdout.split()
     assert len(workers) == 2
     os.kill(int(workers[1]), signal.SIGKILL)
@@ -103,5 +103,7 @@ def test_torchrun_with_a_worker_killed(project, whole_data):
     assert process.returncode == 0
     assert len(lines_of(stdout, 4)) == 7
     for run in range(1, 5):
-        found = json.loads((project / "logs" / name_of(run) / "results.json").read_text())
+        found = json.loads(
+            (project / "logs" / name_of(run) / "results.json").read_text(encoding="utf-8")
+        )
         assert found["iterations"] == 100 and found["seed"] == run

@@ -87,7 +87,7 @@ def test_a_script_from_end_to_end(script, project, whole_data):
     assert steps == ["model-00003.pt", "model-00004.pt", "training-state.pt"]
     logs = project / "logs" / name
     assert list(logs.glob("events.out.tfevents.*"))
-    results = json.loads((logs / "results.json").read_text())
+    results = json.loads((logs / "results.json").read_text(encoding="utf-8"))
     assert (results["data"], results["seed"], results["iterations"]) == ("synthetic", 0, 4)
     assert results["seconds"] > 0 and results["torch"] == torch.__version__
     assert results["python"] and results["device"] in ("cpu", "cuda:0", "mps:0")
@@ -455,7 +455,7 @@ BROKEN_TORCHVISION = "raise RuntimeError('operator torchvision::nms does not exi
 def test_a_torch_that_is_too_old(project):
     stubs = project.parent / "stubs"
     stubs.mkdir()
-    (stubs / "torch.py").write_text("__version__ = '1.13.1+cu117'")
+    (stubs / "torch.py").write_text("__version__ = '1.13.1+cu117'", encoding="utf-8")
     done = run_script(project, "run_vae.py", env={"PYTHONPATH": str(stubs)})
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
     assert "torch 1.13.1+cu117 is too old, expected 2.6 or newer: python -m pip" in done.stderr
@@ -475,7 +475,7 @@ def test_a_torchvision_of_another_torch(project, whole_data):
     """Only downloads need it: a line says what is wrong with it, and synthetic digits are used."""
     stubs = project.parent / "stubs"
     stubs.mkdir()
-    (stubs / "torchvision.py").write_text(BROKEN_TORCHVISION)
+    (stubs / "torchvision.py").write_text(BROKEN_TORCHVISION, encoding="utf-8")
     flags = ("--iter_max", 2, "--threads", 1)
     env = {"PYTHONPATH": str(stubs)}
     done = run_script(project, "run_ssvae.py", *flags, data_dir=whole_data, env=env)
@@ -486,7 +486,7 @@ def test_a_torchvision_of_another_torch(project, whole_data):
 def test_models_work_without_torchvision(project):
     stubs = project.parent / "stubs"
     stubs.mkdir()
-    (stubs / "torchvision.py").write_text(BROKEN_TORCHVISION)
+    (stubs / "torchvision.py").write_text(BROKEN_TORCHVISION, encoding="utf-8")
     (project / "use_models.py").write_text(
         "import torch\n"
         "from codebase import utils as ut\n"
@@ -495,7 +495,8 @@ def test_models_work_without_torchvision(project):
         "from codebase.models.ssvae import SSVAE\n"
         "from codebase.models.fsvae import FSVAE\n"
         "print(VAE().negative_iwae_bound(torch.zeros(2, 784), 3)[0].item() > 0)\n"
-        "ut.save_model_by_name(VAE(name='x'), 1); ut.load_model_by_name(VAE(name='x'), 1)\n"
+        "ut.save_model_by_name(VAE(name='x'), 1); ut.load_model_by_name(VAE(name='x'), 1)\n",
+        encoding="utf-8",
     )
     done = run_script(project, "use_models.py", env={"PYTHONPATH": str(stubs)})
     assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
@@ -513,14 +514,14 @@ def test_what_starting_a_command_costs():
         "print(gc.isenabled(), gc.get_freeze_count() > 50_000)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, encoding="utf-8", check=True
     )
     assert (done.stdout, done.stderr) == ("set()\nset()\nTrue True\n", "")
 
 
 def test_scripts_are_thin():
     for script in SCRIPTS:
-        assert len((ROOT / script).read_text().splitlines()) <= 50
+        assert len((ROOT / script).read_text(encoding="utf-8").splitlines()) <= 50
 
 
 def test_checkpoints_folder_is_beside_the_scripts():

@@ -44,7 +44,7 @@ def base(data_dir):
 
 
 def record(folder, name):
-    return json.loads((folder / "checkpoints" / name / "run.json").read_text())
+    return json.loads((folder / "checkpoints" / name / "run.json").read_text(encoding="utf-8"))
 
 
 def everything(folder):
@@ -155,7 +155,9 @@ def test_an_evaluation_does_not_relabel_a_run(tmp_path, base):
     assert {key: after[key] for key in before} == before
     trained = results(tmp_path, name)
     assert (trained["trained"]["batch_size"], trained["trained"]["seed"]) == (50, 7)
-    again = json.loads((tmp_path / "logs" / name / "evaluation-00006/results.json").read_text())
+    again = json.loads(
+        (tmp_path / "logs" / name / "evaluation-00006/results.json").read_text(encoding="utf-8")
+    )
     assert again["figures"] == trained["figures"] and again["trained"] == trained["trained"]
     assert again["date"] and again["torch"] == torch.__version__
     assert "evaluation-00006/samples.png" in stdout
@@ -168,7 +170,7 @@ def test_an_earlier_iteration_replaces_nothing(tmp_path, base, trained):
     after = everything(tmp_path)
     assert {key: after[key] for key in before} == before
     own = tmp_path / "logs" / NAME.format(0) / "evaluation-00004"
-    assert json.loads((own / "results.json").read_text())["iterations"] == 4
+    assert json.loads((own / "results.json").read_text(encoding="utf-8"))["iterations"] == 4
     assert (own / "samples.png").exists() and (own / "reconstructions.png").exists()
     stdout, _ = succeed(tmp_path, "codebase", "table", "--all")
     assert f"| {results(tmp_path, NAME.format(0))['figures']['NELBO']:.2f} |" in stdout

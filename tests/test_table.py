@@ -89,7 +89,7 @@ def test_the_whole_table(folders, capsys):
     for i, bad in enumerate(("{broken", "[]", "3", "{}", "[" * 100_000, '{"iterations": 3}')):
         folder = runs.LOGS / f"model=vae_z=10_run=100{i}"
         folder.mkdir()
-        (folder / "results.json").write_text(bad)
+        (folder / "results.json").write_text(bad, encoding="utf-8")
     table.write(table.rows(table.collect()), runs.LOGS / "table")
     text = capsys.readouterr().out
     assert (
@@ -99,14 +99,14 @@ def test_the_whole_table(folders, capsys):
     assert "| gmvae_z=10_k=500 | 97 | 0.001 | NELBO | 99.00 |  | 1 | 97.22 ± 0.54 | +3.3 |" in text
     assert "| vae_z=10 |  |  | NELBO | 101.20 |  | 1 | 101.50 ± 0.55 | -0.5 |" in text
     assert "binarisation" in text and "88.00" not in text
-    assert (runs.LOGS / "table.md").read_text() == text
+    assert (runs.LOGS / "table.md").read_text(encoding="utf-8") == text
 
     table.write(table.rows(table.collect(everything=True)), runs.LOGS / "table")
     text = capsys.readouterr().out
     assert (
         "| vae_z=10_beta=4 | 20000 | 97 | 0.001 | NELBO | 88.00 |" in text and "| 5 | 97 |" in text
     )
-    rows = list(csv.DictReader((runs.LOGS / "table.csv").read_text().splitlines()))
+    rows = list(csv.DictReader((runs.LOGS / "table.csv").read_text(encoding="utf-8").splitlines()))
     assert results["trained"].keys() < rows[0].keys()
     assert {row["beta"] for row in rows if "=vae" in row["group"]} == {"", "1.0", "4.0"}
     assert [row["seed"] for row in rows if row["beta"] == "4.0"] == ["0"]

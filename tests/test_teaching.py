@@ -45,9 +45,9 @@ def filled(folder: Path, blank: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     for file in FILES:
-        solution = (ROOT / "codebase" / file).read_text()
+        solution = (ROOT / "codebase" / file).read_text(encoding="utf-8")
         path = folder / "codebase" / file
-        wanted, mine = starter.nodes(ast.parse(solution)), path.read_text()
+        wanted, mine = starter.nodes(ast.parse(solution)), path.read_text(encoding="utf-8")
         here = starter.nodes(ast.parse(mine))
         lines = mine.splitlines()
         graded = {problem.function for problem in PROBLEMS if problem.file == file}
@@ -61,7 +61,7 @@ def filled(folder: Path, blank: Path) -> Path:
             if "." not in name:
                 at = next(i for i, line in enumerate(lines) if line.startswith(("def ", "class ")))
             lines[at:at] = ["", *text_of(solution, wanted[name]), ""]
-        path.write_text("\n".join(lines) + "\n")
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
 
 
@@ -85,7 +85,7 @@ def test_the_starter_has_no_trace_of_the_solution(equations):
     files = starter.starter_files(equations)
     traces = set()
     for problem in PROBLEMS:
-        here = starter.nodes(ast.parse((ROOT / "codebase" / problem.file).read_text()))
+        here = starter.nodes(ast.parse((ROOT / "codebase" / problem.file).read_bytes()))
         gone = ["VAE.log_p_z", "VAE.kl_to_prior", "VAE.importance_terms", "GMVAE.log_p_z"]
         gone += ["_log_normal_all_pairs"]
         for name in (problem.function, *gone):
@@ -120,7 +120,7 @@ def test_what_a_student_sees_first(blank):
     commands = run(blank, "-m", "codebase").stdout
     assert "submit" in commands and "grade" not in commands and "starter" not in commands
     assert "--prior" not in run(blank, "run_vae.py", "--help").stdout
-    page = (blank / "README.md").read_text()
+    page = (blank / "README.md").read_text(encoding="utf-8")
     assert "{{" not in page and "**`sample_gaussian`** (6 points)" in page
 
 
@@ -155,7 +155,7 @@ def test_filled_in_it_is_the_solution_bit_for_bit(blank, tmp_path, whole_data):
 
 
 def test_a_starter_replaces_nothing(tmp_path):
-    (tmp_path / "kept").write_text("x")
+    (tmp_path / "kept").write_text("x", encoding="utf-8")
     with pytest.raises(UserError, match="is there already"):
         starter.make(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
@@ -203,7 +203,7 @@ def test_submit_refuses_what_the_grader_could_not_read(blank, tmp_path, monkeypa
     mine = filled(tmp_path / "mine", blank)
     monkeypatch.setattr(submit, "ROOT", mine)
     vae = mine / "codebase" / "models" / "vae.py"
-    right = vae.read_text()
+    right = vae.read_text(encoding="utf-8")
     for text, reason in (
         (right + "\ndef broken(:\n", "codebase/models/vae.py, line 1"),
         (right.replace("def negative_iwae_bound", "def iwae"), "has no VAE.negative_iwae_bound"),
@@ -212,14 +212,16 @@ def test_submit_refuses_what_the_grader_could_not_read(blank, tmp_path, monkeypa
     ):
         vae.unlink()
         if text is not None:
-            vae.write_text(text)
+            vae.write_text(text, encoding="utf-8")
         with pytest.raises(UserError, match=reason):
             submit.submit(tmp_path / "a.zip", weights=False)
-        vae.write_text(right)
+        vae.write_text(right, encoding="utf-8")
     with pytest.raises(UserError, match="to end in .zip"):
         submit.submit(tmp_path / "a.tar", weights=False)
     assert not list(tmp_path.glob("a.*"))
-    vae.write_text(right + "\ndef broken(:\n")  # the command imports what students write
+    vae.write_text(
+        right + "\ndef broken(:\n", encoding="utf-8"
+    )  # the command imports what students write
     error = run(mine, "-m", "codebase", "submit", status=2).stderr
     assert "vae.py, line" in error and error.count("\n") == 1
 
@@ -242,16 +244,19 @@ def test_a_class(tmp_path):
         folder / "hostile.zip",
         students.homework(dict.fromkeys(FUNCTIONS[5:], "import os; os._exit(1)")),
     )
-    (folder / "notes.txt").write_text("no submission")
+    (folder / "notes.txt").write_text("no submission", encoding="utf-8")
     (folder / "__MACOSX").mkdir()
     command = ["-m", "codebase", "grade", str(folder), "--out", str(out), "--jobs", "2"]
     done = run(ROOT, *command)
     assert "Summary: " in done.stdout and "4/4" in done.stderr
-    rows = {row["submission"]: row for row in csv.DictReader((out / "grades.csv").open())}
+    rows = {
+        row["submission"]: row
+        for row in csv.DictReader((out / "grades.csv").open(encoding="utf-8"))
+    }
     totals = {name: float(row["total"]) for name, row in rows.items()}
     assert totals == {"ada": 58, "copy": 58, "'=eve": 56, "hostile": 28}
     assert float(rows["'=eve"]["log_normal"]) == 2
-    page = (out / "summary.md").read_text()
+    page = (out / "summary.md").read_text(encoding="utf-8")
     assert "4 submissions; median 57 points, the bonus included." in page
     assert "| `log_normal` | mean over dimensions | 1 | =eve |" in page
     assert "- ada and copy: 100%" in page and "hostile" not in page.split("## Alike")[1]
@@ -304,7 +309,9 @@ def test_gradescopes_layout(tmp_path):
         mode = archive.getinfo("run_autograder").external_attr >> 16
         assert mode & 0o111 == 0o111
         archive.extractall(root / "source")
-    (root / "run_autograder").write_text((root / "source" / "run_autograder").read_text())
+    (root / "run_autograder").write_text(
+        (root / "source" / "run_autograder").read_text(encoding="utf-8"), encoding="utf-8"
+    )
     (root / "run_autograder").chmod(0o755)
     (root / "results").mkdir()
     for script in ("setup.sh", "run_autograder"):
@@ -322,6 +329,6 @@ def test_gradescopes_layout(tmp_path):
             ["./run_autograder"], cwd=root, env=environment, capture_output=True, timeout=300
         )
         assert done.returncode == 0, done.stderr
-        results = json.loads((root / "results" / "results.json").read_text())
+        results = json.loads((root / "results" / "results.json").read_text(encoding="utf-8"))
         assert results["score"] == score
         assert sum(test["score"] for test in results["tests"]) == score

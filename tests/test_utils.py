@@ -301,7 +301,7 @@ for module in ("utils", "models.vae", "models.gmvae", "models.ssvae", "models.fs
     print([m for m in ("torchvision", "tensorboardX", "matplotlib") if m in sys.modules])
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, encoding="utf-8", check=True
     )
     assert done.stdout == 5 * "[]\n" and done.stderr == ""
 

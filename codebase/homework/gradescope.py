@@ -7,7 +7,7 @@ from io import BytesIO
 from pathlib import Path
 
 from codebase import ROOT, UserError
-from codebase.homework import grading, problems, sandbox
+from codebase.homework import problems
 from codebase.machine.files import write_atomically
 
 SETUP = """\
@@ -45,7 +45,7 @@ def make(path: Path, points: Path | None, show_points: int, show_output: int) ->
         UserError: the path does not end in .zip, or the points are none
     """
     if path.suffix != ".zip":
-        raise UserError(f"{path} is to end in .zip")
+        raise UserError(f"{path} must end in .zip")
     files = {"setup.sh": SETUP, "run_autograder": RUN}
     files["requirements.txt"] = (ROOT / "requirements.txt").read_text(encoding="utf-8")
     own = problems.POINTS if points is None else problems.read_points(points)
@@ -66,6 +66,8 @@ def make(path: Path, points: Path | None, show_points: int, show_output: int) ->
 
 def grade(root: Path) -> None:
     """Grade root/submission, and write root/results/results.json."""
+    from codebase.homework import grading, sandbox  # which need Linux; `make` does not
+
     chosen = json.loads((ROOT / SETTINGS).read_text(encoding="utf-8"))
     settings = grading.Settings(
         problems.read_points(ROOT / POINTS),

@@ -27,7 +27,7 @@ def submit(out: Path, weights: bool) -> list[str]:
         UserError: a file is no Python, or a graded function is missing
     """
     if out.suffix != ".zip":
-        raise UserError(f"--out {out} is to end in .zip")
+        raise UserError(f"--out {out} must end in .zip")
     found = submission.read(ROOT / "codebase")
     for note in found.notes:
         raise UserError(f"{ROOT}: {note}: mend or delete it")

@@ -426,8 +426,10 @@ def child(question: dict, drawn: dict, modules: Modules, output: int) -> None:
     os.dup2(null, 0)
     os.dup2(printed, 1)
     os.dup2(printed, 2)
-    sys.stdin = open(0, closefd=False)
-    sys.stdout = sys.stderr = open(1, "w", errors="replace", closefd=False, buffering=1)
+    sys.stdin = open(0, closefd=False, encoding="utf-8")
+    sys.stdout = sys.stderr = open(
+        1, "w", errors="replace", closefd=False, buffering=1, encoding="utf-8"
+    )
     limit_mapped()
     forbid()
     try:
@@ -617,7 +619,10 @@ def end(process: int) -> int:
 
 def children() -> list[int]:
     """The processes that this one has to wait for."""
-    with contextlib.suppress(OSError), open(f"/proc/self/task/{os.getpid()}/children") as file:
+    with (
+        contextlib.suppress(OSError),
+        open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file,
+    ):
         return [int(word) for word in file.read().split()]
     return []
 
@@ -656,7 +661,10 @@ def end_with_parent(number: int) -> None:
 
 def limit_mapped() -> None:
     """Limit what a process may map: memory that is shared counts nowhere else."""
-    with contextlib.suppress(OSError, ValueError), open("/proc/self/statm") as file:
+    with (
+        contextlib.suppress(OSError, ValueError),
+        open("/proc/self/statm", encoding="ascii") as file,
+    ):
         size = int(file.read().split()[0]) * resource.getpagesize() + LIMITS["mapped"]
         resource.setrlimit(resource.RLIMIT_AS, (size, size))
 

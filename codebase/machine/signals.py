@@ -19,16 +19,26 @@ class Interrupted(BaseException):
         self.number = number
 
 
-def raise_on_signals() -> None:
-    """From now on a signal raises Interrupted in the main thread; a second one ends the process."""
+def raise_on_signals() -> dict:
+    """From now on a signal raises Interrupted in the main thread; a second one ends the process.
+
+    Returns:
+        the handlers that there were, by the signals' numbers
+    """
 
     def handle(number, frame):
         signal.signal(number, signal.SIG_DFL)
         raise Interrupted(number)
 
-    if threading.current_thread() is threading.main_thread():  # others may set no handlers
-        for number in NUMBERS:
-            signal.signal(number, handle)
+    if threading.current_thread() is not threading.main_thread():  # only it may set handlers
+        return {}
+    return {number: signal.signal(number, handle) for number in NUMBERS}
+
+
+def restore(handlers: dict) -> None:
+    """Set the handlers that `raise_on_signals` returned."""
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 class Signals:
@@ -44,11 +54,7 @@ class Signals:
 
     def _note(self, number, frame):
         self.number = number
-        self._restore()
-
-    def _restore(self):
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        restore(self._before)
 
     def __exit__(self, *exception):
-        self._restore()
+        restore(self._before)

@@ -7,7 +7,7 @@ import sys
 from codebase import UserError
 from codebase.machine import packages
 from codebase.machine.files import one_line
-from codebase.machine.signals import Interrupted, raise_on_signals
+from codebase.machine.signals import Interrupted, raise_on_signals, restore
 from codebase.runs import flags
 from codebase.runs.experiment import Experiment
 
@@ -66,7 +66,7 @@ class Trouble:
         self.parser, self.training = parser, None
 
     def __enter__(self) -> "Trouble":
-        raise_on_signals()
+        self._handlers = raise_on_signals()
         for name in ("stdout", "stderr"):
             if getattr(sys, name) is None:  # it was closed before the start
                 setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
@@ -76,6 +76,7 @@ class Trouble:
         return self
 
     def __exit__(self, kind, error, trace) -> None:
+        restore(self._handlers)
         try:
             sys.stdout.flush()
         except OSError as lost:

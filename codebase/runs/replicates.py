@@ -31,14 +31,14 @@ def replicate(experiment: Experiment, given: dict, args: Namespace, device: torc
     Raises:
         UserError: what is recorded of one contradicts the flags, or the other runs
     """
-    with _ranks(args.threads):
+    with _ranks(args.threads) as (rank, size):
         replicates = _members(given, args.replicates)
-        name = _first_decides(lambda: _source(experiment, replicates, args, device).name)
+        name = _first_decides(rank, size, lambda: _source(experiment, replicates, args, device))
         source = Source(name, args.data_dir, device)
         iter_max = given.get("iter_max", args.iter_max)
-        _first_decides(lambda: _check(experiment, replicates, name))
+        _first_decides(rank, size, lambda: _check(experiment, replicates, name))
         found = []
-        for own in replicates[_rank() :: _world_size()]:
+        for own in replicates[rank::size]:
             results = find(experiment, own, name).finished(iter_max)
             if results is None:
                 own = own | {"iter_max": iter_max}
@@ -51,7 +51,13 @@ def replicate(experiment: Experiment, given: dict, args: Namespace, device: torc
                     )
                     results = training.report()
             found.append(results)
-        _print_table(found)
+        if size > 1:
+            gathered = [None] * size if rank == 0 else None
+            dist.gather_object(found, gathered)
+            found = [one for own in gathered or () for one in own]
+        if rank == 0:
+            found.sort(key=lambda one: one["name"])
+            table.write(table.rows(found), runs.LOGS / runs.group_of(found[0]["name"]))
 
 
 def _members(given: Mapping, count: int) -> list[dict]:
@@ -70,14 +76,14 @@ def _members(given: Mapping, count: int) -> list[dict]:
     return found
 
 
-def _source(experiment: Experiment, replicates: list[dict], args, device) -> Source:
+def _source(experiment: Experiment, replicates: list[dict], args, device) -> str:
     """The data of the first replicate that has begun, else the usual ones."""
     for given in replicates:
         for source in (experiment.dataset, "synthetic"):
             name = experiment.name_of(experiment.identity(given, source))
             if runs.has_begun(checkpoints.run_folder(name)):
-                return source_of(experiment, given, args, device)
-    return source_of(experiment, replicates[0], args, device)
+                return source_of(experiment, given, args, device).name
+    return source_of(experiment, replicates[0], args, device).name
 
 
 def _check(experiment: Experiment, replicates: list[dict], source: str) -> None:
@@ -100,27 +106,16 @@ def _check(experiment: Experiment, replicates: list[dict], source: str) -> None:
         seeds[seed] = run.name
 
 
-def _print_table(results: list[dict]) -> None:
-    """Gather what the processes found; the first one prints the table and writes it to logs/."""
-    if dist.is_initialized():
-        gathered = [None] * _world_size() if _rank() == 0 else None
-        dist.gather_object(results, gathered)
-        results = [one for own in gathered or () for one in own]
-    if _rank() == 0:
-        results.sort(key=lambda one: one["name"])
-        table.write(table.rows(results), runs.LOGS / runs.group_of(results[0]["name"]))
-
-
 # torchrun's processes
 
 
 @contextlib.contextmanager
-def _ranks(threads: int | None) -> Iterator[None]:
-    """Join the processes that torchrun started, if it did; each has its share of the cores."""
-    if not dist.is_torchelastic_launched():
-        yield
+def _ranks(threads: int | None) -> Iterator[tuple[int, int]]:
+    """Join the processes that torchrun started, if it did: rank, and how many there are."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        yield 0, 1
         return
-    if threads is None:
+    if threads is None:  # each has its share of the cores
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         torch.set_num_threads(max((cores or 1) // int(os.environ["LOCAL_WORLD_SIZE"]), 1))
     # The store outlives workers that died: each attempt has keys of its own.
@@ -128,22 +123,14 @@ def _ranks(threads: int | None) -> Iterator[None]:
     store = dist.PrefixStore(f"attempt {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=A_YEAR)
     try:
-        yield
+        yield rank, size
     finally:
         dist.destroy_process_group()
 
 
-def _rank() -> int:
-    return dist.get_rank() if dist.is_initialized() else 0
-
-
-def _world_size() -> int:
-    return dist.get_world_size() if dist.is_initialized() else 1
-
-
-def _first_decides(make):
+def _first_decides(rank: int, size: int, make):
     """What `make` returns in the first process, for all of them."""
-    found = [make() if _rank() == 0 else None]
-    if dist.is_initialized():
+    found = [make() if rank == 0 else None]
+    if size > 1:
         dist.broadcast_object_list(found)
     return found[0]

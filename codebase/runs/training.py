@@ -27,7 +27,7 @@ BANNER = """\
 *  SYNTHETIC DATA: digits drawn by this program in the place of {:<5}  *
 *  The metrics are not comparable with those of the real data set.     *
 ************************************************************************"""
-CURVES = ("train", "test")  # tables of curves.png: iteration, NELBO, KL, Rec
+CURVES = ("train", "test")  # rows of curves.png: iteration, NELBO, KL, Rec
 
 
 def source_of(
@@ -141,7 +141,7 @@ class Training:
             model = self.experiment.build(run.flags).to(self.source.device)
             self.run = Run(run.name, run.flags, model.describe())
             self.trainer = Trainer(model, self.data.batches, flags.lr)
-            self.curves = {kind: torch.empty(0, 4, dtype=torch.float64) for kind in CURVES}
+            self.curves: dict[str, list[list[float]]] = {kind: [] for kind in CURVES}
             if state is not None:
                 self._resume(state)
             if flags.compile:
@@ -167,11 +167,10 @@ class Training:
 
     def _resume(self, state: dict) -> None:
         try:
-            for kind in CURVES:
-                checkpoints.check_form(state.get(kind, self.curves[kind])[:0], self.curves[kind])
+            checkpoints.check_form(state, dict.fromkeys(CURVES, checkpoints.ANY))
             self.trainer.load_state_dict(state)
-        except (CheckpointError, TypeError) as error:
-            raise UserError(damaged(self.run, str(error))) from None
+        except CheckpointError as error:
+            raise UserError(_damaged(self.run, str(error))) from None
         self.curves = {kind: state[kind] for kind in CURVES}
         for what, now in self._circumstances().items():
             if state.get(what) != now:
@@ -237,7 +236,7 @@ class Training:
         self.bar.close()
         self._begin()
         model, step, run = self.trainer.model, self.iter_max, self.run
-        if self.curves["train"][:, 1].any():  # there is a bound to show
+        if any(row[1] for row in self.curves["train"]):  # there is a bound to show
             heading = f"{run.name}, iteration {step}"
             path = run.logs / "curves.png"
             report.write_picture(model, lambda: figures.curves(self.curves, heading), path)
@@ -262,8 +261,7 @@ class Training:
     def _add_to_curve(self, kind: str, step: int, scalars: dict[str, float]) -> None:
         terms = {tag.partition("/")[2]: value for tag, value in scalars.items()}
         kl = terms["kl_z"] + terms.get("kl_y", 0)
-        row = torch.tensor([[step, -terms["elbo"], kl, terms["rec"]]], dtype=torch.float64)
-        self.curves[kind] = torch.cat([self.curves[kind], row])
+        self.curves[kind].append([step, -terms["elbo"], kl, terms["rec"]])
 
     def _circumstances(self) -> dict:
         """What changes the last digits, beside the run's flags."""
@@ -311,14 +309,14 @@ def _state(run: Run) -> dict | None:
             )
         return None
     if state.get("flags") != dict(run.flags):
-        raise UserError(damaged(run, "it is of another run"))
+        raise UserError(_damaged(run, "it is of another run"))
     for key in ("step", "iter_max", "iter_save"):
         if type(state.get(key)) is not int:
-            raise UserError(damaged(run, f"its {key} is not a number of iterations"))
+            raise UserError(_damaged(run, f"its {key} is not a number of iterations"))
     return state
 
 
-def damaged(run: Run, reason: str) -> str:
+def _damaged(run: Run, reason: str) -> str:
     """What to say of a training state that cannot be used."""
     path = run.folder / checkpoints.STATE_FILE
     return f"{path} cannot be resumed from ({reason}): {_ways_out(run)}"

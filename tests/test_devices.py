@@ -1,0 +1,225 @@
+"""Other devices, emulated: one without float64 (MPS), and a second GPU that touches no other."""
+
+import functools
+import importlib
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import SCRIPTS, results
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter, tree_map_only
+
+from codebase import UserError, checkpoints, data, evaluate, load_run
+from codebase import utils as ut
+from codebase.explorer import explore
+from codebase.machine import generators
+from codebase.machine.tuning import pick_device
+from codebase.runs import flags
+from codebase.runs import main as run_main
+
+
+class OnTheHost(torch.Tensor):
+    """A tensor that was copied to the CPU, where float64 exists."""
+
+
+class WithoutFloat64(TorchDispatchMode):
+    """The CPU as a device without float64: an operation that yields it is refused, as MPS does.
+
+    What `Tensor.cpu` returned, and what is computed from it, is on the host; so are tensors that
+    are made of Python's numbers without a device.
+    """
+
+    def __init__(self, monkeypatch):
+        super().__init__()
+        self.count, self.paused = 0, False
+        cpu = torch.Tensor.cpu
+        monkeypatch.setattr(torch.Tensor, "cpu", lambda t: cpu(t).clone().as_subclass(OnTheHost))
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        output = func(*args, **(kwargs or {}))
+        self.count += 1
+        if self.paused or func is torch.ops.aten.lift_fresh.default:
+            return output
+        if any(isinstance(leaf, OnTheHost) for leaf in tree_iter((args, kwargs))):
+            return output
+        for leaf in tree_iter(output):
+            if isinstance(leaf, torch.Tensor) and leaf.dtype == torch.float64:
+                raise TypeError(f"{func}: the device does not support float64")
+        return output
+
+
+@pytest.fixture
+def without_float64(monkeypatch):
+    """Commands run on a device without float64; the data are read on the host."""
+    mode = WithoutFloat64(monkeypatch)
+    for name in ("read_mnist", "read_svhn", "test_subset", "labelled_subset"):
+        monkeypatch.setattr(data, name, _paused(getattr(data, name), mode))
+    # There, log_normal_mixture takes its other branch: see the test on meta tensors.
+    monkeypatch.setattr(
+        ut,
+        "log_normal_mixture",
+        lambda z, m, v: ut.log_mean_exp(ut.log_normal(z.unsqueeze(1), m, v), dim=1),
+    )
+    save = checkpoints._save  # which may not see the emulation's own kind of tensors
+    plain = functools.partial(tree_map_only, OnTheHost, lambda t: t.as_subclass(torch.Tensor))
+    monkeypatch.setattr(checkpoints, "_save", lambda path, state: save(path, plain(state)))
+    monkeypatch.setattr(evaluate, "REPEATS", 2)
+    monkeypatch.setattr(evaluate, "IMPORTANCE_WEIGHTS", (1, 10))
+    with mode:
+        yield mode
+
+
+def _paused(function, mode):
+    def call(*args, **options):
+        mode.paused = True
+        try:
+            return function(*args, **options)
+        finally:
+            mode.paused = False
+
+    return call
+
+
+def test_the_emulation_refuses_float64(without_float64):
+    x = torch.rand(3)
+    for act in (x.double, lambda: torch.zeros(3, dtype=torch.float64), lambda: x.to(torch.double)):
+        with pytest.raises(TypeError, match="does not support float64"):
+            act()
+    assert x.cpu().double().mean().item() == pytest.approx(x.mean().item())
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_device_without_float64(script, folders, whole_data, monkeypatch, without_float64):
+    """Train with pictures, evaluate, export the explorer's page, train two replicates."""
+    module = importlib.import_module(script.removesuffix(".py"))
+    base = ("--data", "synthetic", "--data_dir", str(whole_data), "--iter_max", "52")
+    base += ("--iter_save", "51", "--sheet", "2x2")
+    for more in ((), ("--train", "0"), ("--replicates", "2")):
+        monkeypatch.setattr(sys, "argv", [script, *base, *more])
+        module.main(module.experiment, "")
+    name = next((folders / "checkpoints").glob("model=*_run=0001*")).name
+    assert results(folders, name)["figures"]
+    pictures = {path.name for path in (folders / "logs" / name).glob("*.png")}
+    assert {"samples.png", "reconstructions.png", "traversal.png", "curves.png"} <= pictures
+    explore.explore(name, whole_data, folders / "page.html")
+    assert without_float64.count > 10_000
+
+
+@pytest.mark.parametrize("script", ["run_vae.py", "run_gmvae.py"])
+def test_the_plane_without_float64(script, folders, whole_data, monkeypatch, without_float64):
+    module = importlib.import_module(script.removesuffix(".py"))
+    flags = ("--data", "synthetic", "--data_dir", str(whole_data), "--iter_max", "2", "--z", "2")
+    monkeypatch.setattr(sys, "argv", [script, *flags, "--sheet", "2x2"])
+    module.main(module.experiment, "")
+    [logs] = (folders / "logs").glob("model=*")
+    assert (logs / "latent.png").exists() and (logs / "manifold.png").exists()
+    load_run(logs.name)
+
+
+def test_the_mixture_makes_no_float64_above_the_cpu():
+    """On meta tensors, which are on no CPU; on the CPU it does."""
+    yielded = set()
+
+    class Record(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            output = func(*args, **(kwargs or {}))
+            yielded.add(output.dtype)
+            return output
+
+    for device in ("meta", "cpu"):
+        z, m, v = torch.ones(5, 2), torch.ones(1, 7, 2), torch.ones(1, 7, 2)
+        z, m, v = z.to(device), m.to(device), v.to(device)
+        yielded.clear()
+        with Record():
+            ut.log_normal_mixture(z, m, v)
+        assert (torch.float64 in yielded) is (device == "cpu")
+
+
+# A second GPU, whose calls are recorded
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    """torch.cuda with two devices that only keep books."""
+    calls = []
+
+    def record(name, returns=None):
+        def call(*args, **options):
+            calls.append((name, *map(str, args)))
+            return returns
+
+        monkeypatch.setattr(torch.cuda, name, call)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    record("set_device")
+    record("get_rng_state", torch.get_rng_state())
+    record("set_rng_state")
+    return calls
+
+
+def test_the_device_is_made_the_current_one(two_gpus, monkeypatch):
+    assert pick_device("cuda:1") == torch.device("cuda:1")
+    assert two_gpus == [("set_device", "cuda:1")]
+    two_gpus.clear()
+    for rank, index in (("0", 0), ("1", 1), ("2", 0)):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        assert pick_device("auto") == torch.device("cuda", index)
+    assert two_gpus == [("set_device", f"cuda:{index}") for index in (0, 1, 0)]
+    with pytest.raises(UserError, match="--device cuda:2: this machine has 2 GPUs"):
+        pick_device("cuda:2")
+
+
+def test_generators_are_those_of_the_device(two_gpus):
+    """A run on cuda:1 saves, restores and isolates no other GPU's generator."""
+    device = torch.device("cuda:1")
+    state = generators.states(device)
+    assert state.keys() == {"cpu", "cuda"}
+    generators.restore(state, device)
+    with generators.isolated(device):
+        pass
+    assert [call[0] for call in two_gpus] == ["get_rng_state", "set_rng_state"] * 2
+    for call in two_gpus:
+        assert call[-1] == "cuda:1"
+
+
+def test_auto_is_cuda_or_the_cpu(monkeypatch):
+    """Never mps, which nobody has measured; but it can be asked for."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert pick_device("auto") == torch.device("cpu")
+    assert pick_device("mps") == torch.device("mps")
+
+
+def test_an_operation_that_a_device_lacks_is_not_a_blank(capsys):
+    """torch raises NotImplementedError for those; a blank of the starter says nothing."""
+
+    def lacking():
+        raise NotImplementedError("The operator 'aten::x' is not implemented for MPS\nmore")
+
+    def blank():
+        raise NotImplementedError
+
+    for act, said in ((lacking, "'aten::x' is not implemented for MPS"), (blank, "not written")):
+        parser = flags.Parser(prog="run_vae.py")
+        with pytest.raises(SystemExit) as ended, run_main.Trouble(parser):
+            act()
+        assert ended.value.code == 1
+        error = capsys.readouterr().err
+        assert said in error and ("--device cpu" in error) is (act is lacking)
+        assert ("not written" in error) is (act is blank)
+
+
+def test_a_cuda_graph_is_on_the_current_device(monkeypatch):
+    """Streams and graphs are made without a device: `pick_device` has made one current."""
+    from codebase.machine import cuda_graph
+
+    made = []
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda *args: made.append(args) or stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda *args: made.append(args) or stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda s: torch.no_grad())
+    cuda_graph.GraphedStep(lambda x: (x, {}))(torch.zeros(2))
+    assert made == [()] * 3
