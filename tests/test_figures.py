@@ -301,6 +301,9 @@ def test_a_comparison_of_runs(data_dir, tmp_path):
     assert stderr == ""  # labels are not formulas, nor does a letter without a glyph warn
     assert "does not exist" in refused(tmp_path, *command[:2], "nothing")
     assert "name a file" in refused(tmp_path, *command, "--out", tmp_path)
+    succeed(tmp_path, "run_fsvae.py", *base)  # synthetic, too, but of another kind
+    other = ("codebase", "compare", name, "model=fsvae_run=0000_data=synthetic")
+    assert "not trained on the same kind of images" in refused(tmp_path, *other)
 
 
 def test_labels_are_whole():

@@ -14,7 +14,7 @@ import students
 from conftest import Child, refused, succeed
 from hostile import HOSTILE, SPIES
 
-from codebase import ROOT
+from codebase import ROOT, UserError
 from codebase.homework import (
     SANDBOXES,
     cases,
@@ -488,3 +488,19 @@ def test_interrupted_grading_leaves_nothing_behind(tmp_path):
     status, _, stderr = child.finish()
     assert status == 130 and "interrupted" in stderr
     assert not any(map(sandbox.runs, below))
+
+
+def test_why_bubblewrap_fails_is_said(tmp_path, monkeypatch):
+    """Ubuntu 24.04 forbids user namespaces through AppArmor, Docker through seccomp."""
+    fake = tmp_path / "bwrap"
+    fake.write_text(
+        "#!/bin/sh\necho 'bwrap: loopback: Failed RTM_NEWADDR: Operation not permitted' >&2\nexit 1\n",
+        encoding="utf-8",
+    )
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(UserError, match="RTM_NEWADDR.*AppArmor"):
+        sandbox.wanted("bubblewrap")
+    assert "RTM_NEWADDR" in sandbox.guarantees("limits")
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    assert "apt install bubblewrap" in sandbox.guarantees("limits")

@@ -41,15 +41,16 @@ def kind_of_this_machine() -> str:
         if _works(kind):
             return kind
     raise UserError(
-        "no sandbox works on this machine: install bubblewrap (apt install bubblewrap), or Python "
-        "where all users may read it"
+        f"no sandbox works on this machine: {_bubblewraps_trouble()}; install Python where all "
+        "users may read it"
     )
 
 
 def wanted(kind: str) -> str:
     """A kind of sandbox that somebody asks for. Raises UserError where it does not work here."""
     if not _works(kind):
-        raise UserError(f"--sandbox {kind} does not work on this machine: leave the flag out")
+        why = f" ({_bubblewraps_trouble()})" if kind == "bubblewrap" else ""
+        raise UserError(f"--sandbox {kind} does not work on this machine{why}: omit the flag")
     return kind
 
 
@@ -66,10 +67,24 @@ def guarantees(kind: str) -> str:
             "project or of others, and no network."
         )
     who = "another user may" if os.geteuid() == 0 else "you may"
-    network = "" if sys.platform == "linux" else ", and use the network"
     return (
-        "Submissions run with limits alone, for neither bubblewrap nor namespaces work here: they "
-        f"CAN read and write what {who}, perhaps this project's solution{network}."
+        f"Submissions run only with limits ({_bubblewraps_trouble()}): they CAN read and write "
+        f"what {who}, perhaps this project's solution."
+    )
+
+
+def _bubblewraps_trouble() -> str:
+    """Why bubblewrap does not run here, and what to do."""
+    if shutil.which("bwrap") is None:
+        return "bubblewrap is not installed: apt install bubblewrap"
+    command = [*_prefix("bubblewrap"), sys.executable, "-I", "-c", "pass"]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
+    said = done.stderr.strip().splitlines()
+    if not said:
+        return "bubblewrap was not asked for" if done.returncode == 0 else "bubblewrap fails"
+    return (
+        f"bubblewrap fails with {said[-1]!r:.200}: where AppArmor or a container forbids user "
+        "namespaces, allow them for bwrap"
     )
 
 

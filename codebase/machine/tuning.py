@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 
+import numpy as np
 import torch
 
 from codebase import UserError
@@ -26,6 +27,8 @@ def tune_process(threads: int | None = None) -> None:
     """
     if threads is not None:
         torch.set_num_threads(threads)
+    for dtype in (np.float32, np.float64):
+        np.finfo(dtype)  # numpy up to 2.3 looks now, and would warn later
     torch.set_flush_denormal(True)  # threads inherit it from the one that starts them
     m_trim_threshold, m_mmap_threshold = -1, -3  # of malloc.h
     with contextlib.suppress(OSError, TypeError):
