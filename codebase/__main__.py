@@ -2,12 +2,12 @@
 
 import os
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 from codebase import ROOT, UserError
 from codebase.homework import SANDBOXES
-from codebase.machine import packages
+from codebase.homework.handout import submit
+from codebase.machine import tuning
 from codebase.runs.flags import SWITCH, Parser, whole
 from codebase.runs.main import Trouble
 
@@ -21,23 +21,16 @@ def main() -> None:
         added.set_defaults(act=act)
         return added
 
-    if find_spec("codebase.runs.table"):  # students do not have it
-        _add_runs(command)
-    if find_spec("codebase.explorer"):  # students do not have it
-        _add_explore(command)
-
-    submit = command("submit", "make the zip of the homework that is handed in", _submit)
-    submit.add_argument("--out", type=Path, default="submission.zip", help="the zip")
-    submit.add_argument("--weights", **SWITCH, help="1: with the last weights of each run")
-    if find_spec("codebase.homework.grading"):  # students do not have it
-        _add_teaching(command)
+    _add_runs(command)
+    submit.add_arguments(command("submit", submit.__doc__.partition(": ")[2], submit.act))
+    _add_teaching(command)
 
     args = parser.parse_args()
     if "act" not in args:
         parser.print_help()
         return
     with Trouble(parser):
-        packages.load()
+        tuning.load_packages()
         args.act(args)
 
 
@@ -53,17 +46,15 @@ def _add_runs(command) -> None:
     )
     compare.add_argument("--out", type=Path, default="comparison.png", help="the picture's file")
 
-
-def _add_explore(command) -> None:
-    explore = command("explore", "make a page that lets one play with a trained model", _explore)
+    explore = command("explore", "make an interactive page of a trained model", _explore)
     explore.add_argument(
-        "run", nargs="?", help="name or path (default: one's last run, else the reference weights)"
+        "run", nargs="?", help="name or path (default: your last run, else the reference weights)"
     )
     explore.add_argument(
         "--data_dir", type=Path, default=ROOT / "data", help="folder of the data sets"
     )
     explore.add_argument("--out", type=Path, default="explore.html", help="the page's file")
-    explore.add_argument("--open", type=int, choices=(0, 1), default=1, help="0: in no browser")
+    explore.add_argument("--open", **SWITCH | {"default": 1}, help="0: in no browser")
 
 
 def _add_teaching(command) -> None:
@@ -128,14 +119,6 @@ def _keep(args) -> None:
 
     for name in args.runs:
         print(f"Weights: {keep_as_reference(name)}")
-
-
-def _submit(args) -> None:
-    from codebase.homework.submit import submit
-
-    blank = submit(args.out, bool(args.weights))
-    print(f"Not written yet: {', '.join(blank)}" if blank else "Every function is written")
-    print(f"To hand in: {args.out}")
 
 
 def _starter(args) -> None:

@@ -96,7 +96,8 @@ def get_mnist_data(
     train, test = (read_mnist(split, data_dir, source) for split in ("train", "test"))
     subset = test_subset(test) if use_test_subset else labelled_subset(train)
     batches = Minibatches(train.x.to(device), train.y.to(device))
-    return Data(batches, on_device(subset, device), _test_set(test, device))
+    test = on_device((test.x.float() / 255, test.y), device)
+    return Data(batches, on_device(subset, device), test)
 
 
 def get_svhn_data(
@@ -184,8 +185,8 @@ def labelled_svhn(source: Source, batch_size: int) -> Data:
 def mnist_to_evaluate(source: Source, binarised: bool = True) -> Data:
     """The 100-image evaluation subset and the test set, without minibatches."""
     test = read_mnist("test", source.folder, source.name)
-    subset = test_subset(test, binarised)
-    return Data(None, on_device(subset, source.device), _test_set(test, source.device))
+    subset = on_device(test_subset(test, binarised), source.device)
+    return Data(None, subset, on_device((test.x.float() / 255, test.y), source.device))
 
 
 def to_evaluate(model: torch.nn.Module, source: Source) -> Data:
@@ -235,10 +236,6 @@ def one_hot(labels: Tensor) -> Tensor:
     return F.one_hot(labels, NUM_CLASSES).float()
 
 
-def _test_set(test: Images, device: torch.device | str) -> tuple[Tensor, Tensor]:
-    return on_device((test.x.float() / 255, test.y), device)
-
-
 def on_device(tensors: tuple[Tensor, ...], device: torch.device | str) -> tuple[Tensor, ...]:
     """The tensors, on a device."""
     return tuple(tensor.to(device) for tensor in tensors)
@@ -286,15 +283,12 @@ def read_mnist(split: str, data_dir: Path | str, source: str) -> Images:
     Raises:
         DataError: a file is missing, damaged or unreadable
     """
-    prefix = {"train": "train", "test": "t10k"}[split]
+    prefix, folder = {"train": "train", "test": "t10k"}[split], Path("MNIST", "raw")
     names = f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"
-    folder = Path("MNIST", "raw")
     if source == "synthetic":
-        root = Path(data_dir) / "synthetic"
-        files = _read_or_draw(root / folder, names, synthetic.DIGITS_MD5, synthetic.draw_digits)
-    else:
-        files = _read(Path(data_dir) / folder, names, download.MNIST_MD5)
-    return _idx_images(*files)
+        folder = Path(data_dir) / "synthetic" / folder
+        return _drawn(folder, names, synthetic.DIGITS_MD5, synthetic.draw_digits)
+    return _idx_images(Path(data_dir) / folder, names, download.MNIST_MD5)
 
 
 def read_svhn(data_dir: Path | str, source: str) -> Images:
@@ -304,36 +298,30 @@ def read_svhn(data_dir: Path | str, source: str) -> Images:
         DataError: a file is missing, damaged or unreadable
     """
     if source == "synthetic":
-        md5 = synthetic.HOUSE_NUMBERS_MD5
-        folder = Path(data_dir) / "synthetic" / "SVHN"
-        images = _idx_images(*_read_or_draw(folder, md5, md5, synthetic.draw_house_numbers))
+        md5, folder = synthetic.HOUSE_NUMBERS_MD5, Path(data_dir) / "synthetic" / "SVHN"
+        images = _drawn(folder, md5, md5, synthetic.draw_house_numbers)
         return Images(images.x.view(-1, 3072), images.y)  # a colour plane after another
     import scipy.io  # here, because only SVHN needs it
 
-    [content] = _read(Path(data_dir), download.SVHN_MD5, download.SVHN_MD5)
-    stream = io.BytesIO(content)
-    del content  # 1.3 GB
-    arrays = scipy.io.loadmat(stream)
+    [(name, md5)] = download.SVHN_MD5.items()
+    arrays = scipy.io.loadmat(io.BytesIO(read_checked(Path(data_dir) / name, md5)))
     x = np.ascontiguousarray(arrays["X"].transpose(3, 2, 0, 1))  # (row, column, colour, n)
     y = arrays["y"].astype(np.int64).squeeze() % 10  # 10 stands for the digit 0
     return Images(torch.from_numpy(x).flatten(1), torch.from_numpy(y))
 
 
-def _idx_images(images: bytearray, labels: bytearray) -> Images:
-    """The contents of two IDX files, whose headers have 16 and 8 bytes; nothing is copied."""
+def _drawn(folder: Path, names, md5: dict[str, str], draw) -> Images:
+    """This program's own images, which are drawn if they are missing or damaged."""
+    try:
+        return _idx_images(folder, names, md5)
+    except DataError:
+        draw(folder)
+    return _idx_images(folder, names, md5)
+
+
+def _idx_images(folder: Path, names, md5: dict[str, str]) -> Images:
+    """The images and labels in two IDX files, whose headers have 16 and 8 bytes."""
+    images, labels = (read_checked(folder / name, md5[name]) for name in names)
     size = np.frombuffer(images, dtype=">u4", count=4)[2:].prod()
     x = torch.frombuffer(images, dtype=torch.uint8, offset=16).view(-1, size)
     return Images(x, torch.frombuffer(labels, dtype=torch.uint8, offset=8).long())
-
-
-def _read(folder: Path, names, md5: dict[str, str]) -> list[bytearray]:
-    return [read_checked(folder / name, md5[name]) for name in names]
-
-
-def _read_or_draw(folder: Path, names, md5: dict[str, str], draw) -> list[bytearray]:
-    """This program's own files, which are drawn where they are missing or damaged."""
-    try:
-        return _read(folder, names, md5)
-    except DataError:
-        draw(folder)
-    return _read(folder, names, md5)

@@ -52,23 +52,21 @@ def build(name):
 
 def project_training(name, data_dir, source, compiled=False):
     """A function that trains for so many iterations, as the run scripts do."""
+    from codebase.machine import tuning
+
+    tuning.load_packages()  # torch, with its settings
     import torch
     from tqdm import tqdm
 
     from codebase import data
-    from codebase.machine.tuning import tune_process
     from codebase.train import Trainer
 
-    tune_process()
+    tuning.tune_process()
     torch.manual_seed(0)
     model = build(name)
-    if name == "fsvae":
-        batches, _, _ = data.get_svhn_data("cpu", data_dir, "synthetic")
-    else:
-        loader, labelled, _ = data.get_mnist_data("cpu", name != "ssvae", data_dir, source)
-        batches = loader.unlabelled()
-        if name == "ssvae":
-            batches = batches.with_labelled(labelled)
+    where = data.Source("synthetic" if name == "fsvae" else source, data_dir, torch.device("cpu"))
+    load = {"ssvae": data.semi_supervised_mnist, "fsvae": data.labelled_svhn}
+    batches = load.get(name, data.unlabelled_mnist)(where, 100 if name == "fsvae" else 97).batches
     trainer = Trainer(model, batches)
     if compiled:
         trainer.compile()
@@ -332,7 +330,7 @@ def training_table(models, rounds, after, data_dir, source):
             faster = compiled.ask("train")
             matrix.append(project.ask("matrix"))
             with busy_loops():
-                project.ask("train")  # in which it notices that it has neighbours
+                project.ask("train")
                 beside_loops = project.ask("train")
             for worker in (project, another):
                 worker.begin("train")

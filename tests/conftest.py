@@ -204,6 +204,11 @@ class Child:
             stderr.read_text(encoding="utf-8"),
         )
 
+    def stderr(self) -> str:
+        """What it has written to standard error so far."""
+        path = Path(self._outputs.name, "stderr")
+        return path.read_text(encoding="utf-8") if path.exists() else ""
+
     def wait_until(self, condition) -> None:
         """Wait until it has got so far, or has ended."""
         while self.process.is_alive() and not condition():

@@ -494,7 +494,7 @@ def test_why_bubblewrap_fails_is_said(tmp_path, monkeypatch):
     """Ubuntu 24.04 forbids user namespaces through AppArmor, Docker through seccomp."""
     fake = tmp_path / "bwrap"
     fake.write_text(
-        "#!/bin/sh\necho 'bwrap: loopback: Failed RTM_NEWADDR: Operation not permitted' >&2\nexit 1\n",
+        "#!/bin/sh\necho 'bwrap: loopback: Failed RTM_NEWADDR: not permitted' >&2\nexit 1\n",
         encoding="utf-8",
     )
     fake.chmod(0o755)

@@ -23,6 +23,8 @@ def test_the_librarys_example():
     assert names["m"].shape == names["v"].shape == (16, 10)
     assert abs(names["nelbo"] - names["kl"] - names["rec"]) < 1e-3
     assert 50 < names["niwae"] < names["nelbo"] < 150
+    assert names["per_image"].shape == (16,)
+    assert abs(names["per_image"].mean() - names["niwae"]) < 3
 
 
 def test_published_figures():

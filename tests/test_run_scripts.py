@@ -30,7 +30,7 @@ from conftest import (
 
 from codebase import ROOT, UserError, checkpoints, data
 from codebase.datasets import download, synthetic
-from codebase.machine import packages
+from codebase.machine import tuning
 from codebase.runs import flags as run_flags
 
 NUMBER = r"-?\d+\.\d+"
@@ -463,12 +463,12 @@ def test_a_torch_that_is_too_old(project):
 
 @pytest.mark.parametrize("package", ["torch", "tqdm", "filelock", "tensorboardX", "scipy"])
 def test_a_package_that_is_missing(package, monkeypatch):
-    find_spec = packages.importlib.util.find_spec
+    find_spec = tuning.importlib.util.find_spec
     monkeypatch.setattr(
-        packages.importlib.util, "find_spec", lambda n: None if n == package else find_spec(n)
+        tuning.importlib.util, "find_spec", lambda n: None if n == package else find_spec(n)
     )
     with pytest.raises(UserError, match=f"{package} is missing: python -m pip .*requirements"):
-        packages.load()
+        tuning.load_packages()
 
 
 def test_a_torchvision_of_another_torch(project, whole_data):
@@ -507,9 +507,9 @@ def test_what_starting_a_command_costs():
     code = (
         "import sys, run_vae, run_gmvae, run_ssvae, run_fsvae, codebase.__main__\n"
         "print({'matplotlib', 'scipy', 'torch', 'torchvision'} & sys.modules.keys())\n"
-        "from codebase.machine import packages\n"
-        "packages.load()\n"
-        "import gc, codebase.runs.table, codebase.homework.grading, codebase.homework.submit\n"
+        "from codebase.machine import tuning\n"
+        "tuning.load_packages()\n"
+        "import gc, codebase.runs.table, codebase.homework.grading\n"
         "print({'matplotlib', 'scipy', 'torchvision'} & sys.modules.keys())\n"
         "print(gc.isenabled(), gc.get_freeze_count() > 50_000)\n"
     )

@@ -16,7 +16,8 @@ from conftest import NO_NETWORK, refused, run_python, succeed
 from test_grading import WRONG_NORMAL
 
 from codebase import ROOT, UserError
-from codebase.homework import gradescope, report, starter, submission, submit, summary
+from codebase.homework import gradescope, report, starter, submission, summary
+from codebase.homework.handout import submit
 from codebase.homework.problems import PROBLEMS
 
 FUNCTIONS = [problem.function for problem in PROBLEMS]
@@ -117,8 +118,8 @@ def test_what_a_student_sees_first(blank):
     told = run(blank, "-m", "pytest", "-p", "no:cacheprovider").stdout
     assert "9 skipped" in told
     assert all(f"{function}: " in told for function in FUNCTIONS)
-    commands = run(blank, "-m", "codebase").stdout
-    assert "submit" in commands and "grade" not in commands and "starter" not in commands
+    commands = run(blank, "-m", "codebase", "--help").stdout
+    assert "submit" in commands and "grade " not in commands and "starter" not in commands
     assert "--prior" not in run(blank, "run_vae.py", "--help").stdout
     page = (blank / "README.md").read_text(encoding="utf-8")
     assert "{{" not in page and "**`sample_gaussian`** (6 points)" in page
@@ -180,6 +181,10 @@ def test_half_a_starter_is_none(tmp_path, monkeypatch):
 # Handing in
 
 
+def test_submit_knows_the_graded_functions():
+    assert set(submit.GRADED) == {problem.function for problem in PROBLEMS}
+
+
 def test_submit_makes_what_the_grader_reads(blank, tmp_path):
     mine = filled(tmp_path / "mine", blank)
     weights = mine / "checkpoints" / "model=vae_z=10_run=0000"
@@ -193,7 +198,9 @@ def test_submit_makes_what_the_grader_reads(blank, tmp_path):
             assert entry.external_attr >> 16 == 0o100644
             assert entry.compress_type == zipfile.ZIP_DEFLATED
     found = submission.read(mine / "submission.zip")
-    assert found.sources == submission.read(mine).sources
+    own = submission.read(mine).sources
+    assert found.sources == {name: own[name] for name in own if name.startswith("codebase/")}
+    assert {f"codebase/{file}" for file in FILES} <= found.sources.keys()
     assert list(found.weights) == [("model=vae_z=10_run=0000", 20000)]
     told = run(blank, "-m", "codebase", "submit", "--out", str(tmp_path / "b.zip")).stdout
     assert told.startswith("Not written yet: sample_gaussian, VAE.negative_elbo_bound, log_normal")
@@ -207,7 +214,7 @@ def test_submit_refuses_what_the_grader_could_not_read(blank, tmp_path, monkeypa
     for text, reason in (
         (right + "\ndef broken(:\n", "codebase/models/vae.py, line 1"),
         (right.replace("def negative_iwae_bound", "def iwae"), "has no VAE.negative_iwae_bound"),
-        (right + "#" * submission.LARGEST_FILE, "1,048,576 is the most that it may have"),
+        (right + "#" * submission.LARGEST_FILE, "1,048,576 is the most"),
         (None, "codebase/models/vae.py is missing"),
     ):
         vae.unlink()
@@ -216,12 +223,10 @@ def test_submit_refuses_what_the_grader_could_not_read(blank, tmp_path, monkeypa
         with pytest.raises(UserError, match=reason):
             submit.submit(tmp_path / "a.zip", weights=False)
         vae.write_text(right, encoding="utf-8")
-    with pytest.raises(UserError, match="to end in .zip"):
+    with pytest.raises(UserError, match="must end in .zip"):
         submit.submit(tmp_path / "a.tar", weights=False)
     assert not list(tmp_path.glob("a.*"))
-    vae.write_text(
-        right + "\ndef broken(:\n", encoding="utf-8"
-    )  # the command imports what students write
+    vae.write_text(right + "\ndef broken(:\n", encoding="utf-8")
     error = run(mine, "-m", "codebase", "submit", status=2).stderr
     assert "vae.py, line" in error and error.count("\n") == 1
 

@@ -4,7 +4,6 @@ import errno
 import gzip
 import hashlib
 import http.client
-import os
 import socket
 import tempfile
 import threading
@@ -37,35 +36,37 @@ MNIST_MD5 = {
 }
 SVHN_MD5 = {"extra_32x32.mat": "a93ce644f1a588dc4d68dda5feec44a7"}
 LARGEST_FILE = 2 << 30  # bytes; SVHN's is 1.3 GB
-LARGEST_ARCHIVE = 64 << 20  # bytes; MNIST's largest has 10 million
 
 
 class DataError(UserError):
     """The data set is missing, damaged or unreadable."""
 
 
-def read_checked(path: Path, md5: str) -> bytearray:
+def read_checked(path: Path, md5: str, packed: bool = False) -> bytearray | bytes:
     """Read a file: the very bytes that were found to have this checksum.
+
+    Args:
+        path: of the file
+        md5: of its contents
+        packed: whether it is a gzip archive of them
 
     Raises:
         DataError: it is missing, damaged or unreadable
     """
     try:
         content = read_file(path, LARGEST_FILE)
+        content = gzip.decompress(content) if packed else content
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(
             f"{path} is missing: put it there, point --data_dir to the folder that has it, or pass "
             "--data auto (download, else synthetic digits)"
         ) from None
+    except (gzip.BadGzipFile, EOFError, zlib.error):
+        content = b""
     except OSError as error:
         raise DataError(
             f"{path} cannot be read ({error.strerror}): mend that, or pass another --data_dir"
         ) from None
-    return checked(content, path, md5)
-
-
-def checked(content, path: Path, md5: str):
-    """Return a file's contents. Raises DataError unless they have the checksum."""
     found = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if found != md5:
         raise DataError(
@@ -85,8 +86,8 @@ def reason_it_is_missing(dataset: str, data_dir: Path) -> str | None:
         folder, md5 = data_dir / "MNIST" / "raw", MNIST_MD5
         for name in md5:
             if not _exists(folder / name) and _exists(folder / f"{name}.gz"):
-                content = _unpacked(bytes(read_file(folder / f"{name}.gz", LARGEST_ARCHIVE)))
-                write_atomically(folder / name, checked(content, folder / f"{name}.gz", md5[name]))
+                content = read_checked(folder / f"{name}.gz", md5[name], packed=True)
+                write_atomically(folder / name, content)
     missing = [name for name in md5 if not _exists(folder / name)]
     if not missing:
         return None
@@ -105,14 +106,6 @@ def _exists(path: Path) -> bool:
     except OSError:
         return True
     return True
-
-
-def _unpacked(archive: bytes) -> bytes:
-    """The contents of a gzip archive; nothing if it is damaged."""
-    try:
-        return gzip.decompress(archive)
-    except (OSError, EOFError, zlib.error):
-        return b""
 
 
 def _download(dataset: str, names: list[str], folder: Path, md5: dict[str, str]) -> str | None:
@@ -147,8 +140,11 @@ def _download(dataset: str, names: list[str], folder: Path, md5: dict[str, str])
                 try:
                     with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as temporary:
                         download_url(url, temporary, name)
-                        _keep(Path(temporary, name), folder / name, md5[name], ending == ".gz")
+                        content = read_checked(Path(temporary, name), md5[name], ending == ".gz")
+                        write_atomically(folder / name, content)
                     break
+                except DataError:
+                    trouble[url] = "it sent something else than the file"
                 except Exception as error:  # whatever one mirror does, the next is asked
                     if isinstance(error, OSError) and error.errno in DISK_TROUBLE:
                         raise
@@ -162,19 +158,6 @@ def _download(dataset: str, names: list[str], folder: Path, md5: dict[str, str])
 
 def _said(trouble: dict[str, str]) -> str:
     return "; ".join(f"{url}: {answer}" for url, answer in trouble.items())
-
-
-def _keep(file: Path, place: Path, md5: str, packed: bool) -> None:
-    """Check a downloaded file and put its contents in place. Raises DataError if it is another."""
-    if packed:
-        content = _unpacked(file.read_bytes())
-        try:
-            write_atomically(place, checked(content, file, md5))
-        except DataError:
-            raise DataError("it sent something else than the file") from None
-    else:
-        read_checked(file, md5)
-        os.replace(file, place)
 
 
 def _silent(urls: list[str]) -> dict[str, str]:

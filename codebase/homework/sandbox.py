@@ -141,9 +141,10 @@ def _prefix(kind: str) -> list[str]:
     """The command that starts another one in a sandbox; namespaces are made by the worker."""
     if kind != "bubblewrap":
         return []
-    if shutil.which("bwrap") is None:
+    program = shutil.which("bwrap")
+    if program is None:
         raise FileNotFoundError("bwrap")
-    command = ["bwrap", "--die-with-parent", "--new-session", "--unshare-pid", "--unshare-net"]
+    command = [program, "--die-with-parent", "--new-session", "--unshare-pid", "--unshare-net"]
     command += ["--unshare-ipc", "--unshare-uts", "--proc", "/proc", "--dev", "/dev"]
     for folder in ("/tmp", "/dev/shm"):
         command += ["--perms", "1777", "--size", str(worker.LIMITS["file"]), "--tmpfs", folder]

@@ -17,13 +17,15 @@ from codebase.models import FSVAE, GMVAE, SSVAE, VAE
 HANDOUT = Path(__file__).parent / "handout"
 BLANK = "raise NotImplementedError"
 SCRIPTS = ("run_vae.py", "run_gmvae.py", "run_ssvae.py", "run_fsvae.py", "requirements.txt")
-OF_HOMEWORK = ("__init__.py", "problems.py", "submission.py", "submit.py")
 LEFT_OUT = {
+    "codebase/__main__.py",
     "codebase/explorer",
+    "codebase/homework",
     "codebase/models/README.md",
     "codebase/models/laplace_vae.py",
     *(f"codebase/runs/{name}.py" for name in ("compare", "reference", "replicates", "table")),
 }
+PLACES = {"submit.py": "codebase/__main__.py", "test_public.py": "tests/test_public.py"}
 # The Laplace prior changes parts of the bounds that are blanks, and is not part of this homework.
 LAPLACE = {"sample_laplace", "log_laplace", "kl_laplace"}
 CHANGES = {
@@ -97,7 +99,7 @@ def starter_files(equations: bool) -> dict[str, bytes]:
                 r"\{\{(.+?)\}\}", lambda match: _points(match[1]), path.read_text(encoding="utf-8")
             )
             name = path.relative_to(HANDOUT).as_posix()
-            files[f"tests/{name}" if path.suffix == ".py" else name] = text.encode()
+            files[PLACES.get(name, name)] = text.encode()
     files["tests/public.json"] = (json.dumps(public_figures(), indent=1) + "\n").encode()
     files["pytest.ini"] = b"[pytest]\ntestpaths = tests\npythonpath = .\naddopts = -v -ra\n"
     return files
@@ -116,9 +118,7 @@ def _sources() -> Iterator[tuple[str, Path]]:
         name = path.relative_to(ROOT).as_posix()
         if any(name == out or name.startswith(f"{out}/") for out in LEFT_OUT):
             continue
-        inner = name.removeprefix("codebase/homework/")
-        if inner == name or inner in OF_HOMEWORK:
-            yield name, path
+        yield name, path
 
 
 # Blanks

@@ -34,15 +34,11 @@ class VAE(LatentVariableModel):
         super().__init__(nn, name, z_dim, likelihood=likelihood)
         self.beta = beta
 
-    # p(z)·p(x|z)
+    # p(z)
 
     def log_p_z(self, z: Tensor) -> Tensor:
         """log p(z), nats: (batch, z_dim) → (batch,)."""
         return ut.log_normal(z, *self.z_prior)
-
-    def log_p_x_given(self, x: Tensor, z: Tensor) -> Tensor:
-        """log p(x|z), nats: (batch, x_dim), (batch, z_dim) → (batch,)."""
-        return self.likelihood.log_prob(x, self.dec.decode(z))
 
     # q(z|x)
 
@@ -72,7 +68,7 @@ class VAE(LatentVariableModel):
         q_m, q_v = self.enc.encode(x)
         z = self.sample_q(q_m, q_v)
         kl = self.kl_to_prior(z, q_m, q_v).mean()
-        rec = -self.log_p_x_given(x, z).mean()
+        rec = -self.likelihood.log_prob(x, self.dec.decode(z)).mean()
         return kl + rec, kl, rec
 
     def negative_iwae_bound(self, x: Tensor, iw: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -116,7 +112,7 @@ class VAE(LatentVariableModel):
         kl, rec = [], []
         for z_i, i in zip(z.split(MAX_ROWS), rows.split(MAX_ROWS), strict=True):
             kl.append(self.log_q(z_i, q_m[i], q_v[i]) - self.log_p_z(z_i))
-            rec.append(-self.log_p_x_given(x[i], z_i))
+            rec.append(-self.likelihood.log_prob(x[i], self.dec.decode(z_i)))
         return torch.cat(kl).view(iw, len(x)), torch.cat(rec).view(iw, len(x))
 
     # Loss

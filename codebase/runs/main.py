@@ -5,7 +5,7 @@ import shlex
 import sys
 
 from codebase import UserError
-from codebase.machine import packages
+from codebase.machine import tuning
 from codebase.machine.files import one_line
 from codebase.machine.signals import Interrupted, raise_on_signals, restore
 from codebase.runs import flags
@@ -25,14 +25,12 @@ def main(experiment: Experiment, description: str) -> None:
     parser = flags.parser(experiment, description)
     args, given = flags.parse(parser)
     with Trouble(parser) as trouble:
-        packages.load()
+        tuning.load_packages()
         # Only now: --help and wrong flags do not wait for torch.
-        from codebase.machine.tuning import pick_device, tune_process
-        from codebase.runs import report
         from codebase.runs.training import Training, source_of
 
-        device = pick_device(args.device)
-        tune_process(args.threads)
+        device = tuning.pick_device(args.device)
+        tuning.tune_process(args.threads)
         if not args.train:
             from codebase.runs.evaluation import evaluate
 
@@ -49,7 +47,6 @@ def main(experiment: Experiment, description: str) -> None:
                     training.iter_max, training.iter_save, training.save, training.log, training.bar
                 )
                 training.report()
-            report.say_what_now(experiment, training.run.logs)
 
 
 class Trouble:

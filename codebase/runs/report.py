@@ -106,10 +106,10 @@ def write_picture(model: torch.nn.Module, picture: Callable, path: Path, heading
         with figures.isolated_draws(next(model.parameters()).device):
             made = picture()
         write_atomically(path, figures.png(made, heading))
+        tqdm.write(f"Picture: {path}")
     except Exception as error:
         print(f"warning: {path.name} not written: {one_line(error)}", file=sys.stderr)
         return None
-    tqdm.write(f"Picture: {path}")
     return made
 
 

@@ -12,11 +12,10 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from codebase import UserError, checkpoints, figures
+from codebase import UserError, checkpoints
 from codebase.checkpoints import CheckpointError
 from codebase.data import Source, find_or_download
 from codebase.machine.files import remove_leftovers
-from codebase.runs import report
 from codebase.runs import run as runs
 from codebase.runs.experiment import Experiment
 from codebase.runs.run import Run
@@ -139,7 +138,7 @@ class Training:
             flags = Namespace(**run.flags)
             self.data = self.experiment.data(flags, self.source)
             model = self.experiment.build(run.flags).to(self.source.device)
-            self.run = Run(run.name, run.flags, model.describe())
+            self.run = run
             self.trainer = Trainer(model, self.data.batches, flags.lr)
             self.curves: dict[str, list[list[float]]] = {kind: [] for kind in CURVES}
             if state is not None:
@@ -167,7 +166,8 @@ class Training:
 
     def _resume(self, state: dict) -> None:
         try:
-            checkpoints.check_form(state, dict.fromkeys(CURVES, checkpoints.ANY))
+            if not all(isinstance(state.get(kind), list) for kind in CURVES):
+                raise CheckpointError("it has no curves")
             self.trainer.load_state_dict(state)
         except CheckpointError as error:
             raise UserError(_damaged(self.run, str(error))) from None
@@ -191,7 +191,8 @@ class Training:
         for folder in (self.run.folder, self.run.logs):
             remove_leftovers(folder)
         if not self.has_begun:
-            self.run.write(self.source.device)
+            description = self.trainer.model.describe()
+            Run(self.run.name, self.run.flags, description).write(self.source.device)
             self.has_begun = True
         first = self.saved + 1 if self.saved else 0
         self.events = self._stack.enter_context(Events(self.run.logs, first))
@@ -206,6 +207,8 @@ class Training:
 
     def save(self, step: int) -> None:
         """Save the training state; at every iter_save steps and at the last one weights, too."""
+        from codebase.runs import report
+
         self._begin()
         whole = step % self.iter_save == 0 or step == self.iter_max  # not if it is interrupted
         model = self.trainer.model
@@ -233,6 +236,9 @@ class Training:
 
     def report(self) -> dict:
         """Evaluate the trained model, print and write its report; return its results."""
+        from codebase import figures
+        from codebase.runs import report
+
         self.bar.close()
         self._begin()
         model, step, run = self.trainer.model, self.iter_max, self.run
@@ -256,6 +262,8 @@ class Training:
         for name, picture in pictures.items():
             self.events.picture(step, name, picture)
         runs.forget_what_was_set_aside(run.name)
+        if not self.args.replicates:
+            report.say_what_now(self.experiment, run.logs)
         return results
 
     def _add_to_curve(self, kind: str, step: int, scalars: dict[str, float]) -> None:

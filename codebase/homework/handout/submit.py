@@ -1,0 +1,114 @@
+"""python -m codebase submit: make the zip that you hand in, and refuse what could not be read."""
+
+import ast
+import io
+import zipfile
+from pathlib import Path
+
+from codebase import ROOT, UserError
+from codebase.machine.files import read_file, write_atomically
+from codebase.runs.flags import SWITCH, Parser
+from codebase.runs.main import Trouble
+
+GRADED = (
+    *("sample_gaussian", "VAE.negative_elbo_bound", "log_normal", "log_normal_mixture"),
+    *("GMVAE.negative_elbo_bound", "VAE.negative_iwae_bound", "GMVAE.negative_iwae_bound"),
+    *("SSVAE.negative_elbo_bound", "FSVAE.negative_elbo_bound"),
+)
+LARGEST_SOURCE, LARGEST_WEIGHTS = 1 << 20, 64 << 20  # bytes of a file
+
+
+def main() -> None:
+    """The one command of `python -m codebase` that students have."""
+    parser = Parser(prog="python -m codebase", description=__doc__)
+    parser.add_argument("command", choices=("submit",))
+    add_arguments(parser)
+    with Trouble(parser):
+        act(parser.parse_args())
+
+
+def add_arguments(parser: Parser) -> None:
+    """Add the flags of the command."""
+    parser.add_argument("--out", type=Path, default="submission.zip", help="name of the zip")
+    parser.add_argument("--weights", **SWITCH, help="1: with the last weights of each run")
+
+
+def act(args) -> None:
+    """Make the zip, and say what is not written yet."""
+    blank = submit(args.out, bool(args.weights))
+    print(f"Not written yet: {', '.join(blank)}" if blank else "Every function is written")
+    print(f"To hand in: {args.out}")
+
+
+def submit(out: Path, weights: bool) -> list[str]:
+    """Write the zip.
+
+    Args:
+        out: its path
+        weights: whether it has the last weights of each run
+
+    Returns:
+        the graded functions that are not written yet
+
+    Raises:
+        UserError: a file is not Python, or a graded function is missing
+    """
+    if out.suffix != ".zip":
+        raise UserError(f"--out {out} must end in .zip")
+    paths = sorted((ROOT / "codebase").rglob("*.py"))
+    contents = {_name(path): _source(path) for path in paths if "homework" not in path.parts}
+    blank = [function for function in GRADED if _is_blank(function, contents)]
+    for folder in sorted((ROOT / "checkpoints").glob("model=*")) if weights else ():
+        from codebase import checkpoints  # which imports torch
+
+        if steps := checkpoints.steps_in(folder):
+            path = checkpoints.file_of(folder, steps[-1])
+            contents[_name(path)] = bytes(read_file(path, LARGEST_WEIGHTS))
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in contents.items():
+            entry = zipfile.ZipInfo(name)  # without a time: the same code gives the same bytes
+            entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o100644 << 16
+            archive.writestr(entry, content)
+    write_atomically(out, buffer.getvalue())
+    return blank
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def _source(path: Path) -> bytes:
+    """A file of Python, which must be one."""
+    try:
+        content = bytes(read_file(path, LARGEST_SOURCE))
+        ast.parse(content)
+    except OSError as error:
+        raise UserError(f"{_name(path)}: {error.strerror}: mend or delete it") from None
+    except (SyntaxError, ValueError, RecursionError) as error:
+        line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
+        reason = getattr(error, "msg", None) or str(error)
+        raise UserError(f"{_name(path)}{line}: {reason}: it could not be graded") from None
+    return content
+
+
+def _is_blank(function: str, sources: dict[str, bytes]) -> bool:
+    """Whether a graded function is still a blank. Raises UserError if it is missing."""
+    model, _, name = function.rpartition(".")
+    file = f"codebase/models/{model.lower()}.py" if model else "codebase/utils.py"
+    if file not in sources:
+        raise UserError(f"{file} is missing: {function} belongs there")
+    body = ast.parse(sources[file]).body
+    owner = [node for node in body if isinstance(node, ast.ClassDef) and node.name == model]
+    inside = body if not model else [node for own in owner for node in own.body]
+    found = [node for node in inside if isinstance(node, ast.FunctionDef) and node.name == name]
+    if not found:
+        if owner and any("VAE" in ast.unparse(base) for base in owner[0].bases):
+            return False  # it inherits the VAE's
+        raise UserError(f"{file} has no {function}: put it back, if only as a blank")
+    last = found[-1].body[-1]
+    return isinstance(last, ast.Raise) and "NotImplementedError" in ast.unparse(last)
+
+
+if __name__ == "__main__":
+    main()
