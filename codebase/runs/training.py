@@ -172,6 +172,9 @@ class Training:
         except CheckpointError as error:
             raise UserError(_damaged(self.run, str(error))) from None
         self.curves = {kind: state[kind] for kind in CURVES}
+        step, model = self.trainer.step, self.trainer.model
+        if self._has_weights(step) and step not in checkpoints.steps_in(self.run.folder):
+            checkpoints.save_model_by_name(model, step)  # the end came between the two
         for what, now in self._circumstances().items():
             if state.get(what) != now:
                 print(
@@ -210,18 +213,17 @@ class Training:
         from codebase.runs import report
 
         self._begin()
-        whole = step % self.iter_save == 0 or step == self.iter_max  # not if it is interrupted
-        model = self.trainer.model
+        model, whole = self.trainer.model, self._has_weights(step)
         if whole:
             bound = report.held_out_bound(model, self.data)
             self.events.scalars(step, bound)
             self._add_to_curve("test", step, bound)
         state = {"flags": dict(self.run.flags), "iter_max": self.iter_max}
         state |= {"iter_save": self.iter_save, **self.curves, **self._circumstances()}
-        try:
+        try:  # weights that are missing are written from the state, see _resume: it comes first
+            checkpoints.save_training_state(self.run.name, self.trainer.state_dict() | state)
             if whole:
                 checkpoints.save_model_by_name(model, step)
-            checkpoints.save_training_state(self.run.name, self.trainer.state_dict() | state)
         except OSError as error:
             reached = f"training had reached iteration {step}, of which {self.saved} are saved"
             reason = f"{error.strerror}; {reached}"
@@ -265,6 +267,10 @@ class Training:
         if not self.args.replicates:
             report.say_what_now(self.experiment, run.logs)
         return results
+
+    def _has_weights(self, step: int) -> bool:
+        """Whether an iteration's weights are kept, and not only the training state."""
+        return step > 0 and (step % self.iter_save == 0 or step == self.iter_max)
 
     def _add_to_curve(self, kind: str, step: int, scalars: dict[str, float]) -> None:
         terms = {tag.partition("/")[2]: value for tag, value in scalars.items()}
