@@ -1,7 +1,11 @@
 """Variational autoencoders on MNIST and SVHN: densities, models, training and evaluation."""
 
 import importlib
+import sys
 from pathlib import Path
+
+if sys.version_info < (3, 10):  # noqa: UP036 (pip refuses it, python run_vae.py does not)
+    raise ImportError(f"Python {sys.version.split()[0]} is too old: expected Python 3.10 or newer")
 
 # data/, checkpoints/ and logs/ lie beside the run scripts, wherever those are called from.
 ROOT = Path(__file__).resolve().parents[1]

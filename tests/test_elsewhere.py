@@ -153,6 +153,14 @@ def test_imports_have_no_effects():
     assert done.stdout.splitlines() == ["[] []", "True True"], done.stderr
 
 
+def test_a_python_that_is_too_old(project):
+    """macOS has 3.9: the last line says what is wrong, not how it is noticed."""
+    code = "import sys; sys.version_info = (3, 9, 6); import run_vae"
+    done = run_python(project, "-c", code)
+    assert done.returncode == 1
+    assert "is too old: expected Python 3.10 or newer" in done.stderr.splitlines()[-1]
+
+
 def test_main_in_a_thread_and_in_a_notebook(project, whole_data):
     """main() may run in any thread, and leaves the handlers of signals as they were."""
     code = (

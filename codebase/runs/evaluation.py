@@ -37,14 +37,15 @@ def evaluate(experiment: Experiment, given: dict, args: Namespace, device: torch
         if reference is None:
             raise
         missing = error
-    name = experiment.dataset if missing else source.name
-    run = find(experiment, given, name, folder=reference)
-    folder = reference or run.folder
-    steps, is_recorded = checkpoints.steps_in(folder), bool(run.model)
-    step = given.get("iter_max") or (is_recorded and steps and steps[-1]) or args.iter_max
+    dataset = experiment.dataset if missing else source.name
+    name = experiment.name_of(experiment.identity(given, dataset))
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # of a folder that only others may write to
-            stack.enter_context(runs.locked(run.name, "evaluation"))
+            stack.enter_context(runs.locked(name, "evaluation"))
+        run = find(experiment, given, dataset, folder=reference)
+        folder = reference or run.folder
+        steps, is_recorded = checkpoints.steps_in(folder), bool(run.model)
+        step = given.get("iter_max") or (is_recorded and steps and steps[-1]) or args.iter_max
         model = experiment.build(run.flags).to(device)
         path = checkpoints.file_of(folder, step)
         if not steps:

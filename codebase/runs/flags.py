@@ -100,7 +100,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(status, f"{self.prog}: {message}".replace("\n", "\\n") + "\n")
 
 
-NO_DEFAULT = {"replicates": None, "threads": None, "seed": None}
+NO_DEFAULT = {"replicates": None, "threads": None, "seed": None}  # --help shows none
 _ITERATIONS = whole(1, 10**9)
 SWITCH = {"type": int, "choices": (0, 1), "default": 0}
 
@@ -111,11 +111,8 @@ def parser(experiment, description: str) -> Parser:
     add = flags.add_argument_group("how far").add_argument
     add("--iter_max", type=_ITERATIONS, default=experiment.iter_max, help="training iterations")
     add("--iter_save", type=_ITERATIONS, default=10_000, help="iterations between saved weights")
-    add(
-        *("--train",),
-        **{"type": int, "choices": (0, 1, 2), "default": 1},
-        help="1 or 2: train, then evaluate; 0: evaluate the weights saved at iter_max",
-    )
+    about = "1 or 2: train, then evaluate; 0: evaluate the weights saved at iter_max"
+    add("--train", **SWITCH | {"choices": (0, 1, 2), "default": 1}, help=about)
     add("--overwrite", **SWITCH, help="1: replace an existing run")
     add("--resume", **SWITCH, help="1: continue an interrupted run")
     if find_spec("codebase.runs.replicates"):  # students do not have it
@@ -149,7 +146,7 @@ def parser(experiment, description: str) -> Parser:
         "--seed",
         **none,
         type=whole(0, 2**63 - 1),
-        help="seed of all random draws (default: the number)",
+        help="seed of all random draws (default: the run's number)",
     )
     add(
         "--batch_size",
