@@ -18,7 +18,7 @@ experiment = Experiment(
     name="model=gmvae_z={z:02d}_k={k:03d}_run={run:04d}",
     flags=[Z, K, NN, LIKELIHOOD, SIGMA2, BETA],
     model=model,
-    # Minibatches of MNIST, binarised anew each time; 100 test images, binarised once; the test set.
+    # Training minibatches, binarised at each use; 100 test images, binarised once; the test set.
     data=lambda flags, source: codebase.data.unlabelled_mnist(
         source, flags.batch_size, binarised=flags.likelihood == "bernoulli"
     ),

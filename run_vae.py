@@ -16,7 +16,7 @@ experiment = Experiment(
     name="model=vae_z={z:02d}_run={run:04d}",
     flags=[Z, NN, LIKELIHOOD, SIGMA2, BETA, PRIOR],
     model=model,
-    # Minibatches of MNIST, binarised anew each time; 100 test images, binarised once; the test set.
+    # Training minibatches, binarised at each use; 100 test images, binarised once; the test set.
     data=lambda flags, source: codebase.data.unlabelled_mnist(
         source, flags.batch_size, binarised=flags.likelihood == "bernoulli"
     ),

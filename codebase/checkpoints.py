@@ -73,7 +73,7 @@ def run_folder(name: str) -> Path:
 
 
 def reference_folder(name: str) -> Path:
-    """checkpoints/reference/<name>: weights that come with the project, which nothing overwrites.
+    """checkpoints/reference/<name>: weights that come with the project.
 
     Raises:
         UserError: the name leads out of that folder

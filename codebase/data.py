@@ -167,7 +167,10 @@ def unlabelled_mnist(source: Source, batch_size: int, binarised: bool = True) ->
 
 
 def semi_supervised_mnist(source: Source, batch_size: int) -> Data:
-    """Minibatches (x, xl, yl) of all training images with 100 labelled ones; see above."""
+    """Minibatches (x, xl, yl) of all training images, with 100 labelled ones in each.
+
+    Args, Raises: see `unlabelled_mnist`
+    """
     found = mnist_to_evaluate(source)
     if not source.train:
         return found
@@ -178,7 +181,10 @@ def semi_supervised_mnist(source: Source, batch_size: int) -> Data:
 
 
 def labelled_svhn(source: Source, batch_size: int) -> Data:
-    """Minibatches (x, one-hot y) of SVHN's extra images, and the first 100 of them."""
+    """Minibatches (x, one-hot y) of SVHN's extra images, and the first 100 of them.
+
+    The 100 are training images: source.train makes no difference.
+    """
     return get_svhn_data(source.device, source.folder, source.name, batch_size)
 
 
@@ -200,7 +206,7 @@ def to_evaluate(model: torch.nn.Module, source: Source) -> Data:
 
 
 def test_subset(test: Images, binarised: bool = True) -> tuple[Tensor, Tensor]:
-    """The likelihood test subset: x (100, 784), binarised once unless not at all; one-hot y."""
+    """The 100-image evaluation subset: x (100, 784), binarised once if at all; one-hot y."""
     index = subset_index(test.y, TEST_SUBSET)
     x = test.x[index].double() / 255
     if binarised:
@@ -272,8 +278,8 @@ def find_or_download(dataset: str, source: str = "auto", data_dir: Path | str = 
         print(f"{dataset.upper()}: {reason}", file=sys.stderr)
         return "synthetic"
     raise DataError(
-        f"--data {dataset}: {reason}; put the files there, name another --data_dir, or pass "
-        "--data synthetic"
+        f"--data {dataset}: {reason}; put the files there, name another --data_dir, or train on "
+        "synthetic digits with --data synthetic"
     )
 
 

@@ -11,18 +11,24 @@ IMPORTANCE_WEIGHTS = (1, 10, 100, 1000)
 
 @torch.no_grad()
 def evaluate_lower_bound(
-    model: torch.nn.Module, subset: tuple[Tensor, Tensor], run_iwae: bool = True
+    model: torch.nn.Module,
+    subset: tuple[Tensor, Tensor],
+    run_iwae: bool = True,
+    repeats: int = REPEATS,
+    importance_weights: tuple[int, ...] = IMPORTANCE_WEIGHTS,
 ) -> dict[str, float]:
     """Print and return the bounds of a model on a subset, in nats.
 
     Args:
         model: has `negative_elbo_bound` and perhaps `negative_iwae_bound`
         subset: (x, y): tensors: (batch, x_dim): images; (batch, y_dim): one-hot labels
-        run_iwae: bool: the IWAE bounds too, where the model has them
+        run_iwae: bool: the IWAE bounds too, if the model has them
+        repeats: int: evaluations of the NELBO
+        importance_weights: numbers m of importance weights
 
     Returns:
-        NELBO, KL (of SSVAE KL_z and KL_y) and Rec, means over 100 evaluations, and IWAE-m for m in
-        1, 10, 100, 1000, means over max(100 // m, 1) evaluations
+        NELBO, KL (of SSVAE KL_z and KL_y) and Rec, means over the repeated evaluations, and IWAE-m
+        for each m, means over max(repeats // m, 1) evaluations
 
     Raises:
         ValueError: the images are not what the model is trained on
@@ -30,14 +36,14 @@ def evaluate_lower_bound(
     x, y = subset
     model.check_images(x)
     observed = model.observed(x, y)
-    nelbo, *kl, rec = _mean(lambda: model.negative_elbo_bound(*observed), REPEATS)
+    nelbo, *kl, rec = _mean(lambda: model.negative_elbo_bound(*observed), repeats)
     names = ("KL",) if len(kl) == 1 else ("KL_z", "KL_y")
     figures = {"NELBO": nelbo, **dict(zip(names, kl, strict=True)), "Rec": rec}
     print(". ".join(f"{name}: {value}" for name, value in figures.items()))
     if not run_iwae or not hasattr(model, "negative_iwae_bound"):
         return figures
-    for iw in IMPORTANCE_WEIGHTS:
-        niwae, _, _ = _mean(lambda iw=iw: model.negative_iwae_bound(x, iw), max(REPEATS // iw, 1))
+    for iw in importance_weights:
+        niwae, _, _ = _mean(lambda iw=iw: model.negative_iwae_bound(x, iw), max(repeats // iw, 1))
         figures[f"IWAE-{iw}"] = niwae
         print(f"Negative IWAE-{iw}: {niwae}")
     return figures

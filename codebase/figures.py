@@ -1,7 +1,7 @@
 """Pictures of what a model learned, and of how.
 
-Each function returns a tensor of pixels or a matplotlib Figure, and asks the model through its
-methods alone.
+Most functions return a `Picture` or a matplotlib Figure, which `png` writes. They use only the
+model's methods.
 """
 
 import contextlib
@@ -81,7 +81,7 @@ def reconstructions(model: torch.nn.Module, x: Tensor, y: Tensor) -> Picture:
         x: tensor: (n, x_dim): images in [0, 1]; n is a multiple of the columns
         y: tensor: (n, y_dim): one-hot labels
     """
-    x, *labels = model.observe(x, y)
+    x, *labels = model.observed_grey(x, y)
     pairs = torch.stack([x, model.reconstruct(x, *labels)]).unflatten(1, (-1, COLUMNS))
     grid = _grid(pairs.transpose(0, 1), COLUMNS)  # (row, original or not, column, x_dim)
     return Picture(
@@ -115,7 +115,7 @@ def traversal(model: torch.nn.Module, x: Tensor, y: Tensor, most: int = 10) -> P
         y: tensor: (n, y_dim): one-hot labels
         most: int: dimensions to show
     """
-    means, *labels = model.infer_latents(*model.observe(x, y))
+    means, *labels = model.infer_latents(*model.observed_grey(x, y))
     variance = means.var(dim=0)
     used = variance.argsort(descending=True)[:most]
     steps = torch.linspace(-3, 3, COLUMNS + 1, device=means.device)
@@ -185,7 +185,7 @@ def posterior_means(model: torch.nn.Module, x: Tensor, labels: Tensor) -> Tensor
         x: tensor: (n, x_dim): images in [0, 1]
         labels: tensor: (n,)
     """
-    means, *_ = model.infer_latents(*model.observe(x, one_hot(labels)))
+    means, *_ = model.infer_latents(*model.observed_grey(x, one_hot(labels)))
     return means
 
 

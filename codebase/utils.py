@@ -1,7 +1,8 @@
 """Densities, divergences and sampling: functions on tensors, in nats.
 
-Every function follows its inputs' dtype and device, broadcasts, and is differentiable. Shapes are
-written as in (batch, mix, dim); ``...`` stands for any leading dimensions.
+Every function follows its inputs' dtype and device; densities and divergences broadcast and are
+differentiable. Shapes are written as in (batch, mix, dim); ``...`` stands for any leading
+dimensions.
 """
 
 import importlib

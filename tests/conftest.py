@@ -18,7 +18,7 @@ from pathlib import Path
 import elsewhere
 import faults
 import pytest
-import small
+import tiny
 import torch
 from filelock import FileLock
 from matplotlib.figure import Figure
@@ -37,42 +37,25 @@ NO_NETWORK = {f"{scheme}_proxy": "http://127.0.0.1:9" for scheme in ("http", "ht
 NOBODY = 65534 if os.name == "posix" and os.geteuid() == 0 else None  # root may do everything
 
 
-def pytest_configure(config):
-    if not hasattr(config, "workerinput"):
-        os.environ["TEST_DATA_DIR"] = tempfile.mkdtemp(prefix="codebase-data-")
-        os.chmod(os.environ["TEST_DATA_DIR"], 0o755)
-    global DATA_DIR
-    DATA_DIR = Path(os.environ["TEST_DATA_DIR"], "data")
-
-
-def pytest_unconfigure(config):
-    if not hasattr(config, "workerinput"):
-        shutil.rmtree(os.environ["TEST_DATA_DIR"])
-
-
 @pytest.fixture(scope="session")
-def whole_data():
-    """A data folder with the synthetic digits and house numbers; every user can read it.
+def whole_data(pytestconfig) -> Path:
+    """A data folder with the synthetic digits and SVHN-like digits of a user.
 
-    pytest-xdist's workers share it.
+    It is kept in pytest's cache; what is damaged there is drawn again. pytest-xdist's workers share
+    it.
     """
-    with FileLock(DATA_DIR.with_suffix(".lock")):
-        data.read_mnist("train", DATA_DIR, "synthetic")
-        data.read_svhn(DATA_DIR, "synthetic")
-    return DATA_DIR
+    folder = pytestconfig.cache.mkdir("synthetic-data")
+    with FileLock(folder.with_suffix(".lock")):
+        data.read_mnist("train", folder, "synthetic")
+        data.read_mnist("test", folder, "synthetic")
+        data.read_svhn(folder, "synthetic")
+    return folder
 
 
 @pytest.fixture(scope="session")
-def data_dir():
-    """The same with a tenth of the images, for a Child: see `small`."""
-    folder = DATA_DIR.with_name("small")
-    with FileLock(folder.with_suffix(".lock")):
-        if not folder.exists():
-            process = FORKSERVER.Process(target=small.draw, args=(folder,))
-            process.start()
-            process.join()
-            assert process.exitcode == 0
-    return folder
+def data_dir() -> Path:
+    """A data folder for a Child, whose few images need no files: see `tiny`. It is not there."""
+    return Path(tempfile.gettempdir(), "no-data")
 
 
 @pytest.fixture(scope="session")
@@ -169,17 +152,15 @@ if hasattr(os, "fork"):
 class Child:
     """`python <script> <flags>` in a process that has imported everything already.
 
-    Its synthetic data sets are small ones, which `data_dir` has.
+    It trains on few images, draws pictures at their real size, and evaluates seldom: see `tiny`.
 
     Args:
         folder: where its checkpoints/, logs/ and output are
         script: a run script, or "codebase" for python -m codebase
         flags: --data_dir and the like, and values
-        whole_data: its synthetic data sets are those of a user, which `whole_data` has
+        whole: its data and evaluation are a user's, see `whole_data`
         user: the user id it runs as
         file_size, memory: the most bytes that a file of its, and its data, may have
-        whole_report: evaluate as often as a user's command does, not twice and to IWAE-10, and draw
-            pictures as large; on whole data
         stop: (signal, picture): it sends itself the signal when the picture has been written
         elsewhere: it has nothing that Windows lacks, see `elsewhere`
         fault: (number of the operation on files, kind): see `faults`
@@ -259,10 +240,6 @@ def _main(folder, outputs, script, flags, options) -> None:
     sys.argv = [script, *flags]
     warnings.filterwarnings("error", category=EncodingWarning, module="codebase")
     torch.set_num_threads(1)
-    if not options.get("whole_report") and not options.get("whole_data"):
-        small.take_small_data()
-    if not options.get("whole_report"):
-        small.shorten_reports()
     for limit, name in (("RLIMIT_FSIZE", "file_size"), ("RLIMIT_DATA", "memory")):
         if name in options:
             resource = importlib.import_module("resource")  # which Windows lacks
@@ -284,7 +261,8 @@ def _main(folder, outputs, script, flags, options) -> None:
     if script == "codebase":
         module.main()
     else:
-        module.main(module.experiment, module.__doc__)
+        whole = options.get("whole", False)
+        module.main(module.experiment if whole else tiny.tiny(module.experiment), module.__doc__)
 
 
 def _stop_after(number: int, picture: str) -> None:

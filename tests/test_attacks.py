@@ -95,7 +95,7 @@ def try_flags(cases, capsys, folders):
     for model, *words in cases:
         experiment = importlib.import_module(f"run_{model}").experiment
         with pytest.raises(SystemExit) as ended:
-            parser = run_flags.parser(experiment, "a script")
+            parser = run_flags.make_parser(experiment, "a script")
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(sys, "argv", [f"run_{model}.py", *words])
                 args, given = run_flags.parse(parser)

@@ -103,7 +103,7 @@ def test_without_a_compiler_the_run_goes_on(whole_data, project):
     env["OMP_NUM_THREADS"] = "1"
     done = run_script(project, "run_ssvae.py", *flags, "--compile", 1, data_dir=whole_data, env=env)
     assert done.returncode == 0, done.stderr
-    succeed(project.parent, "run_ssvae.py", *flags, "--data_dir", whole_data, whole_report=True)
+    succeed(project.parent, "run_ssvae.py", *flags, "--data_dir", whole_data, whole=True)
     lines = [line for line in done.stderr.splitlines() if "compiled" in line]
     assert lines == [
         "warning: not compiled: no C++ compiler works here (g++, clang++ or MSVC); "

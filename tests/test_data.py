@@ -13,7 +13,6 @@ import time
 import numpy as np
 import pytest
 import scipy.io
-import small
 import torch
 from conftest import FORKSERVER, contents
 from torchvision import datasets
@@ -123,7 +122,7 @@ def test_synthetic_digits_are_the_same_everywhere(whole_data, tmp_path, monkeypa
 
 
 def test_synthetic_digits_have_mnists_form(whole_data):
-    for train, counts in ((True, synthetic.TRAIN_COUNTS), (False, synthetic.TEST_COUNTS)):
+    for train, counts in zip((True, False), synthetic.COUNTS.values(), strict=True):
         mnist = datasets.MNIST(whole_data / "synthetic", train=train)
         assert mnist.data.shape == (sum(counts), 28, 28)
         assert tuple(mnist.targets.bincount().tolist()) == counts
@@ -161,7 +160,9 @@ def test_synthetic_house_numbers(whole_data):
 
 
 def test_two_processes_draw_at_once(tmp_path):
-    processes = [FORKSERVER.Process(target=small.draw, args=(tmp_path, False)) for _ in range(4)]
+    folder = tmp_path / "synthetic" / "MNIST" / "raw"
+    arguments = (folder, {"train": (600,) * 10, "t10k": (150,) * 10})
+    processes = [FORKSERVER.Process(target=synthetic.draw_digits, args=arguments) for _ in range(4)]
     for process in processes:
         process.start()
     for process in processes:

@@ -6,12 +6,13 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import tiny
 import torch
 from conftest import SCRIPTS, results
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map_only
 
-from codebase import UserError, checkpoints, data, evaluate, load_run
+from codebase import UserError, checkpoints, data, load_run
 from codebase import utils as ut
 from codebase.explorer import explore
 from codebase.machine import generators
@@ -65,8 +66,6 @@ def without_float64(monkeypatch):
     save = checkpoints._save  # which may not see the emulation's own kind of tensors
     plain = functools.partial(tree_map_only, OnTheHost, lambda t: t.as_subclass(torch.Tensor))
     monkeypatch.setattr(checkpoints, "_save", lambda path, state: save(path, plain(state)))
-    monkeypatch.setattr(evaluate, "REPEATS", 2)
-    monkeypatch.setattr(evaluate, "IMPORTANCE_WEIGHTS", (1, 10))
     with mode:
         yield mode
 
@@ -98,7 +97,7 @@ def test_a_device_without_float64(script, folders, whole_data, monkeypatch, with
     base += ("--iter_save", "51", "--sheet", "2x2")
     for more in ((), ("--train", "0"), ("--replicates", "2")):
         monkeypatch.setattr(sys, "argv", [script, *base, *more])
-        module.main(module.experiment, "")
+        module.main(tiny.tiny(module.experiment), "")
     name = next((folders / "checkpoints").glob("model=*_run=0001*")).name
     assert results(folders, name)["figures"]
     pictures = {path.name for path in (folders / "logs" / name).glob("*.png")}
@@ -112,7 +111,7 @@ def test_the_plane_without_float64(script, folders, whole_data, monkeypatch, wit
     module = importlib.import_module(script.removesuffix(".py"))
     flags = ("--data", "synthetic", "--data_dir", str(whole_data), "--iter_max", "2", "--z", "2")
     monkeypatch.setattr(sys, "argv", [script, *flags, "--sheet", "2x2"])
-    module.main(module.experiment, "")
+    module.main(tiny.tiny(module.experiment), "")
     [logs] = (folders / "logs").glob("model=*")
     assert (logs / "latent.png").exists() and (logs / "manifold.png").exists()
     load_run(logs.name)

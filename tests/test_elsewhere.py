@@ -23,7 +23,7 @@ def base(data_dir):
 # Without POSIX
 
 
-def test_run_scripts_without_posix(tmp_path, base):
+def test_run_scripts_without_posix(tmp_path, base, whole_data):
     """Train, interrupted; resume; evaluate; replicates; compare; table."""
     flags = (*base, "--iter_max", 6, "--iter_save", 4)
     windows = {"elsewhere": True}
@@ -38,12 +38,13 @@ def test_run_scripts_without_posix(tmp_path, base):
     assert "| vae_z=10_data=synthetic | NELBO |" in table
     assert "NELBO" in succeed(tmp_path, "codebase", "table", "--all", **windows)[0]
     out = tmp_path / "runs.png"
-    command = ("compare", NAME.format(0), NAME.format(1), "--data_dir", base[3], "--out", out)
+    command = ("compare", NAME.format(0), NAME.format(1), "--data_dir", whole_data, "--out", out)
     succeed(tmp_path, "codebase", *command, **windows)
     assert out.read_bytes().startswith(b"\x89PNG")
-    command = ("explore", NAME.format(0), "--data_dir", base[3], "--out", tmp_path / "page.html")
+    page = tmp_path / "page.html"
+    command = ("explore", NAME.format(0), "--data_dir", whole_data, "--out", page)
     succeed(tmp_path, "codebase", *command, **windows)
-    assert "Σ" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Σ" in page.read_text(encoding="utf-8")
     for other in SCRIPTS[1:]:
         more = ("--k", 5) if other == "run_gmvae.py" else ()
         succeed(tmp_path, other, *base, "--iter_max", 2, *more, **windows)

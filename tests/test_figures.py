@@ -5,15 +5,15 @@ import sys
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from conftest import refused, results, same_weights, succeed, weights
 from PIL import Image
-from small import SCREEN
 from tensorboardX.proto.event_pb2 import Event
 from torchvision.datasets import MNIST
 
 import run_vae
-from codebase import evaluate, figures
+from codebase import figures
 from codebase.models.fsvae import FSVAE
 from codebase.models.gmvae import GMVAE
 from codebase.models.likelihoods import Gaussian
@@ -31,7 +31,7 @@ def cells(path, rows, columns, shape, labelled=False):
     margin = figures.MARGIN if labelled else EDGE
     scale = (sheet.shape[1] - margin) // width
     assert sheet.shape == (figures.HEAD + scale * height, margin + scale * width, 3)
-    assert scale == max((SCREEN - margin) // width, 1)
+    assert scale == max((figures.SCREEN - margin) // width, 1)
     grid = sheet[figures.HEAD :: scale, margin::scale]
     assert (grid == sheet[figures.HEAD + scale - 1 :: scale, margin + scale - 1 :: scale]).all()
     tops, lefts = (
@@ -64,12 +64,12 @@ def scalars_of(folder):
 
 
 @pytest.fixture(scope="module")
-def ssvae_run(data_dir, tmp_path_factory):
+def ssvae_run(whole_data, tmp_path_factory):
     """A short SSVAE run on synthetic digits: its folder and its output."""
     folder = tmp_path_factory.mktemp("ssvae")
-    flags = ("--data_dir", data_dir, "--data", "synthetic", "--iter_max", 300, "--iter_save", 100)
-    flags += ("--batch_size", 20, "--lr", 0.003)
-    stdout, _ = succeed(folder, "run_ssvae.py", *flags)
+    flags = ("--data_dir", whole_data, "--data", "synthetic", "--iter_max", 300)
+    flags += ("--iter_save", 100, "--batch_size", 20, "--lr", 0.003)
+    stdout, _ = succeed(folder, "run_ssvae.py", *flags, whole=True)
     name = "model=ssvae_gw=001_cw=100_run=0000_data=synthetic"
     return folder, name, stdout
 
@@ -109,12 +109,12 @@ def test_a_sheet_for_every_save(ssvae_run):
     assert not (last == first).all()
 
 
-def test_reconstructions_lie_under_the_images(ssvae_run, data_dir):
+def test_reconstructions_lie_under_the_images(ssvae_run, whole_data):
     folder, name, _ = ssvae_run
     rows = cells(folder / "logs" / name / "reconstructions.png", 10, 20, (28, 28), True)[..., 0]
     originals, copies = rows[::2].reshape(100, -1), rows[1::2].reshape(100, -1)
     assert set(np.unique(originals)) == {0, 1}  # binarised, as the model sees them
-    test = MNIST(data_dir / "synthetic", train=False)
+    test = MNIST(whole_data / "synthetic", train=False)
     x, y = test.data.flatten(1), test.targets
     first = torch.cat([x[y == digit][:10] for digit in range(10)]).numpy()
     assert ((originals == 1) <= (first > 0)).all()
@@ -273,9 +273,9 @@ def test_curves_of_a_resumed_run_are_those_of_the_whole(tmp_path, data_dir):
     assert all(row in parts["test"] for row in whole["test"])
 
 
-def test_house_numbers_in_colour(data_dir, tmp_path):
-    flags = ("--data_dir", data_dir, "--data", "synthetic", "--iter_max", 60)
-    succeed(tmp_path, "run_fsvae.py", *flags)
+def test_house_numbers_in_colour(whole_data, tmp_path):
+    flags = ("--data_dir", whole_data, "--data", "synthetic", "--iter_max", 60)
+    succeed(tmp_path, "run_fsvae.py", *flags, whole=True)
     [logs] = (tmp_path / "logs").glob("model=*")
     sheet = cells(logs / "samples.png", 10, 20, (32, 32), labelled=True)
     assert np.abs(sheet[..., 0] - sheet[..., 2]).max() > 0.02  # in colour
@@ -286,12 +286,12 @@ def test_house_numbers_in_colour(data_dir, tmp_path):
     assert np.abs(rows[::2] - rows[1::2]).mean() < np.abs(rows[::2] - rows[1::2][::-1]).mean()
 
 
-def test_a_comparison_of_runs(data_dir, tmp_path):
+def test_a_comparison_of_runs(data_dir, whole_data, tmp_path):
     base = ("--data_dir", data_dir, "--data", "synthetic", "--iter_max", 5, "--sheet", "2x2")
     for beta in (1, 4):
         succeed(tmp_path, "run_vae.py", *base, "--beta", beta)
     name = "model=vae_z=10_run=0000_data=synthetic"
-    command = ("codebase", "compare", name, f"{name}_beta=4", "--data_dir", data_dir)
+    command = ("codebase", "compare", name, f"{name}_beta=4", "--data_dir", whole_data)
     out = tmp_path / "beta.png"
     succeed(tmp_path, *command, "--labels", "B = 1", "B = 4", "--out", out)
     rows = cells(out, 3, 20, (28, 28), labelled=True)
@@ -336,13 +336,12 @@ def test_a_run_whose_pictures_fail_is_the_same_run(folders, whole_data, monkeypa
     flags = ("--data", "synthetic", "--data_dir", str(whole_data), "--iter_max", "60")
     flags += ("--iter_save", "20", "--sheet", "2x2", "--overwrite", "1")
     name = "model=vae_z=10_run=0000_data=synthetic"
-    monkeypatch.setattr(evaluate, "IMPORTANCE_WEIGHTS", (1, 10))
     monkeypatch.setattr(sys, "argv", ["run_vae.py", *flags])
     outcomes = []
     for broken in (False, True):
         if broken:
             monkeypatch.setattr(figures, "png", None)
-        run_vae.main(run_vae.experiment, "")
+        run_vae.main(tiny.tiny(run_vae.experiment), "")
         path = folders / "checkpoints" / name / "model-00060.pt"
         outcomes.append((results(folders, name)["figures"], weights(path), capsys.readouterr()))
     (figures_1, weights_1, output_1), (figures_2, weights_2, output_2) = outcomes

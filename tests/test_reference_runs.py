@@ -36,7 +36,7 @@ def test_reference_weights(name, clone, mnist_dir):
     script, flags, figure, low, high = EXPECTED[name]
     before = contents(clone)
     flags = (*flags, "--data_dir", mnist_dir, "--train", 0)
-    stdout, stderr = succeed(clone, script, *flags)
+    stdout, stderr = succeed(clone, script, *flags, whole=True)
     folder = clone / "checkpoints" / "reference" / name
     assert f"No run of your own: using the reference weights in {folder}\n" in stderr
     found = json.loads(

@@ -100,7 +100,7 @@ def test_a_script_from_end_to_end(script, project, whole_data):
 
     # The data and the iteration are recorded.
     flags = (*own, "--train", 0, "--data_dir", whole_data)
-    stdout, _ = succeed(project, script, *flags, whole_report=True)
+    stdout, _ = succeed(project, script, *flags, whole=True)
     assert report_lines(stdout) == report_lines(done.stdout)
 
 
@@ -137,7 +137,7 @@ def test_help_lists_flags_with_their_defaults(tmp_path):
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_the_defaults_that_are_shown_are_those_of_runs(script):
     experiment = importlib.import_module(script.removesuffix(".py")).experiment
-    shown = vars(run_flags.parser(experiment, "").parse_args([]))
+    shown = vars(run_flags.make_parser(experiment, "").parse_args([]))
     assert shown["iter_max"] == experiment.iter_max
     identity = experiment.identity({}, experiment.dataset)
     for name in identity.keys() - {"data", "seed"}:
@@ -233,6 +233,20 @@ def test_errors_about_runs_change_nothing(short, mnist_dir):
         assert contents(folder / "checkpoints") | contents(folder / "logs") == before
 
 
+def test_a_run_whose_data_are_gone_is_not_another_run(tmp_path, mnist_dir, base):
+    """--resume and --train of an MNIST run without MNIST never turn to synthetic digits."""
+    flags = ("--iter_max", 2, "--sheet", "2x2")
+    succeed(tmp_path, "run_vae.py", *flags, "--data_dir", mnist_dir)
+    gone = ("--data_dir", tmp_path / "gone")
+    before = contents(tmp_path / "checkpoints")
+    for more in (("--resume", 1, "--iter_max", 9), ("--overwrite", 1)):
+        line = refused(tmp_path, "run_vae.py", *flags, *gone, *more)
+        assert "not in" in line and "--data synthetic" in line
+    stdout, stderr = succeed(tmp_path, "run_vae.py", *gone, "--sheet", "2x2", "--train", 0)
+    assert "Only samples, which need no data" in stderr and stdout.startswith("Picture: ")
+    assert contents(tmp_path / "checkpoints") == before
+
+
 def test_weights_of_another_shape(short):
     folder, flags = short
     other = folder / "checkpoints" / VAE_NAME.replace("z=10", "z=07")
@@ -248,10 +262,10 @@ def test_too_little_memory_removes_nothing(short, whole_data):
     flags = ("--data", "synthetic", "--data_dir", whole_data)
     before = contents(folder / "checkpoints")
     big = ("--overwrite", 1, "--batch_size", 60_000)
-    line = refused(folder, "run_vae.py", *flags, *big, whole_data=True, memory=3 << 29)
+    line = refused(folder, "run_vae.py", *flags, *big, whole=True, memory=3 << 29)
     assert "does not have the memory" in line and "--batch_size" in line
     big = ("--z", 10_000, "--k", 100_000)
-    line = refused(folder, "run_gmvae.py", *flags, *big, whole_data=True, memory=3 << 30)
+    line = refused(folder, "run_gmvae.py", *flags, *big, whole=True, memory=3 << 30)
     assert "does not have the memory" in line
     assert contents(folder / "checkpoints") == before
 
@@ -347,7 +361,7 @@ def test_a_disk_that_is_full_to_the_last_byte(tmp_path, base):
     if os.system(f"mount -t tmpfs -o size=24m tmpfs {disk} 2>/dev/null") != 0:
         pytest.skip("no disk can be mounted here")
     try:
-        status, _, stderr = Child(disk / "run", "run_vae.py", *base, "--iter_save", 60).finish()
+        status, _, stderr = Child(disk / "run", "run_vae.py", *base, "--iter_save", 6).finish()
         assert status == 1 and "Traceback" not in stderr
         assert "No space left on device" in stderr.splitlines()[-1]
         assert "are saved" in stderr.splitlines()[-1]
@@ -363,6 +377,7 @@ def test_a_full_disk_while_drawing_data(tmp_path):
         "run_vae.py",
         *("--data", "synthetic", "--data_dir", tmp_path / "data"),
         file_size=2 << 20,
+        whole=True,
     ).finish()
     assert done[0] == 1 and "File too large" in done[2].splitlines()[-1]
     assert contents(tmp_path / "data") == {} and contents(tmp_path / "run") == {}
@@ -429,7 +444,7 @@ def test_data_that_cannot_be_read(public, public_run):
     flags = ("--data_dir", public, "--data", "mnist")
     for path, mode in ((raw, 0o000), (raw / "t10k-images-idx3-ubyte", 0o200)):
         path.chmod(mode)
-        line = refused(public_run, "run_vae.py", *flags, user=NOBODY)
+        line = refused(public_run, "run_vae.py", *flags, user=NOBODY, whole=True)
         path.chmod(0o755)
         assert "cannot be read (Permission denied)" in line and str(raw) in line
 

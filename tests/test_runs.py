@@ -440,7 +440,8 @@ def test_interrupted_in_the_report_a_run_names_what_finishes_it(tmp_path, base):
 
 def test_interrupted_before_it_begins_the_same_command_goes_on(tmp_path, base, data_dir):
     """While the digits are drawn: nothing has begun, and nothing is left behind."""
-    child = Child(tmp_path, "run_vae.py", *base[:3], tmp_path / "data", "--overwrite", 1)
+    flags = (*base[:3], tmp_path / "data", "--overwrite", 1)
+    child = Child(tmp_path, "run_vae.py", *flags, whole=True)
     child.wait_until(lambda: "Drawing" in child.stderr())
     os.kill(child.process.pid, signal.SIGINT)
     status, _, stderr = child.finish()

@@ -148,7 +148,7 @@ def test_filled_in_it_is_the_solution_bit_for_bit(blank, tmp_path, whole_data):
     assert figures["VAE.negative_iwae_bound"][0] == pytest.approx(544.36072, abs=6.2e-5)
     flags = ["--iter_max", "3", "--k", "5", "--threads", "1", "--data_dir", str(whole_data)]
     run(mine, "run_gmvae.py", *flags)
-    succeed(tmp_path / "ours", "run_gmvae.py", *flags, whole_data=True)
+    succeed(tmp_path / "ours", "run_gmvae.py", *flags, whole=True)
     [theirs] = (mine / "checkpoints").rglob("model-00003.pt")
     [ours] = (tmp_path / "ours" / "checkpoints").rglob("model-00003.pt")
     one, other = (torch.load(path, weights_only=True) for path in (theirs, ours))

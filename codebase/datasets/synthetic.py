@@ -1,4 +1,4 @@
-"""Digits drawn by strokes, for where MNIST and SVHN cannot be had: the embedded default data set.
+"""Digits drawn by strokes, used if MNIST or SVHN cannot be had.
 
 Each image is one of its class's ways of writing it, with the control points moved, slanted,
 rotated, scaled and shifted, inked by a pen of its own width and softness. The same images come out
@@ -19,8 +19,10 @@ from tqdm import tqdm
 from codebase.machine.files import write_atomically
 
 # MNIST's own class counts, so that every position in a fixed subset exists here too.
-TRAIN_COUNTS = (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949)
-TEST_COUNTS = (980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009)
+COUNTS = {
+    "train": (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949),
+    "t10k": (980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009),
+}
 NUM_HOUSE_NUMBERS = 30_000
 DIGITS_MD5 = {
     "train-images-idx3-ubyte": "bff6a51e88dbfb928e6e97af62e46e5a",
@@ -99,17 +101,22 @@ BLOCK = 256  # images coloured at once; another number would give other draws
 # Files
 
 
-def draw_digits(folder: Path) -> None:
+def draw_digits(folder: Path, counts: dict[str, tuple[int, ...]] = COUNTS) -> None:
     """Draw 60,000 and 10,000 grey digits, as MNIST's four files.
+
+    Args:
+        folder: of the files
+        counts: of each class, for "train" and for "t10k"
 
     Raises:
         OSError: the folder cannot be written to
     """
     _check_writable(folder)
-    with tqdm(total=70_000, desc="Drawing synthetic digits", unit="images") as progress:
-        for prefix, counts, seed in (("train", TRAIN_COUNTS, 1), ("t10k", TEST_COUNTS, 2)):
+    total = sum(map(sum, counts.values()))
+    with tqdm(total=total, desc="Drawing synthetic digits", unit="images") as progress:
+        for prefix, seed in (("train", 1), ("t10k", 2)):
             random = RandomState(seed)
-            labels = random.permutation(np.repeat(np.arange(10), counts))
+            labels = random.permutation(np.repeat(np.arange(10), counts[prefix]))
             height = _uniform(random, 17, 21, len(labels))
             centre = _uniform(random, 12.5, 15.5, len(labels), 2)
             width = _uniform(random, 0.9, 2.1, len(labels))

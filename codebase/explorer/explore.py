@@ -12,7 +12,7 @@ from codebase import UserError, checkpoints, data
 from codebase.datasets.download import MNIST_MD5, SVHN_MD5, DataError
 from codebase.datasets.synthetic import HOUSE_NUMBERS_MD5
 from codebase.explorer import export
-from codebase.runs.load import load_run, located, source_of
+from codebase.runs.load import data_of, load_run, located
 from codebase.runs.run import Run
 
 FILE = "explore.html"
@@ -89,7 +89,7 @@ def _reference() -> Path:
 
 def _data_at_hand(run: Run, model: torch.nn.Module, data_dir: Path) -> data.Data | None:
     """A run's data set if it is there: none is downloaded or drawn for a page."""
-    name = source_of(run, model)
+    name = data_of(run, model)
     folder = data_dir / "synthetic" if name == "synthetic" else data_dir
     if model.enc.x_dim == 784:
         folder, names = folder / "MNIST" / "raw", MNIST_MD5

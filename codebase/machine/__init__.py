@@ -1,1 +1,1 @@
-"""Why a laptop behaves so: packages, settings of the process, CUDA graphs, files and locks."""
+"""The machine: settings of the process, random generators, CUDA graphs, files, signals."""

@@ -10,7 +10,7 @@ from codebase.models.likelihoods import BERNOULLI, Bernoulli, Gaussian
 
 
 class LatentVariableModel(torch.nn.Module):
-    """p(z)·p(x|z), or p(z)·p(y)·p(x|y, z) where there are labels, with an encoder q(z|x).
+    """p(z)·p(x|z) with an encoder q(z|x); with labels, p(z)·p(y)·p(x|y, z) and q(z|x, y).
 
     The prior p(z) is N(0, I) unless a subclass has its own; p(y) is uniform.
 
@@ -23,7 +23,7 @@ class LatentVariableModel(torch.nn.Module):
 
     Attributes:
         family: str: of p(z) and q(z|x), "gaussian" or "laplace"
-        arguments: names of the constructor's arguments, the name excepted, which are attributes
+        arguments: names of the constructor's arguments except name; each is an attribute too
 
     Raises:
         ValueError: there is no such architecture
@@ -115,7 +115,7 @@ class LatentVariableModel(torch.nn.Module):
         """What the bounds are given of labelled images: (x,), or (x, y) if y is always known."""
         return (x,)
 
-    def observe(self, grey: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+    def observed_grey(self, grey: Tensor, y: Tensor) -> tuple[Tensor, ...]:
         """`observed` for grey levels in [0, 1], which are binarised if the model's images are."""
         return self.observed(self.likelihood.observe(grey), y)
 

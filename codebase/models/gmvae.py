@@ -13,8 +13,9 @@ class GMVAE(VAE):
     """p(z) = (1/k) Σ_i N(μ_i, diag σ²_i) with trained μ and σ²; otherwise the VAE.
 
     Args:
-        nn, z_dim, name: see `VAE`, whose other arguments are options here
+        nn, z_dim, name: see `VAE`
         k: int: number of mixture components
+        options: the other arguments of `VAE`
     """
 
     arguments = ("nn", "z_dim", "k", "likelihood", "beta")

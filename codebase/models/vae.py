@@ -13,7 +13,7 @@ MAX_ROWS = 5000
 
 
 class VAE(LatentVariableModel):
-    """p(z) = N(0, I), p(x|z) Bernoulli, q(z|x) = N(m(x), diag v(x)).
+    """p(z) = N(0, I), p(x|z) Bernoulli or Gaussian, q(z|x) = N(m(x), diag v(x)).
 
     Args:
         nn, name, z_dim: see `LatentVariableModel`
@@ -51,7 +51,7 @@ class VAE(LatentVariableModel):
         return ut.log_normal(z, q_m, q_v)
 
     def kl_to_prior(self, z: Tensor, q_m: Tensor, q_v: Tensor) -> Tensor:
-        """KL(q(z|x) ‖ p(z)), nats, in closed form: (batch,)."""
+        """KL(q(z|x) ‖ p(z)), nats, in closed form: (batch,). A mixture prior needs the draw z."""
         return ut.kl_normal(q_m, q_v, *self.z_prior)
 
     # Bounds

@@ -7,7 +7,7 @@ import torch
 
 from codebase import UserError, data, figures
 from codebase.machine.files import write_atomically
-from codebase.runs.load import load_run, located, source_of
+from codebase.runs.load import data_of, load_run, located
 
 
 def compare(runs: Sequence[str], labels: Sequence[str], data_dir: Path, out: Path) -> Path:
@@ -26,13 +26,15 @@ def compare(runs: Sequence[str], labels: Sequence[str], data_dir: Path, out: Pat
         UserError: there is no such run, their images are not of one kind, a label is missing, or
             out is a folder
     """
-    if len(set(labels)) != len(runs):
-        raise UserError(f"--labels: there are {len(set(labels))} for {len(runs)} runs")
+    if len(labels) != len(runs):
+        raise UserError(f"--labels: got {len(labels)} for {len(runs)} runs, expected one per run")
+    if len(set(labels)) != len(labels):
+        raise UserError("two rows have one label: pass --labels with one of its own for each run")
     if not out.name or out.is_dir():
         raise UserError(f"--out {out} is a folder: name a file, such as comparison.png")
     models = {label: load_run(run) for label, run in zip(labels, runs, strict=True)}
     kinds = {
-        (source_of(located(run)[2], model), model.enc.x_dim, model.likelihood.binary)
+        (data_of(located(run)[2], model), model.enc.x_dim, model.likelihood.binary)
         for run, model in zip(runs, models.values(), strict=True)
     }
     if len(kinds) > 1:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from codebase import checkpoints
+from codebase.data import Source
 from codebase.datasets.download import DataError
 from codebase.machine.files import child_folder, remove_leftovers
 from codebase.runs import report
@@ -16,7 +17,9 @@ from codebase.runs.experiment import Experiment
 from codebase.runs.training import find, source_of
 
 
-def evaluate(experiment: Experiment, given: dict, args: Namespace, device: torch.device) -> None:
+def evaluate_saved(
+    experiment: Experiment, given: dict, args: Namespace, device: torch.device
+) -> None:
     """Load weights and report them: your own run's or, if there is none, the reference weights.
 
     Args:
@@ -34,15 +37,14 @@ def evaluate(experiment: Experiment, given: dict, args: Namespace, device: torch
     try:
         source = source_of(experiment, given, args, device, train=False)
     except DataError as error:
-        if reference is None:
-            raise
-        missing = error
-    dataset = experiment.dataset if missing else source.name
-    name = experiment.name_of(experiment.identity(given, dataset))
+        source, missing = Source(experiment.dataset, args.data_dir, device), error
+    name = experiment.name_of(experiment.identity(given, source.name))
+    if missing and not checkpoints.steps_in(reference or checkpoints.run_folder(name)):
+        raise missing  # there are no weights, whose samples need no data
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # of a folder that only others may write to
             stack.enter_context(runs.locked(name, "evaluation"))
-        run = find(experiment, given, dataset, folder=reference)
+        run = find(experiment, given, source.name, folder=reference)
         folder = reference or run.folder
         steps, is_recorded = checkpoints.steps_in(folder), bool(run.model)
         step = given.get("iter_max") or (is_recorded and steps and steps[-1]) or args.iter_max
@@ -71,7 +73,7 @@ def evaluate(experiment: Experiment, given: dict, args: Namespace, device: torch
         if not is_recorded:
             print(f"Weights: {path}, trained: not recorded")
             more = {"trained": runs.NOT_RECORDED}
-        results, _ = report.report(run, model, step, data, experiment, args.sheet, logs, more)
+        results, _ = report.make_report(run, model, step, data, experiment, args.sheet, logs, more)
         try:
             runs.write_json(logs / runs.RESULTS_FILE, results)
         except OSError as error:

@@ -13,9 +13,9 @@ class Experiment:
     """A model, its data and its evaluation.
 
     Args:
-        name: format of the runs' names: the homework's, with {flag} for values. A flag that is not
-            in it is added to a name if its value is not the default one
-        flags: the choices that the script leaves
+        name: format of the runs' names: the homework's, with {flag} for values
+        flags: the choices that the script leaves. One that is not in the format is added to a name
+            if its value is not the default one
         model: the model that the flags describe, with initial weights
         data: from flags and a `data.Source`: training minibatches, and what to evaluate on
         evaluate: prints and returns the metrics of a model on such data
@@ -40,7 +40,7 @@ class Experiment:
 
         Args:
             given: the flags that were given
-            source: the data: "mnist", "svhn" or "synthetic"
+            source: the name of the data: "mnist", "svhn" or "synthetic"
         """
         number = given.get("run", 0)
         return {flag.name: given.get(flag.name, flag.default) for flag in self.flags} | {

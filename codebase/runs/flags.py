@@ -105,13 +105,13 @@ _ITERATIONS = whole(1, 10**9)
 SWITCH = {"type": int, "choices": (0, 1), "default": 0}
 
 
-def parser(experiment, description: str) -> Parser:
-    """The parser of a run script."""
-    flags, none = Parser(description=description), {"default": argparse.SUPPRESS}
-    add = flags.add_argument_group("how far").add_argument
+def make_parser(experiment, description: str) -> Parser:
+    """Make the parser of a run script."""
+    parser, none = Parser(description=description), {"default": argparse.SUPPRESS}
+    add = parser.add_argument_group("how far").add_argument
     add("--iter_max", type=_ITERATIONS, default=experiment.iter_max, help="training iterations")
     add("--iter_save", type=_ITERATIONS, default=10_000, help="iterations between saved weights")
-    about = "1 or 2: train, then evaluate; 0: evaluate the weights saved at iter_max"
+    about = "1 or 2: train, then evaluate; 0: evaluate the last weights, or those of --iter_max"
     add("--train", **SWITCH | {"choices": (0, 1, 2), "default": 1}, help=about)
     add("--overwrite", **SWITCH, help="1: replace an existing run")
     add("--resume", **SWITCH, help="1: continue an interrupted run")
@@ -130,9 +130,14 @@ def parser(experiment, description: str) -> Parser:
         help="number of CPU threads (default: torch's choice)",
     )
     add("--data_dir", type=Path, default=ROOT / "data", help="folder of the data sets")
-    add("--sheet", type=sheet, default="10x20", help="rows x columns of the sample grids")
+    add(
+        "--sheet",
+        type=sheet,
+        default="10x20",
+        help="rows x columns of samples.png; models with labels have a row per class",
+    )
 
-    add = flags.add_argument_group("which run: what determines its weights").add_argument
+    add = parser.add_argument_group("which run: what determines its weights").add_argument
     for flag in experiment.flags:
         add(
             f"--{flag.name}",
@@ -168,21 +173,22 @@ def parser(experiment, description: str) -> Parser:
         help=f"auto: {experiment.dataset} if it is there or can be downloaded, else synthetic "
         "digits",
     )
-    return flags
+    return parser
 
 
-def parse(flags: Parser) -> tuple[argparse.Namespace, dict]:
+def parse(parser: Parser) -> tuple[argparse.Namespace, dict]:
     """Read the command line.
 
     Returns:
         all flags; and those that were given, by their names
     """
-    defaults, nothing = vars(flags.parse_args([])), object()
-    parsed = flags.parse_args(namespace=argparse.Namespace(**dict.fromkeys(defaults, nothing)))
+    # Twice: the second time every flag begins as `nothing`, so what is something was given.
+    defaults, nothing = vars(parser.parse_args([])), object()
+    parsed = parser.parse_args(namespace=argparse.Namespace(**dict.fromkeys(defaults, nothing)))
     given = {flag: value for flag, value in vars(parsed).items() if value is not nothing}
     args = argparse.Namespace(**NO_DEFAULT | defaults | given)
     if args.overwrite and args.resume:
-        flags.error("--overwrite 1 and --resume 1 exclude each other")
+        parser.error("--overwrite 1 and --resume 1 exclude each other")
     if args.replicates and (args.overwrite or not args.train):
-        flags.error("--replicates trains what is missing: omit --overwrite 1 and --train 0")
+        parser.error("--replicates trains what is missing: omit --overwrite 1 and --train 0")
     return args, given

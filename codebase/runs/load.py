@@ -73,6 +73,6 @@ def run_named(name: str) -> Run:
     raise UserError(f"{name!r} is not the name of a run, such as model=vae_z=10_run=0000")
 
 
-def source_of(run: Run, model: torch.nn.Module) -> str:
-    """The data set that a run was trained on: "mnist", "svhn" or "synthetic"."""
+def data_of(run: Run, model: torch.nn.Module) -> str:
+    """The name of the data that a run was trained on: "mnist", "svhn" or "synthetic"."""
     return run.flags.get("data") or {784: "mnist", 3072: "svhn"}[model.enc.x_dim]

@@ -1,4 +1,4 @@
-"""The run scripts' main function, and the line and exit status in which trouble ends."""
+"""The run scripts' main function; errors are printed in one line, with an exit status."""
 
 import os
 import shlex
@@ -15,14 +15,15 @@ from codebase.runs.experiment import Experiment
 def main(experiment: Experiment, description: str) -> None:
     """Do what the command line asks: train and report, or evaluate.
 
-    Exit status 2 if something was asked for that cannot be done, 1 if the machine failed (a full
-    disk, a loss that is not finite), 130 and 143 on SIGINT and SIGTERM.
+    Exit status 2 if something was asked for that cannot be done (a wrong flag, no such run, too
+    little memory), 1 if something failed on the way (a full disk, a loss that is not finite), 130
+    and 143 on SIGINT and SIGTERM.
 
     Args:
         experiment: model, data and evaluation
         description: of the script
     """
-    parser = flags.parser(experiment, description)
+    parser = flags.make_parser(experiment, description)
     args, given = flags.parse(parser)
     with Trouble(parser) as trouble:
         tuning.load_packages()
@@ -32,9 +33,9 @@ def main(experiment: Experiment, description: str) -> None:
         device = tuning.pick_device(args.device)
         tuning.tune_process(args.threads)
         if not args.train:
-            from codebase.runs.evaluation import evaluate
+            from codebase.runs.evaluation import evaluate_saved
 
-            evaluate(experiment, given, args, device)
+            evaluate_saved(experiment, given, args, device)
         elif args.replicates:
             from codebase.runs.replicates import replicate
 
@@ -104,7 +105,7 @@ class Trouble:
                 f"error: this machine does not have the memory for that ({one_line(error):.100}): "
                 "pass a smaller --batch_size, or a smaller model; nothing was lost"
             )
-        if type(error).__name__ == "NotFinite":
+        if type(error).__name__ == "NotFinite":  # by its name: to import it would load torch
             return 1, f"error: {error}"
         return None
 

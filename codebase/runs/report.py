@@ -19,7 +19,7 @@ from codebase.runs.run import Run
 from codebase.train import NotFinite
 
 
-def report(
+def make_report(
     run: Run,
     model: torch.nn.Module,
     step: int,
@@ -122,7 +122,7 @@ def held_out_bound(model: torch.nn.Module, data: Data) -> dict[str, float]:
         the terms by TensorBoard's tags
     """
     with figures.isolated_draws(data.subset[0].device):
-        observed = model.observe(*data_sets.examples(data))
+        observed = model.observed_grey(*data_sets.examples(data))
         nelbo, *kl, rec = (term.item() for term in model.negative_elbo_bound(*observed))
     terms = {"test/elbo": -nelbo, "test/kl_z": kl[0], "test/rec": rec}
     return terms | ({"test/kl_y": kl[1]} if len(kl) > 1 else {})

@@ -37,7 +37,8 @@ class Run:
         name: its folder in checkpoints/ and logs/
         flags: the flags that determine its weights, by their names; none of weights that other
             people trained
-        model: class and arguments of its model: see `codebase.models.build`
+        model: class and arguments of its model, see `codebase.models.build`; empty if there is no
+            run.json: the run is new, or other people trained it
     """
 
     name: str
@@ -51,11 +52,6 @@ class Run:
     @property
     def logs(self) -> Path:
         return logs_folder(self.name)
-
-    @property
-    def group(self) -> str:
-        """The name without the run's number, which its replicates share."""
-        return group_of(self.name)
 
     @property
     def is_synthetic(self) -> bool:
@@ -72,9 +68,6 @@ class Run:
         """Write run.json."""
         content = {"name": self.name, "model": dict(self.model), "flags": dict(self.flags)}
         write_json(self.folder / RUN_FILE, content | circumstances(device))
-
-    def has_begun(self) -> bool:
-        return has_begun(self.folder)
 
     def finished(self, iterations: int) -> dict | None:
         """Its results if it was trained so far and evaluated, else None."""
@@ -117,7 +110,7 @@ def read_run(folder: Path) -> Run | None:
 
 
 def group_of(name: str) -> str:
-    """A run's name without its number."""
+    """A run's name without its number, which its replicates share."""
     return re.sub(r"_run=[0-9]+", "", name)
 
 

@@ -32,21 +32,24 @@ CURVES = ("train", "test")  # rows of curves.png: iteration, NELBO, KL, Rec
 def source_of(
     experiment: Experiment, given: dict, args: Namespace, device: torch.device, train: bool = True
 ) -> Source:
-    """The data to use: what was given; else what the run that is there was trained on.
+    """Find the data to use.
+
+    The --data flag decides; without it, the data that the run was trained on; if there is no run,
+    or one of each kind, the real data set if it can be had, else synthetic digits.
 
     Raises:
-        DataError: the real data set was asked for and cannot be had
+        DataError: the real data set is needed and cannot be had
     """
     wanted = given.get("data", "auto")
     if wanted == "auto":
-        real, synthetic = (
-            runs.has_begun(checkpoints.run_folder(experiment.name_of(flags)))
-            for flags in (
-                experiment.identity(given, experiment.dataset),
-                experiment.identity(given, "synthetic"),
+        begun = [
+            name
+            for name in (experiment.dataset, "synthetic")
+            if runs.has_begun(
+                checkpoints.run_folder(experiment.name_of(experiment.identity(given, name)))
             )
-        )
-        wanted = "synthetic" if synthetic and not real else "auto"
+        ]
+        wanted = begun[0] if len(begun) == 1 else "auto"
     name = find_or_download(experiment.dataset, wanted, args.data_dir)
     if name == "synthetic":
         print(BANNER.format(experiment.dataset.upper()), file=sys.stderr)
@@ -60,12 +63,12 @@ def find(
     resume: bool = True,
     folder: Path | None = None,
 ) -> Run:
-    """The run that flags describe: with its recorded values of those that were not given.
+    """Find the run that flags describe, with its recorded values of flags that were not given.
 
     Args:
         experiment: the run script's
         given: the flags that were given, by their names
-        source: the data
+        source: the name of its data
         resume: whether a run that is there is meant, or a new one in its place
         folder: of its weights; None: the one in checkpoints/
 
@@ -99,12 +102,16 @@ class Training:
         experiment: the run script's
         given: the flags that were given, by their names
         args: all flags
-        source: the data
+        source: where its data are
 
-    Attributes:
-        trainer: has the model, and trains it; `save` and `log` are for it
+    Attributes, from entering it on:
+        run: what is trained
+        data: what it is trained and evaluated on
+        trainer: has the model, and trains it; it calls `save` and `log`
         iter_max, iter_save: the last iteration, and iterations between saved weights
         bar: shows the progress
+        curves: rows of curves.png so far
+        saved: the iteration of the training state on disk
         has_begun: whether --resume 1 continues it
 
     Raises:
@@ -147,7 +154,7 @@ class Training:
                 from codebase.machine.compiled import compile_or_warn
 
                 compile_or_warn(self.trainer)
-            self.saved, self.has_begun = self.trainer.step, state is not None  # iterations
+            self.saved, self.has_begun = self.trainer.step, state is not None
             self.bar = stack.enter_context(
                 tqdm(
                     desc=run.name,
@@ -174,7 +181,7 @@ class Training:
         self.curves = {kind: state[kind] for kind in CURVES}
         step, model = self.trainer.step, self.trainer.model
         if self._has_weights(step) and step not in checkpoints.steps_in(self.run.folder):
-            checkpoints.save_model_by_name(model, step)  # the end came between the two
+            checkpoints.save_model_by_name(model, step)  # the process ended before it did
         for what, now in self._circumstances().items():
             if state.get(what) != now:
                 print(
@@ -184,7 +191,7 @@ class Training:
                 )
 
     def _begin(self) -> None:
-        """Write what comes before everything else, once."""
+        """Make room for the run, write run.json and open its events, unless that is done."""
         if self.events is not None:
             return
         from codebase.runs.events import Events
@@ -220,7 +227,7 @@ class Training:
             self._add_to_curve("test", step, bound)
         state = {"flags": dict(self.run.flags), "iter_max": self.iter_max}
         state |= {"iter_save": self.iter_save, **self.curves, **self._circumstances()}
-        try:  # weights that are missing are written from the state, see _resume: it comes first
+        try:  # the state first: if the process ends here, _resume writes the weights from it
             checkpoints.save_training_state(self.run.name, self.trainer.state_dict() | state)
             if whole:
                 checkpoints.save_model_by_name(model, step)
@@ -248,7 +255,7 @@ class Training:
             heading = f"{run.name}, iteration {step}"
             path = run.logs / "curves.png"
             report.write_picture(model, lambda: figures.curves(self.curves, heading), path)
-        results, pictures = report.report(
+        results, pictures = report.make_report(
             run,
             model,
             step,
@@ -278,7 +285,7 @@ class Training:
         self.curves[kind].append([step, -terms["elbo"], kl, terms["rec"]])
 
     def _circumstances(self) -> dict:
-        """What changes the last digits, beside the run's flags."""
+        """What changes the weights' last digits, beside the run's flags."""
         threads, device = torch.get_num_threads(), self.source.device.type
         return {"threads": threads, "device": device, "compiled": self.trainer.compiled}
 
