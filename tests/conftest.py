@@ -233,6 +233,7 @@ def _python(folder, outputs, command) -> None:
 
 
 def _main(folder, outputs, script, flags, options) -> None:
+    assert "run_vae" in sys.modules, "the server that forks has not imported tests/preloaded.py"
     os.environ |= NO_NETWORK
     checkpoints.CHECKPOINTS, runs.LOGS = folder / "checkpoints", folder / "logs"
     sys.stdout = open(f"{outputs}/stdout", "w", buffering=1, encoding="utf-8")

@@ -187,6 +187,7 @@ def try_environments(cases, project, whole_data):
     return i + 1
 
 
+@pytest.mark.process
 def test_environments_and_streams(project, whole_data):
     chosen = [case for case in environments() if case[1] in (">/dev/full", "2>&-", ">&-")][:3]
     try_environments(chosen, project, whole_data)
@@ -353,6 +354,7 @@ def try_odd_files(cases, base, tmp_path, trained):
     return tried
 
 
+@pytest.mark.process
 def test_odd_files(base, tmp_path, trained):
     cases = [("pipe", "weights"), ("folder", "state"), ("hole", "record"), ("pipe", "images")]
     try_odd_files(cases, base, tmp_path, trained)
@@ -606,6 +608,7 @@ def try_races(delays, base, tmp_path, trained):
     return tried
 
 
+@pytest.mark.process
 def test_races(base, tmp_path, trained):
     try_races((0.2,), base, tmp_path, trained)
 

@@ -12,6 +12,7 @@ from torch._dynamo.utils import counters
 from codebase.machine.compiled import _why
 from codebase.train import Trainer
 
+pytestmark = pytest.mark.process
 SSVAE_NAME = "model=ssvae_gw=001_cw=100_run=0000_data=synthetic"
 NAME = "model=vae_z=10_run=0000_data=synthetic"
 

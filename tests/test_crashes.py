@@ -127,6 +127,7 @@ def attack(name, at, kind, undisturbed, tmp_path):
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.process
 def test_some_crash_points(name, undisturbed, tmp_path):
     """Four of each command's operations; `pytest -m attack` tries all of them."""
     total = undisturbed(name)[2]

@@ -93,6 +93,7 @@ def test_every_text_file_has_an_encoding():
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "gbk", "ascii"])
+@pytest.mark.process
 def test_a_console_of_another_encoding(encoding, project, whole_data):
     """Letters that it lacks are written as escapes; files are UTF-8 all the same."""
     code = (
@@ -162,6 +163,7 @@ def test_a_python_that_is_too_old(project):
     assert "is too old: expected Python 3.10 or newer" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.process
 def test_main_in_a_thread_and_in_a_notebook(project, whole_data):
     """main() may run in any thread, and leaves the handlers of signals as they were."""
     code = (

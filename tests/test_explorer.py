@@ -114,6 +114,7 @@ def click(browser, selector: str) -> None:
 
 
 @pytest.mark.parametrize("kind", MAKE)
+@pytest.mark.browser
 def test_the_page_of_a_model(browser, tmp_path, kind, pytestconfig):
     """Every part of one page, opened once: starting a page takes longer than asking it."""
     model = made(kind)
@@ -365,6 +366,7 @@ def parts_do_something(browser, model, kind) -> None:
 INTERPOLATED = "#encode > div:last-child canvas"
 
 
+@pytest.mark.browser
 def test_a_collapsed_posterior_differs_no_more(browser, tmp_path):
     """Its KL is so small that float32 has but a few digits of it."""
     model = VAE(z_dim=10)

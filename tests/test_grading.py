@@ -27,6 +27,7 @@ from codebase.homework import (
 )
 from codebase.homework.problems import BY_FUNCTION, PROBLEMS
 
+pytestmark = pytest.mark.sandbox
 POINTS = {problem.function: problem.points for problem in PROBLEMS}
 FUNCTIONS = list(POINTS)
 

@@ -57,17 +57,30 @@ def test_the_solution_gets_full_points(function):
         assert (marked.score, marked.notes, marked.lost) == (marked.points, (), [])
 
 
+def named(function: str, mistake) -> list[str]:
+    """Mark a mistake, which loses its parts; the names of the mistakes that the report gives."""
+    marked = mark(function, mistake.run)
+    assert set(marked.lost) == mistake.loses, (mistake.name, marked.reasons)
+    share = sum(BY_FUNCTION[function].parts[part] for part in mistake.loses)
+    assert marked.score == pytest.approx(marked.points * (1 - share), abs=0.006)
+    found = [other.name for other in marked.mistakes]
+    assert mistake.name in found
+    return found
+
+
+@pytest.mark.parametrize("function", BY_FUNCTION)
+def test_a_mistake_loses_its_parts_and_is_named(function):
+    named(function, MISTAKES[function][0])
+    named(function, MISTAKES[function][-1])
+
+
+@pytest.mark.catalogue
 @pytest.mark.parametrize("function", BY_FUNCTION)
 def test_each_mistake_loses_its_parts_and_is_named(function):
     together = set()
     for mistake in MISTAKES[function]:
-        marked = mark(function, mistake.run)
-        assert set(marked.lost) == mistake.loses, (mistake.name, marked.reasons)
-        share = sum(BY_FUNCTION[function].parts[part] for part in mistake.loses)
-        assert marked.score == pytest.approx(marked.points * (1 - share), abs=0.006)
-        named = [other.name for other in marked.mistakes]
-        assert mistake.name in named
-        together |= {frozenset((mistake.name, name)) for name in named if name != mistake.name}
+        names = named(function, mistake)
+        together |= {frozenset((mistake.name, name)) for name in names if name != mistake.name}
     # Two mistakes with the same numbers are both named, whichever it was.
     for pair in together:
         one, other = (m for m in MISTAKES[function] if m.name in pair)

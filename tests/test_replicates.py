@@ -77,6 +77,7 @@ def test_replicates_further_than_asked_for_are_refused(tmp_path, flags):
 # torchrun
 
 
+@pytest.mark.process
 def test_torchrun_with_a_worker_killed(project, whole_data):
     """Two workers share four runs; one is killed in the middle, and the table is complete."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]

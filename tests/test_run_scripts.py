@@ -256,6 +256,7 @@ def test_weights_of_another_shape(short):
     assert "(20, 300)" in line and "(14, 300)" in line
 
 
+@pytest.mark.process
 def test_too_little_memory_removes_nothing(short, whole_data):
     """Found out before the old run goes; the limit is on the memory that the process may map."""
     folder, _ = short
@@ -284,6 +285,7 @@ def uninterrupted(data_dir, tmp_path_factory):
     return flags, weights(path), report_lines(stdout)
 
 
+@pytest.mark.process
 def test_interrupted_by_signals_a_run_resumes(tmp_path, uninterrupted):
     """At any iteration, not only where weights are saved; and it says how to go on."""
     flags, final, lines = uninterrupted
@@ -467,6 +469,7 @@ def test_a_link_that_leads_elsewhere_is_not_followed(which, short, tmp_path):
 BROKEN_TORCHVISION = "raise RuntimeError('operator torchvision::nms does not exist')"
 
 
+@pytest.mark.process
 def test_a_torch_that_is_too_old(project):
     stubs = project.parent / "stubs"
     stubs.mkdir()
@@ -486,6 +489,7 @@ def test_a_package_that_is_missing(package, monkeypatch):
         tuning.load_packages()
 
 
+@pytest.mark.process
 def test_a_torchvision_of_another_torch(project, whole_data):
     """Only downloads need it: a line says what is wrong with it, and synthetic digits are used."""
     stubs = project.parent / "stubs"
@@ -498,6 +502,7 @@ def test_a_torchvision_of_another_torch(project, whole_data):
     assert done.returncode == 0 and "accuracy" in done.stdout
 
 
+@pytest.mark.process
 def test_models_work_without_torchvision(project):
     stubs = project.parent / "stubs"
     stubs.mkdir()

@@ -234,6 +234,7 @@ def test_submit_refuses_what_the_grader_could_not_read(blank, tmp_path, monkeypa
 # A class
 
 
+@pytest.mark.sandbox
 def test_a_class(tmp_path):
     folder, out = tmp_path / "class", tmp_path / "grades"
     folder.mkdir()
@@ -305,6 +306,7 @@ def test_code_that_python_cannot_print_stops_no_summary(tmp_path):
 # Gradescope
 
 
+@pytest.mark.sandbox
 def test_gradescopes_layout(tmp_path):
     """As /autograder is laid out, under another root."""
     gradescope.make(tmp_path / "autograder.zip", None, 1, 0)
