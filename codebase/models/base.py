@@ -16,7 +16,7 @@ class LatentVariableModel(torch.nn.Module):
 
     Args:
         nn: str: architecture, the name of a module in `codebase.models.nns`
-        name: str: folder of the model's weights in checkpoints/ and of its records in logs/
+        name: str: folder of the model's weights in checkpoints/ and of its logs in logs/
         z_dim: int: dimensions of the latent variable
         y_dim: int: number of labels, which both networks are given one-hot; 0 for none
         likelihood: p(x|z) as a function of the decoder's outputs

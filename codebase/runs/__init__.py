@@ -1,1 +1,1 @@
-"""What a command does: flags, the run and its record, the report, replicates and their table."""
+"""What a command does: experiment and flags, a run, its training and report, replicates, table."""

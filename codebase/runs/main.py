@@ -1,6 +1,7 @@
 """The run scripts' main function; errors are printed in one line, with an exit status."""
 
 import os
+import re
 import shlex
 import sys
 
@@ -99,7 +100,8 @@ class Trouble:
             return 1, f"error: {path}{error.strerror or error}{self._go_on()}"
         words = str(error).lower()
         if isinstance(error, MemoryError) or (
-            isinstance(error, RuntimeError) and ("memory" in words or "alloc" in words)
+            isinstance(error, RuntimeError)
+            and re.search("out of memory|enough memory|allocate", words)
         ):
             return 2, (
                 f"error: this machine does not have the memory for that ({one_line(error):.100}): "
