@@ -178,9 +178,10 @@ def load_weights(model: torch.nn.Module, path: Path) -> None:
     """
     if not path.exists():
         steps = steps_in(path.parent)
-        there = f"iterations {steps} are there" if steps else "no other iteration is there either"
+        if not steps:
+            raise CheckpointError(f"{path} does not exist: train first")
         raise CheckpointError(
-            f"{path} does not exist; {there}: train first, or pass an --iter_max that is there"
+            f"{path} does not exist; iterations {steps} are there: pass one of them as --iter_max"
         )
     state = _load(path)
     for wrapper in WRAPPERS:

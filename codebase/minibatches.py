@@ -33,7 +33,7 @@ class Minibatches:
     ):
         self.images, self.targets = images, targets
         self.batch_size, self.binarised, self.labelled = batch_size, binarised, labelled
-        self._left = torch.empty(0, dtype=torch.int64)  # of the order of the epoch under way
+        self._left = torch.empty(0, dtype=torch.int64)  # positions not yet used in this epoch
         self._resumed = False
 
     def __len__(self) -> int:
@@ -78,7 +78,7 @@ class Minibatches:
         """
         left = state.get("left") if isinstance(state, dict) else None
         if not isinstance(left, Tensor) or left.dtype != torch.int64 or left.dim() != 1:
-            raise CheckpointError("its batches hold no positions of images")
+            raise CheckpointError("its batches have no list of image positions")
         if len(left) and not (left.min() >= 0 and left.max() < len(self.images)):
-            raise CheckpointError(f"its batches do not hold positions of {len(self.images)} images")
+            raise CheckpointError(f"its batches have positions beyond {len(self.images)} images")
         self._left, self._resumed = left.clone(), len(left) > 0

@@ -1,4 +1,4 @@
-"""The training loop, the same for all models: it takes minibatches and calls model.loss(*batch)."""
+"""The training loop, the same for all models: it calls model.loss(*batch) for each minibatch."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +15,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")  # Adam's, by torch's names
 
 
 class NotFinite(Exception):
-    """The loss or a weight is infinite or not a number; the last finite state is the saved one."""
+    """The loss or a weight is infinite or not a number. The saved state is the last finite one."""
 
 
 class Trainer:
@@ -95,7 +95,8 @@ class Trainer:
                 self.step += 1
                 if bar is not None:
                     bar.update()
-                losses.append(loss.detach().clone())  # to look at it now would make the host wait
+                # A CUDA graph overwrites the loss, and to look at it now would make the host wait.
+                losses.append(loss.detach().clone())
                 last = self.step == iter_max or signals.number is not None
                 due = last or self.step % iter_save == 0
                 if not due and self.step % LOG_EVERY:
@@ -128,7 +129,7 @@ class Trainer:
             if batch is None:
                 raise ValueError(
                     "a pass over the minibatches yields none: expected an iterable that can be "
-                    "passed over again and again, such as Minibatches or a DataLoader"
+                    "iterated many times, such as Minibatches or a DataLoader"
                 )
 
     def compile(self) -> None:
@@ -180,10 +181,9 @@ class Trainer:
         return [state and {key: state[key] for key in MOMENTS} for state in states]
 
     def load_state_dict(self, state: dict) -> None:
-        """Continue where another trainer's `state_dict` was taken.
+        """Restore another trainer's `state_dict`.
 
-        Its form is compared before anything is changed: fused Adam writes through the moments as
-        if they had the parameters' sizes, whatever sizes they have.
+        Its form is checked first, because fused Adam writes past moments that are too small.
 
         Raises:
             CheckpointError: the state is damaged, or of another training
@@ -192,10 +192,11 @@ class Trainer:
         moments = state.get("moments")
         own["moments"] = [dict.fromkeys(MOMENTS, p) for p in self.model.parameters()]
         if isinstance(moments, list) and len(moments) == len(own["moments"]):
-            # A parameter without a gradient has none: SSVAE's decoder with gen_weight 0.
+            # SSVAE's decoder has no gradient if gen_weight is 0, and so no moments.
             pairs = zip(moments, own["moments"], strict=True)
             own["moments"] = [None if pair is None else expected for pair, expected in pairs]
-        if self.device.type not in state.get("generators", own["generators"]):
+        found = state.get("generators")
+        if self.device.type != "cpu" and isinstance(found, dict) and self.device.type not in found:
             del own["generators"][self.device.type]  # trained on another kind of device so far
         check_form(state, own | {"batches": ANY})
         weights = check_weights(state["model"], self.model, "its model")
@@ -210,7 +211,7 @@ class Trainer:
         }
         groups = self.optimiser.state_dict()["param_groups"]  # settings come from the code
         self.optimiser.load_state_dict({"state": moments, "param_groups": groups})
-        generators.restore(state["generators"], self.device)
+        generators.restore(found, self.device)
 
 
 def _numbers(summaries: dict[str, Tensor]) -> dict[str, float]:

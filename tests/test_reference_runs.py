@@ -69,7 +69,7 @@ def test_their_files_are_small_and_recorded():
 @pytest.mark.parametrize("script", SCRIPTS[:3])
 def test_without_the_data_there_are_samples(script, clone):
     stdout, stderr = succeed(clone, script, "--data_dir", clone / "no", "--train", 0)
-    assert "Only samples, which need no data: " in stderr and str(clone / "no") in stderr
+    assert "Only samples are drawn, which need no data: " in stderr and str(clone / "no") in stderr
     [path] = (clone / "logs").rglob("*.png")
     assert stdout == f"Picture: {path}\n" and path.name == "samples.png"
     assert not (clone / "no").exists()
@@ -118,7 +118,7 @@ def test_the_run_json_of_another_run_is_refused(clone, data_dir):
     other = place / "model=gmvae_z=10_k=500_run=0000" / "run.json"
     shutil.copy(other, place / VAE_NAME / "run.json")
     line = refused(clone, "run_vae.py", "--data_dir", data_dir, "--train", 0)
-    assert f"{place / VAE_NAME / 'run.json'} is of 'model=gmvae" in line
+    assert f"{place / VAE_NAME / 'run.json'} belongs to 'model=gmvae" in line
 
 
 # Making them

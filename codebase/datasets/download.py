@@ -43,12 +43,12 @@ class DataError(UserError):
 
 
 def read_checked(path: Path, md5: str, packed: bool = False) -> bytearray | bytes:
-    """Read a file: the very bytes that were found to have this checksum.
+    """Read a file, check its MD5, and return the bytes that were checked.
 
     Args:
         path: of the file
         md5: of its contents
-        packed: whether it is a gzip archive of them
+        packed: whether the file is a gzip archive of these contents
 
     Raises:
         DataError: it is missing, damaged or unreadable
@@ -61,8 +61,8 @@ def read_checked(path: Path, md5: str, packed: bool = False) -> bytearray | byte
             f"{path} is missing: put it there, point --data_dir to the folder that has it, or pass "
             "--data auto (download, else synthetic digits)"
         ) from None
-    except (gzip.BadGzipFile, EOFError, zlib.error):
-        content = b""
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{path} is damaged ({one_line(error)}): delete it and run again") from None
     except OSError as error:
         raise DataError(
             f"{path} cannot be read ({error.strerror}): mend that, or pass another --data_dir"
@@ -77,9 +77,11 @@ def read_checked(path: Path, md5: str, packed: bool = False) -> bytearray | byte
 
 
 def reason_it_is_missing(dataset: str, data_dir: Path) -> str | None:
-    """None if the files of "mnist" or "svhn" are in data_dir, or now are; else why not.
+    """Return None if the files are in data_dir after unpacking and downloading, else the reason.
 
-    MNIST's archives in its folder are unpacked, and what then is missing is downloaded.
+    Args:
+        dataset: "mnist", whose archives may lie in its folder, or "svhn"
+        data_dir: folder of the data sets
     """
     folder, md5 = data_dir, SVHN_MD5
     if dataset == "mnist":
@@ -98,7 +100,7 @@ def reason_it_is_missing(dataset: str, data_dir: Path) -> str | None:
 
 
 def _exists(path: Path) -> bool:
-    """Whether there is something. What cannot be looked at shows its trouble when it is read."""
+    """Return whether a path exists. An unreadable one does: reading it raises the error."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -161,9 +163,9 @@ def _said(trouble: dict[str, str]) -> str:
 
 
 def _silent(urls: list[str]) -> dict[str, str]:
-    """The servers that give no answer in time, and why.
+    """Return the URLs that do not answer in time, with the reasons.
 
-    A thread for each asks, because looking up a name has no timeout of its own.
+    Each is asked in its own thread, because a name look-up has no timeout.
     """
     found = dict.fromkeys(urls, f"no answer within {NETWORK_TIMEOUT} seconds")
 
@@ -172,8 +174,8 @@ def _silent(urls: list[str]) -> dict[str, str]:
             request = urllib.request.Request(url, method="HEAD")
             urllib.request.urlopen(request, timeout=NETWORK_TIMEOUT).close()
         except urllib.error.HTTPError:
-            pass  # an answer: the file itself will show what it is worth
-        except (OSError, http.client.HTTPException) as error:
+            pass  # it answered; the download will show whether the file exists
+        except (OSError, ValueError, http.client.HTTPException) as error:
             found[url] = one_line(getattr(error, "reason", error))
             return
         del found[url]

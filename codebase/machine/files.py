@@ -19,8 +19,9 @@ def write_atomically(path: Path, content: bytes) -> None:
         OSError: the folder or the disk refuses; the old contents are untouched
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(".tmp", f".{path.name}.", path.parent)
+    temporary = None
     try:
+        descriptor, temporary = tempfile.mkstemp(".tmp", f".{path.name}.", path.parent)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
@@ -28,9 +29,10 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.chmod(temporary, 0o644)  # a temporary file's 0600 would shut others out
         os.replace(temporary, path)
     except BaseException as error:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        if isinstance(error, OSError) and error.filename is None:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+        if isinstance(error, OSError):
             raise OSError(error.errno, error.strerror, str(path)) from None
         raise
 
@@ -53,7 +55,7 @@ def read_file(path: Path, limit: int) -> bytearray:
             reason = f"it has {status.st_size:,} bytes, and {limit:,} is the most that it may have"
             raise OSError(errno.EFBIG, reason, str(path))
         content = bytearray(status.st_size)
-        del content[file.readinto(content) :]  # if it was cut meanwhile
+        del content[file.readinto(content) :]  # the file may have shrunk
         return content
 
 
@@ -76,7 +78,7 @@ def child_folder(root: Path, name: str) -> Path:
     except (OSError, RuntimeError, ValueError):  # a loop of links, a name of 5,000 letters, a NUL
         inside = False
     if not name or name.startswith(".") or not inside:
-        raise UserError(f"{name!r:.200} leads out of {root}, or is hidden there: take a plain name")
+        raise UserError(f"{name!r:.200} leads out of {root}, or is hidden there: use a plain name")
     return folder
 
 

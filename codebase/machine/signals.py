@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: an exception at any moment, or a note that training looks at."""
+"""Handlers of Ctrl-C and SIGTERM: one raises an exception, one notes the signal for training."""
 
 import signal
 import threading
@@ -11,7 +11,7 @@ class Interrupted(BaseException):
 
     Args:
         number: of the signal
-        where: how far the work had come
+        where: the progress so far, for the message
     """
 
     def __init__(self, number: int, where: str = ""):
@@ -20,17 +20,19 @@ class Interrupted(BaseException):
 
 
 def raise_on_signals() -> dict:
-    """From now on a signal raises Interrupted in the main thread; a second one ends the process.
+    """Make a signal raise Interrupted in the main thread; the same one again ends the process.
 
     Returns:
-        the handlers that there were, by the signals' numbers
+        the previous handlers, by the signals' numbers
     """
 
     def handle(number, frame):
         signal.signal(number, signal.SIG_DFL)
         raise Interrupted(number)
 
-    if threading.current_thread() is not threading.main_thread():  # only it may set handlers
+    if (
+        threading.current_thread() is not threading.main_thread()
+    ):  # only the main thread may set handlers
         return {}
     return {number: signal.signal(number, handle) for number in NUMBERS}
 
@@ -42,7 +44,7 @@ def restore(handlers: dict) -> None:
 
 
 class Signals:
-    """Notes the first SIGINT or SIGTERM in `number`; a second one acts as it did before."""
+    """Note the first SIGINT or SIGTERM in `number`; the second goes to the previous handler."""
 
     def __enter__(self):
         self.number = None

@@ -41,7 +41,7 @@ def build(name: str, description: dict):
 
     arguments = dict(description)
     kind = arguments.pop("class", None)
-    if kind not in CLASSES:
+    if not isinstance(kind, str) or kind not in CLASSES:
         raise ValueError(f"class is {kind!r:.40}, expected one of {', '.join(CLASSES)}")
     try:
         if "likelihood" in arguments:

@@ -1,4 +1,4 @@
-"""--train 0: the report of weights that are there. What their training recorded stays as it is."""
+"""--train 0: evaluate saved weights. What their training recorded stays unchanged."""
 
 import contextlib
 import sys
@@ -37,12 +37,14 @@ def evaluate_saved(
     try:
         source = source_of(experiment, given, args, device, train=False)
     except DataError as error:
+        if given.get("data") == "synthetic":
+            raise
         source, missing = Source(experiment.dataset, args.data_dir, device), error
     name = experiment.name_of(experiment.identity(given, source.name))
     if missing and not checkpoints.steps_in(reference or checkpoints.run_folder(name)):
-        raise missing  # there are no weights, whose samples need no data
+        raise missing  # without weights there are no samples to draw
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # of a folder that only others may write to
+        with contextlib.suppress(OSError):  # the folder may be read-only
             stack.enter_context(runs.locked(name, "evaluation"))
         run = find(experiment, given, source.name, folder=reference)
         folder = reference or run.folder
@@ -51,9 +53,8 @@ def evaluate_saved(
         model = experiment.build(run.flags).to(device)
         path = checkpoints.file_of(folder, step)
         if not steps:
-            raise checkpoints.CheckpointError(
-                f"{path} does not exist: train first{_what_there_is(experiment, given, run)}"
-            )
+            advice = _what_there_is(experiment, given, run)
+            raise checkpoints.CheckpointError(f"{path} does not exist: {advice}")
         checkpoints.load_weights(model, path)
         if reference is not None:
             note = f"No run of your own: using the reference weights in {reference}"
@@ -63,21 +64,23 @@ def evaluate_saved(
             replaces = not is_recorded and step == steps[-1]
             logs = run.logs if replaces else runs.evaluation_folder(run.name, step)
         if missing:
-            print(f"Only samples, which need no data: {missing}", file=sys.stderr)
+            print(f"Only samples are drawn, which need no data: {missing}", file=sys.stderr)
             heading = f"{run.name}, iteration {step}"
             report.write_sheet(model, args.sheet, logs / "samples.png", heading)
             return
         data = experiment.data(Namespace(**run.flags), source)
         remove_leftovers(logs)
-        more = {}
+        more = {} if is_recorded else {"trained": runs.NOT_RECORDED}
         if not is_recorded:
             print(f"Weights: {path}, trained: not recorded")
-            more = {"trained": runs.NOT_RECORDED}
-        results, _ = report.make_report(run, model, step, data, experiment, args.sheet, logs, more)
-        try:
-            runs.write_json(logs / runs.RESULTS_FILE, results)
-        except OSError as error:
-            print(f"warning: results not written: {error}", file=sys.stderr)
+
+        def save(results: dict) -> None:
+            try:
+                runs.write_json(logs / runs.RESULTS_FILE, results | more)
+            except OSError as error:
+                print(f"warning: results not written: {error}", file=sys.stderr)
+
+        report.make_report(run, model, step, data, experiment, args.sheet, logs, save)
     report.say_what_now(experiment, logs)
 
 
@@ -94,11 +97,11 @@ def _reference(experiment: Experiment, given: dict) -> Path | None:
 
 
 def _what_there_is(experiment: Experiment, given: dict, run: runs.Run) -> str:
-    """What to do if a run has no weights."""
+    """Return advice for a run without weights."""
     if (run.folder / checkpoints.STATE_FILE).exists():
-        return ". It was stopped before its first --iter_save: --resume 1 continues it"
+        return "the run was stopped before its first --iter_save, and --resume 1 continues it"
     other = experiment.dataset if run.is_synthetic else "synthetic"
     name = experiment.name_of(experiment.identity(given, other))
     if not checkpoints.steps_in(checkpoints.run_folder(name)):
-        return ""
-    return f". There are weights trained on {other} data: --data {other} uses those"
+        return "train first"
+    return f"train first; or use the weights trained on {other} data, with --data {other}"

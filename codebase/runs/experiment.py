@@ -1,4 +1,4 @@
-"""What a run script says, and the runs that it gives."""
+"""The description of a run script, and the names and models of its runs."""
 
 import string
 from argparse import Namespace
@@ -36,7 +36,7 @@ class Experiment:
     next: str = ""
 
     def identity(self, given: Mapping, source: str) -> dict:
-        """The flags that determine a run's weights, by their names.
+        """Return the flags that determine a run's weights, by their names.
 
         Args:
             given: the flags that were given
@@ -53,7 +53,7 @@ class Experiment:
         }
 
     def name_of(self, identity: Mapping) -> str:
-        """The name of a run: its folder in checkpoints/ and logs/."""
+        """Return the name of a run: its folder in checkpoints/ and logs/."""
         name = self.name.format(**identity)
         if identity["data"] == "synthetic":
             name += "_data=synthetic"
@@ -61,12 +61,11 @@ class Experiment:
         for flag in self.flags:
             value = identity[flag.name]
             if flag.name not in in_name and value != flag.default:
-                shortest = repr(value).removesuffix(".0") if isinstance(value, float) else value
-                name += f"_{flag.name}={shortest}"
+                name += f"_{flag.name}={str(value).removesuffix('.0')}"
         return name
 
     def build(self, identity: Mapping):
-        """The model of a run, with initial weights drawn by its seed."""
+        """Build the model of a run, with initial weights drawn by its seed."""
         import torch
 
         torch.manual_seed(identity["seed"])

@@ -12,10 +12,10 @@ from codebase import ROOT
 
 
 def whole(least: int, most: int) -> Callable[[str], int]:
-    """A type of flag: whole numbers in a range."""
+    """Make an argparse type for whole numbers in a range."""
 
     def parse(text: str) -> int:
-        # Longer ones may have so many digits that Python refuses to read them.
+        # int() refuses very long texts with an error of its own.
         value = int(text) if re.fullmatch(r"-?[0-9]{1,30}", text) else None
         if value is None or not least <= value <= most:
             raise argparse.ArgumentTypeError(
@@ -27,7 +27,7 @@ def whole(least: int, most: int) -> Callable[[str], int]:
 
 
 def real(least: float, most: float) -> Callable[[str], float]:
-    """A type of flag: numbers in a range."""
+    """Make an argparse type for numbers in a range."""
 
     def parse(text: str) -> float:
         try:
@@ -44,7 +44,7 @@ def real(least: float, most: float) -> Callable[[str], float]:
 
 
 def sheet(text: str) -> tuple[int, int]:
-    """A type of flag: rows and columns, such as 10x20."""
+    """Parse rows and columns, such as 10x20."""
     match = re.fullmatch(r"([0-9]{1,3})x([0-9]{1,3})", text)
     if match is None or not all(1 <= int(side) <= 200 for side in match.groups()):
         raise argparse.ArgumentTypeError(
@@ -61,8 +61,8 @@ class Flag:
         name: of the flag
         default: the homework's value
         help: what it is
-        type: reads it
-        choices: the values that it may have; None: whatever the type reads
+        type: parses the flag's text
+        choices: the values that it may have; None: any value of the type
     """
 
     name: str
@@ -111,7 +111,7 @@ def make_parser(experiment, description: str) -> Parser:
     add = parser.add_argument_group("how far").add_argument
     add("--iter_max", type=_ITERATIONS, default=experiment.iter_max, help="training iterations")
     add("--iter_save", type=_ITERATIONS, default=10_000, help="iterations between saved weights")
-    about = "1 or 2: train, then evaluate; 0: evaluate the last weights, or those of --iter_max"
+    about = "1 or 2: train, then evaluate; 0: evaluate the weights of --iter_max, or a run's last"
     add("--train", **SWITCH | {"choices": (0, 1, 2), "default": 1}, help=about)
     add("--overwrite", **SWITCH, help="1: replace an existing run")
     add("--resume", **SWITCH, help="1: continue an interrupted run")
@@ -163,8 +163,8 @@ def make_parser(experiment, description: str) -> Parser:
     add(
         "--compile",
         **SWITCH,
-        help="1: let torch.compile make the loss faster, if there is a C++ compiler; it pays from "
-        "about 10,000 iterations on",
+        help="1: let torch.compile make the loss faster, if there is a C++ compiler; that saves "
+        "time from about 10,000 iterations on",
     )
     add(
         "--data",
@@ -182,7 +182,7 @@ def parse(parser: Parser) -> tuple[argparse.Namespace, dict]:
     Returns:
         all flags; and those that were given, by their names
     """
-    # Twice: the second time every flag begins as `nothing`, so what is something was given.
+    # Twice: in the second parse every flag starts as `nothing`, so any other value was given.
     defaults, nothing = vars(parser.parse_args([])), object()
     parsed = parser.parse_args(namespace=argparse.Namespace(**dict.fromkeys(defaults, nothing)))
     given = {flag: value for flag, value in vars(parsed).items() if value is not nothing}

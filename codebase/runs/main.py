@@ -16,13 +16,13 @@ from codebase.runs.experiment import Experiment
 def main(experiment: Experiment, description: str) -> None:
     """Do what the command line asks: train and report, or evaluate.
 
-    Exit status 2 if something was asked for that cannot be done (a wrong flag, no such run, too
-    little memory), 1 if something failed on the way (a full disk, a loss that is not finite), 130
-    and 143 on SIGINT and SIGTERM.
+    The exit status is 2 if the request cannot be met, such as a wrong flag, a missing run or too
+    little memory. It is 1 if something failed on the way, such as a full disk or a loss that is not
+    finite; 130 on SIGINT and 143 on SIGTERM.
 
     Args:
         experiment: model, data and evaluation
-        description: of the script
+        description: the text that --help prints
     """
     parser = flags.make_parser(experiment, description)
     args, given = flags.parse(parser)
@@ -58,7 +58,7 @@ class Trouble:
         parser: of the command
 
     Attributes:
-        training: a run that --resume 1 continues once it has begun; None if there is none
+        training: the run in training; once it has begun, --resume 1 continues it
     """
 
     def __init__(self, parser: flags.Parser):
@@ -80,21 +80,20 @@ class Trouble:
             sys.stdout.flush()
         except OSError as lost:
             error = error or lost
-            sys.stdout = None  # or the end of the process would try again
-        found = error and self._found(error)
-        if found:
+            sys.stdout = None  # otherwise Python flushes it again at exit
+        if error and (found := self._found(error)):
             self.parser.end(*found)
 
     def _found(self, error: BaseException) -> tuple[int, str] | None:
-        """Exit status and line; None for an error of the program's own."""
+        """Return exit status and message; None if the error is a bug in this program."""
         if isinstance(error, UserError):
             return 2, f"error: {error}"
-        if isinstance(error, Interrupted | KeyboardInterrupt):
-            return 128 + getattr(error, "number", 2), f"{error or 'interrupted'}{self._go_on()}"
+        if isinstance(error, Interrupted):
+            return 128 + error.number, f"{error}{self._go_on()}"
         if isinstance(error, NotImplementedError):
             if not error.args:  # a blank of the homework's starter
                 return 1, f"error: {_blank(error)} is not written yet"
-            return 1, f"error: {str(error).splitlines()[0]}; --device cpu has every operation"
+            return 1, f"error: {str(error).splitlines()[0]}; --device cpu supports every operation"
         if isinstance(error, OSError):
             path = f"{error.filename}: " if error.filename else ""
             return 1, f"error: {path}{error.strerror or error}{self._go_on()}"
@@ -105,9 +104,11 @@ class Trouble:
         ):
             return 2, (
                 f"error: this machine does not have the memory for that ({one_line(error):.100}): "
-                "pass a smaller --batch_size, or a smaller model; nothing was lost"
+                f"pass a smaller --batch_size, or a smaller model{self._go_on()}"
             )
-        if type(error).__name__ == "NotFinite":  # by its name: to import it would load torch
+        if (
+            type(error).__name__ == "NotFinite"
+        ):  # by its name, because importing it would import torch
             return 1, f"error: {error}"
         return None
 
@@ -116,13 +117,15 @@ class Trouble:
         if "TORCHELASTIC_RUN_ID" in os.environ:
             return "; to continue: the same torchrun command"
         words = ["python", *sys.argv]
+        if sys.argv[0].endswith("__main__.py"):
+            words = ["python", "-m", "codebase", *sys.argv[1:]]
         if self.training is not None and self.training.has_begun:
             words = ["python", *_without(sys.argv, "--overwrite", "--resume"), "--resume", "1"]
         return f"; to continue: {shlex.join(words)}"
 
 
 def _blank(error: NotImplementedError) -> str:
-    """The function that raised it, and where."""
+    """Return the function that raised the error, with file and line."""
     trace = error.__traceback__
     while trace.tb_next is not None:
         trace = trace.tb_next
@@ -132,7 +135,7 @@ def _blank(error: NotImplementedError) -> str:
 
 
 def _without(words: list[str], *names: str) -> list[str]:
-    """The command line less these flags, whose values are separate words or follow an =."""
+    """Return the command line without these flags and their values."""
     kept, skip = [], False
     for word in words:
         if not skip and word.partition("=")[0] not in names:

@@ -1,12 +1,12 @@
 """Many runs of one model, on one machine or several, and the table of their metrics.
 
-Under torchrun the ranks share the runs out: rank r trains each WORLD_SIZE-th. A run that has its
-results is never trained again, and one that was interrupted resumes: whatever dies, the same
-command completes the table.
+Under torchrun, rank r trains every WORLD_SIZE-th run. A run with results is not trained again, and
+an interrupted run resumes. After any failure, repeat the command to complete the table.
 """
 
 import contextlib
 import datetime
+import gc
 import os
 import sys
 from argparse import Namespace
@@ -50,6 +50,8 @@ def replicate(experiment: Experiment, given: dict, args: Namespace, device: torc
                         iter_max, training.iter_save, training.save, training.log, training.bar
                     )
                     results = training.report()
+                del training
+                gc.collect()  # its model and data, before the next ones are loaded
             found.append(results)
         if size > 1:
             gathered = [None] * size if rank == 0 else None

@@ -27,7 +27,7 @@ def make_report(
     experiment,
     sheet: tuple[int, int],
     folder: Path,
-    more: dict | None = None,
+    save: Callable[[dict], None],
 ) -> tuple[dict, dict[str, object]]:
     """Evaluate a trained model; write its pictures, and print the report.
 
@@ -39,7 +39,7 @@ def make_report(
         experiment: its `evaluate` prints and returns the metrics
         sheet: rows and columns of the sample grid
         folder: of the pictures
-        more: what the results have besides
+        save: writes the results; it is called before anything is printed
 
     Returns:
         the results, as in results.json, and the pictures by their names
@@ -52,11 +52,11 @@ def make_report(
         if run.is_synthetic:
             dataset = experiment.dataset.upper()
             print(f"Data: synthetic digits, not comparable with {dataset}")
-        torch.manual_seed(run.flags.get("seed", 0))
+        torch.manual_seed(run.flags["seed"])
         metrics = experiment.evaluate(model, data)
     if not all(map(math.isfinite, metrics.values())):
         raise NotFinite(f"the metrics of {run.name}, iteration {step}, are not finite")
-    results = run.results(step, metrics, data.subset[0].device) | (more or {})
+    results = run.results(step, metrics, data.subset[0].device)
     if hasattr(model, "cls"):
         results["accuracy by class"] = evaluate.accuracy_by_class(model, data.test)
     name, value = next(iter(metrics.items()))
@@ -65,10 +65,12 @@ def make_report(
         name: write_picture(model, picture, folder / f"{name}.png", heading)
         for name, picture in _pictures(model, data, sheet, heading).items()
     }
+    save(results)  # last of the files: a run with results is finished
     print(printed.getvalue(), end="")
-    for label, values in (("class   ", range(10)), ("accuracy", results.get("accuracy by class"))):
-        if hasattr(model, "cls"):
-            print(label, *(f"{value:6.4g}" for value in values), file=sys.stderr)
+    if hasattr(model, "cls"):
+        accuracies = (f"{accuracy:6.4f}" for accuracy in results["accuracy by class"])
+        print("class   ", *(f"{digit:>6}" for digit in range(model.y_dim)), file=sys.stderr)
+        print("accuracy", *accuracies, file=sys.stderr)
     return results, {name: made for name, made in pictures.items() if made is not None}
 
 
@@ -100,23 +102,24 @@ def write_sheet(model: torch.nn.Module, sheet: tuple[int, int], path: Path, head
 def write_picture(model: torch.nn.Module, picture: Callable, path: Path, heading: str = ""):
     """Make a picture, write it, and print its path. Returns it.
 
-    A picture that cannot be made is None, and a warning, never the loss of a trained model.
+    If it fails, print a warning and return None: a trained model is never lost for a picture.
     """
     try:
         with figures.isolated_draws(next(model.parameters()).device):
             made = picture()
         write_atomically(path, figures.png(made, heading))
-        tqdm.write(f"Picture: {path}")
     except Exception as error:
         print(f"warning: {path.name} not written: {one_line(error)}", file=sys.stderr)
         return None
+    with contextlib.suppress(OSError):  # a lost standard output ends no training
+        tqdm.write(f"Picture: {path}")
     return made
 
 
 def held_out_bound(model: torch.nn.Module, data: Data) -> dict[str, float]:
-    """The model's bound on images that training does not see, with draws of its own.
+    """Compute the bound on held-out images without changing the run's generators.
 
-    FSVAE's homework holds none back: its bound is on the first training images.
+    FSVAE has no held-out images: its bound is on the first training images.
 
     Returns:
         the terms by TensorBoard's tags
@@ -129,7 +132,7 @@ def held_out_bound(model: torch.nn.Module, data: Data) -> dict[str, float]:
 
 
 def say_what_now(experiment, folder: Path) -> None:
-    """Where results are, and what to try next: to standard error."""
+    """Print to standard error where the results are and what to try next."""
     for line in (
         f"Results and pictures: {folder}",
         f"TensorBoard: tensorboard --logdir {runs.LOGS} (after pip install tensorboard)",

@@ -1,4 +1,4 @@
-"""A run: what determines its weights, and what it leaves on disk beside weights and pictures.
+"""A run: the flags that determine its weights, and its files run.json and results.json.
 
 checkpoints/<name>/run.json, written before the first weights, says how the model was built and
 trained; no later command changes it. logs/<name>/results.json has the metrics.
@@ -31,7 +31,7 @@ WAYS_OUT = "delete it to evaluate the weights as not recorded, or pass --overwri
 
 @dataclass(frozen=True)
 class Run:
-    """A run.
+    """One training of one model, known by its name.
 
     Args:
         name: its folder in checkpoints/ and logs/
@@ -70,7 +70,7 @@ class Run:
         write_json(self.folder / RUN_FILE, content | circumstances(device))
 
     def finished(self, iterations: int) -> dict | None:
-        """Its results if it was trained so far and evaluated, else None."""
+        """Return its results if it was trained with these flags to exactly this iteration."""
         results = read_results(self.name)
         if results is None or results["iterations"] != iterations:
             return None
@@ -100,11 +100,13 @@ def read_run(folder: Path) -> Run | None:
     if content is None:
         return None
     if not all(isinstance(content.get(key), dict) for key in ("model", "flags")):
-        raise UserError(f"{path} describes no run, or an older version wrote it: {WAYS_OUT}")
+        raise UserError(
+            f"{path} is not a description of a run, or an older version wrote it: {WAYS_OUT}"
+        )
     if content.get("name") != folder.name:
         raise UserError(
-            f"{path} is of {content.get('name')!r:.200}: give the folder that name, delete the "
-            "file to evaluate the weights as not recorded, or pass --overwrite 1 to train anew"
+            f"{path} belongs to {content.get('name')!r:.200}: rename the folder to that, delete "
+            "the file to evaluate the weights as not recorded, or pass --overwrite 1 to train anew"
         )
     return Run(folder.name, content["flags"], content["model"])
 
@@ -188,16 +190,16 @@ def read_json(path: Path) -> dict | None:
 
 # Who may change a run
 
-LOCKS = {  # seconds to wait for another process, and what to do if it goes on for longer
+LOCKS = {  # seconds to wait for another process, and the message after that
     "training": (0, "is being trained by another process: wait for it, or pass another --run"),
-    # Held while a run is evaluated, and while it is replaced: the one waits for the other.
+    # Evaluation and replacement both hold this one, so one waits for the other.
     "evaluation": (600, "has been evaluated by another process for 600 seconds: end that one"),
 }
 
 
 @contextlib.contextmanager
 def locked(name: str, what: str) -> Iterator[None]:
-    """Hold a run's lock, which the system releases however the process ends.
+    """Hold a run's lock. The system releases it when the process ends.
 
     Args:
         name: of the run
@@ -215,6 +217,8 @@ def locked(name: str, what: str) -> Iterator[None]:
         lock.acquire(wait)
     except filelock.Timeout:
         raise UserError(f"{name} {otherwise}") from None
+    except NotImplementedError:
+        raise UserError(f"the file system of {path.parent} has no locks: use another one") from None
     try:
         yield
     finally:
@@ -225,10 +229,10 @@ def locked(name: str, what: str) -> Iterator[None]:
 
 
 def set_aside(name: str) -> None:
-    """Make room for a new run. What is there is kept until the new one is finished.
+    """Move the existing run to .replaced, in checkpoints/ and logs/, until the new run is finished.
 
-    It is moved to checkpoints/.replaced and logs/.replaced. If it is itself an unfinished run that
-    replaces another, that other one is kept, and it is deleted.
+    An existing run that is an unfinished replacement is deleted instead, and the run that it was
+    replacing is kept.
     """
     weights, logs = checkpoints.run_folder(name), logs_folder(name)
     old_weights, old_logs = (_replaced(root, name) for root in (weights.parent, logs.parent))
@@ -259,8 +263,10 @@ def _replaced(root: Path, name: str) -> Path:
 
 def _is_finished(name: str) -> bool:
     folder, results = checkpoints.run_folder(name), read_results(name)
-    done = results is not None and results["iterations"] in checkpoints.steps_in(folder)
-    return done or not (folder / RUN_FILE).exists()
+    steps = checkpoints.steps_in(folder)
+    if results is not None and results["iterations"] in steps:
+        return True
+    return bool(steps) and not (folder / RUN_FILE).exists()  # weights that other people trained
 
 
 def _move(folder: Path, place: Path) -> None:
@@ -270,7 +276,7 @@ def _move(folder: Path, place: Path) -> None:
 
 
 def _delete(folder: Path, root: Path) -> None:
-    """Delete a folder: at once by its name, then what is in it, and what a killed process left."""
+    """Rename a folder to a trash name, then delete all trash, also of killed processes."""
     if folder.exists():
         folder.rename(root / f".trash-{uuid.uuid4().hex}")
     for trash in root.glob(".trash-*"):

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from codebase import UserError
-from codebase.machine.files import remove_leftovers, write_atomically
+from codebase.machine.files import write_atomically
 from codebase.runs import run as runs
 
 # The results published with the homework: mean and standard deviation of 100 runs in nats, and the
@@ -154,7 +154,6 @@ def write(table: list[dict], path: Path) -> None:
     writer = csv.DictWriter(buffer, [*columns, *FIELDS])
     writer.writeheader()
     writer.writerows(table)
-    remove_leftovers(path.parent)
     for suffix, content in ((".csv", buffer.getvalue()), (".md", text)):
         file = path.with_name(path.name + suffix)
         write_atomically(file, content.encode())

@@ -1,7 +1,7 @@
 """The training of one run: what it starts from, and what it saves, logs and reports.
 
-A run writes run.json before its first weights, and its training state after each of them, so that
-it can continue wherever it ends.
+A run writes run.json first. Each save writes the training state, then the weights, so that a run
+can continue wherever it ends.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ BANNER = """\
 *  SYNTHETIC DATA: digits drawn by this program in the place of {:<5}  *
 *  The metrics are not comparable with those of the real data set.     *
 ************************************************************************"""
-CURVES = ("train", "test")  # rows of curves.png: iteration, NELBO, KL, Rec
+CURVES = ("train", "test")  # keys of Training.curves; a row is iteration, NELBO, KL, Rec
 
 
 def source_of(
@@ -80,6 +80,11 @@ def find(
     recorded = runs.read_run(folder or checkpoints.run_folder(name)) if resume else None
     if recorded is None:
         return Run(name, flags, {})
+    if recorded.flags.keys() != flags.keys():
+        raise UserError(
+            f"{(folder or recorded.folder) / runs.RUN_FILE} has other flags than this version: "
+            f"{runs.WAYS_OUT}"
+        )
     for flag, value in given.items():
         was = recorded.flags.get(flag)
         if flag in flags and flag != "data" and value != was:
@@ -87,16 +92,14 @@ def find(
                 f"--{flag} {value}: {name} was trained with --{flag} {was}: omit the flag to use "
                 "that, or pass another --run, or --overwrite 1 to train anew"
             )
-    if recorded.flags.keys() != flags.keys():
-        raise UserError(f"{recorded.folder / runs.RUN_FILE} is damaged: {runs.WAYS_OUT}")
     return recorded
 
 
 class Training:
-    """A run that is trained, as a context manager that holds its lock.
+    """A context manager that trains one run and holds the run's lock.
 
-    Nothing changes on disk before the first iterations have worked: a run that this machine has no
-    memory for does not replace another.
+    It replaces an existing run only after the first iterations have worked: a run that does not fit
+    into memory replaces nothing.
 
     Args:
         experiment: the run script's
@@ -154,6 +157,11 @@ class Training:
                 from codebase.machine.compiled import compile_or_warn
 
                 compile_or_warn(self.trainer)
+            for what, now in self._circumstances().items():
+                if state is not None and state.get(what) != now:
+                    note = f"note: trained so far with {what} {state.get(what)!r:.20}, from here on"
+                    note += f" with {now!r}: the last digits may differ"
+                    print(f"{note} from those of an uninterrupted run", file=sys.stderr)
             self.saved, self.has_begun = self.trainer.step, state is not None
             self.bar = stack.enter_context(
                 tqdm(
@@ -162,7 +170,7 @@ class Training:
                     initial=self.trainer.step,
                     smoothing=0.05,
                     unit="it",
-                    mininterval=0.1 if sys.stderr.isatty() else 60,  # a line of a log a minute
+                    mininterval=0.1 if sys.stderr.isatty() else 60,  # in a log, a line a minute
                 )
             )
             self._stack = stack.pop_all()
@@ -182,16 +190,9 @@ class Training:
         step, model = self.trainer.step, self.trainer.model
         if self._has_weights(step) and step not in checkpoints.steps_in(self.run.folder):
             checkpoints.save_model_by_name(model, step)  # the process ended before it did
-        for what, now in self._circumstances().items():
-            if state.get(what) != now:
-                print(
-                    f"note: trained so far with {what} {state.get(what)!r:.20}, from here on with "
-                    f"{now!r}: the last digits may differ from those of an uninterrupted run",
-                    file=sys.stderr,
-                )
 
     def _begin(self) -> None:
-        """Make room for the run, write run.json and open its events, unless that is done."""
+        """Set an old run aside, write run.json and open the events, unless that is done."""
         if self.events is not None:
             return
         from codebase.runs.events import Events
@@ -229,13 +230,13 @@ class Training:
         state |= {"iter_save": self.iter_save, **self.curves, **self._circumstances()}
         try:  # the state first: if the process ends here, _resume writes the weights from it
             checkpoints.save_training_state(self.run.name, self.trainer.state_dict() | state)
+            self.saved = step
             if whole:
                 checkpoints.save_model_by_name(model, step)
         except OSError as error:
             reached = f"training had reached iteration {step}, of which {self.saved} are saved"
             reason = f"{error.strerror}; {reached}"
             raise OSError(error.errno, reason, str(self.run.folder)) from None
-        self.saved = step
         if whole:
             path = self.run.logs / f"samples-{step:05d}.png"
             heading = f"{self.run.name}, iteration {step}"
@@ -255,6 +256,12 @@ class Training:
             heading = f"{run.name}, iteration {step}"
             path = run.logs / "curves.png"
             report.write_picture(model, lambda: figures.curves(self.curves, heading), path)
+        own = {"seconds": self.trainer.seconds, "compiled": self.trainer.compiled}
+
+        def save(results: dict) -> None:
+            results |= own
+            runs.write_json(run.logs / runs.RESULTS_FILE, results)
+
         results, pictures = report.make_report(
             run,
             model,
@@ -263,9 +270,8 @@ class Training:
             self.experiment,
             self.args.sheet,
             run.logs,
-            {"seconds": self.trainer.seconds, "compiled": self.trainer.compiled},
+            save,
         )
-        runs.write_json(run.logs / runs.RESULTS_FILE, results)
         metrics = {f"final/{name}": value for name, value in results["figures"].items()}
         self.events.hyperparameters(dict(run.flags), metrics)
         for name, picture in pictures.items():
@@ -276,7 +282,7 @@ class Training:
         return results
 
     def _has_weights(self, step: int) -> bool:
-        """Whether an iteration's weights are kept, and not only the training state."""
+        """Return whether an iteration's weights are kept beside the training state."""
         return step > 0 and (step % self.iter_save == 0 or step == self.iter_max)
 
     def _add_to_curve(self, kind: str, step: int, scalars: dict[str, float]) -> None:
@@ -300,9 +306,11 @@ def _check_nothing_is_there(run: Run) -> None:
     results = runs.read_results(run.name)
     what = "a run" if results and results["iterations"] in steps else "an unfinished run"
     weights = f"with weights of iterations {steps}" if steps else "without weights yet"
+    files = (runs.RUN_FILE, checkpoints.STATE_FILE)
+    resume = "--resume 1 to continue it, " if all((run.folder / f).exists() for f in files) else ""
     raise UserError(
-        f"{run.folder} holds {what}, {weights}: pass --resume 1 to continue it, --train 0 to "
-        "evaluate it, --overwrite 1 to replace it, or another --run"
+        f"{run.folder} holds {what}, {weights}: pass {resume}--train 0 to evaluate it, "
+        "--overwrite 1 to replace it, or another --run"
     )
 
 
