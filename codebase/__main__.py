@@ -8,7 +8,7 @@ from codebase import ROOT, UserError
 from codebase.homework import SANDBOXES
 from codebase.homework.handout import submit
 from codebase.machine import tuning
-from codebase.runs.flags import SWITCH, Parser, whole
+from codebase.runs.flags import SWITCH, Parser, number
 from codebase.runs.main import Trouble
 
 
@@ -80,7 +80,7 @@ def _add_teaching(command) -> None:
     add("--points", type=Path, help="JSON file: function → points (default: the homework's)")
     add("--weights", **SWITCH, help="1: evaluate the submissions' checkpoints")
     add("--data_dir", type=Path, default=ROOT / "data", help="folder of MNIST, for --weights 1")
-    add("--jobs", type=whole(1, 1024), default=os.cpu_count(), help="gradings at once")
+    add("--jobs", type=number(int, 1, 1024), default=os.cpu_count(), help="gradings at once")
     add(
         "--sandbox",
         choices=("best", *SANDBOXES),

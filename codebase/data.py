@@ -96,8 +96,8 @@ def get_mnist_data(
     train, test = (read_mnist(split, data_dir, source) for split in ("train", "test"))
     subset = test_subset(test) if use_test_subset else labelled_subset(train)
     batches = Minibatches(train.x.to(device), train.y.to(device))
-    test = on_device((test.x.float() / 255, test.y), device)
-    return Data(batches, on_device(subset, device), test)
+    test = (test.x.float() / 255).to(device), test.y.to(device)
+    return Data(batches, tuple(t.to(device) for t in subset), test)
 
 
 def get_svhn_data(
@@ -125,7 +125,7 @@ def get_svhn_data(
     """
     source = find_or_download("svhn", source, data_dir)
     x, y = read_svhn(data_dir, source)
-    x, y = on_device((x, one_hot(y)), device)
+    x, y = x.to(device), one_hot(y).to(device)
     batches = Minibatches(x, y, batch_size=batch_size, binarised=False)
     return Data(batches, (x[:100].float() / 255, y[:100]), (None, None))
 
@@ -175,7 +175,7 @@ def semi_supervised_mnist(source: Source, batch_size: int) -> Data:
     if not source.train:
         return found
     images = read_mnist("train", source.folder, source.name)
-    labelled = on_device(labelled_subset(images), source.device)
+    labelled = tuple(t.to(source.device) for t in labelled_subset(images))
     images = images.x.to(source.device)
     return found._replace(batches=Minibatches(images, batch_size=batch_size, labelled=labelled))
 
@@ -191,8 +191,9 @@ def labelled_svhn(source: Source, batch_size: int) -> Data:
 def mnist_to_evaluate(source: Source, binarised: bool = True) -> Data:
     """The 100-image evaluation subset and the test set, without minibatches."""
     test = read_mnist("test", source.folder, source.name)
-    subset = on_device(test_subset(test, binarised), source.device)
-    return Data(None, subset, on_device((test.x.float() / 255, test.y), source.device))
+    subset = tuple(t.to(source.device) for t in test_subset(test, binarised))
+    x, y = (test.x.float() / 255).to(source.device), test.y.to(source.device)
+    return Data(None, subset, (x, y))
 
 
 def to_evaluate(model: torch.nn.Module, source: Source) -> Data:
@@ -240,11 +241,6 @@ def subset_index(labels: Tensor, positions: tuple[tuple[int, ...], ...]) -> Tens
 def one_hot(labels: Tensor) -> Tensor:
     """Labels (n,) as floats (n, 10)."""
     return F.one_hot(labels, NUM_CLASSES).float()
-
-
-def on_device(tensors: tuple[Tensor, ...], device: torch.device | str) -> tuple[Tensor, ...]:
-    """The tensors, on a device."""
-    return tuple(tensor.to(device) for tensor in tensors)
 
 
 # Files

@@ -129,12 +129,12 @@ def test_names_that_are_not_the_homeworks(name):
 @pytest.mark.parametrize(
     "kind, text, expected",
     [
-        (run_flags.whole(0, 9), "-1", "a whole number from 0 to 9"),
-        (run_flags.whole(0, 9), "18446744073709551616", "a whole number from 0 to 9"),
-        (run_flags.whole(0, 9), "1" * 5000, "a whole number from 0 to 9"),
-        (run_flags.whole(0, 9), "ten", "a whole number from 0 to 9"),
-        (run_flags.real(1e-9, 10), "nan", "a number from 1e-09 to 10"),
-        (run_flags.real(1e-9, 10), "1e300", "a number from 1e-09 to 10"),
+        (run_flags.number(int, 0, 9), "-1", "a whole number from 0 to 9"),
+        (run_flags.number(int, 0, 9), "18446744073709551616", "a whole number from 0 to 9"),
+        (run_flags.number(int, 0, 9), "1" * 5000, "a whole number from 0 to 9"),
+        (run_flags.number(int, 0, 9), "ten", "a whole number from 0 to 9"),
+        (run_flags.number(float, 1e-9, 10), "nan", "a number from 1e-09 to 10"),
+        (run_flags.number(float, 1e-9, 10), "1e300", "a number from 1e-09 to 10"),
         (run_flags.sheet, "10x", "rows x columns"),
     ],
 )

@@ -11,32 +11,19 @@ from pathlib import Path
 from codebase import ROOT
 
 
-def whole(least: int, most: int) -> Callable[[str], int]:
-    """Make an argparse type for whole numbers in a range."""
+def number(kind: type, least: float, most: float) -> Callable[[str], int | float]:
+    """Make an argparse type for numbers of a kind, int or float, in a range."""
+    name = "a whole number" if kind is int else "a number"
 
-    def parse(text: str) -> int:
-        # int() refuses very long texts with an error of its own.
-        value = int(text) if re.fullmatch(r"-?[0-9]{1,30}", text) else None
-        if value is None or not least <= value <= most:
-            raise argparse.ArgumentTypeError(
-                f"got {text[:40]!r}, expected a whole number from {least} to {most}"
-            )
-        return value
-
-    return parse
-
-
-def real(least: float, most: float) -> Callable[[str], float]:
-    """Make an argparse type for numbers in a range."""
-
-    def parse(text: str) -> float:
+    def parse(text: str) -> int | float:
         try:
-            value = float(text)
+            value = kind(text[:40])  # int() refuses very long texts with an error of its own
         except ValueError:
             value = math.nan
-        if not least <= value <= most:
+        if not least <= value <= most or len(text) > 40:
             raise argparse.ArgumentTypeError(
-                f"got {text[:40]!r}, expected a number from {least:g} to {most:g}"
+                f"got {text[:40]!r}, expected {name} from {least:{'d' if kind is int else 'g'}} to "
+                f"{most:{'d' if kind is int else 'g'}}"
             )
         return value
 
@@ -72,17 +59,17 @@ class Flag:
     choices: tuple | None = None
 
 
-Z = Flag("z", 10, "dimensions of the latent variable", whole(1, 10_000))
-K = Flag("k", 500, "components of the mixture", whole(1, 100_000))
+Z = Flag("z", 10, "dimensions of the latent variable", number(int, 1, 10_000))
+K = Flag("k", 500, "components of the mixture", number(int, 1, 100_000))
 NN = Flag("nn", "v1", "architecture, in codebase/models/nns", choices=("v1", "v3"))
 LIKELIHOOD = Flag(
     "likelihood", "bernoulli", "p(x|z) of each pixel", choices=("bernoulli", "gaussian")
 )
-SIGMA2 = Flag("sigma2", 0.392, "variance of the Gaussian likelihood", real(1e-6, 1e6))
-BETA = Flag("beta", 1.0, "weight of KL in the loss (not in the report)", real(1e-6, 1e6))
+SIGMA2 = Flag("sigma2", 0.392, "variance of the Gaussian likelihood", number(float, 1e-6, 1e6))
+BETA = Flag("beta", 1.0, "weight of KL in the loss (not in the report)", number(float, 1e-6, 1e6))
 PRIOR = Flag("prior", "gaussian", "family of p(z) and q(z|x)", choices=("gaussian", "laplace"))
-GW = Flag("gw", 1, "weight of the negative ELBO", whole(0, 1_000_000))
-CW = Flag("cw", 100, "weight of the cross-entropy", whole(0, 1_000_000))
+GW = Flag("gw", 1, "weight of the negative ELBO", number(int, 0, 1_000_000))
+CW = Flag("cw", 100, "weight of the cross-entropy", number(int, 0, 1_000_000))
 
 
 class Parser(argparse.ArgumentParser):
@@ -100,8 +87,8 @@ class Parser(argparse.ArgumentParser):
         self.exit(status, f"{self.prog}: {message}".replace("\n", "\\n") + "\n")
 
 
-NO_DEFAULT = {"replicates": None, "threads": None, "seed": None}  # --help shows none
-_ITERATIONS = whole(1, 10**9)
+NO_DEFAULT = {"replicates": None, "threads": None, "seed": None, "sheet": (10, 20)}
+_ITERATIONS = number(int, 1, 10**9)
 SWITCH = {"type": int, "choices": (0, 1), "default": 0}
 
 
@@ -119,23 +106,19 @@ def make_parser(experiment, description: str) -> Parser:
         add(
             "--replicates",
             **none,
-            type=whole(1, 100_000),
+            type=number(int, 1, 100_000),
             help="number of runs to train, from --run on",
         )
     add("--device", default="auto", help="cpu, cuda, cuda:1, mps; auto: cuda if there is one")
     add(
         "--threads",
         **none,
-        type=whole(1, 1024),
+        type=number(int, 1, 1024),
         help="number of CPU threads (default: torch's choice)",
     )
     add("--data_dir", type=Path, default=ROOT / "data", help="folder of the data sets")
-    add(
-        "--sheet",
-        type=sheet,
-        default="10x20",
-        help="rows x columns of samples.png; models with labels have a row per class",
-    )
+    about = "rows x columns of samples.png, or with labels a row per class (default: 10x20)"
+    add("--sheet", **none, type=sheet, help=about)
 
     add = parser.add_argument_group("which run: what determines its weights").add_argument
     for flag in experiment.flags:
@@ -146,20 +129,22 @@ def make_parser(experiment, description: str) -> Parser:
             default=flag.default,
             help=flag.help,
         )
-    add("--run", type=whole(0, 999_999), default=0, help="number of the run, part of its name")
+    add(
+        "--run", type=number(int, 0, 999_999), default=0, help="number of the run, part of its name"
+    )
     add(
         "--seed",
         **none,
-        type=whole(0, 2**63 - 1),
+        type=number(int, 0, 2**63 - 1),
         help="seed of all random draws (default: the run's number)",
     )
     add(
         "--batch_size",
-        type=whole(1, 1_000_000),
+        type=number(int, 1, 1_000_000),
         default=experiment.batch_size,
         help="images in a minibatch",
     )
-    add("--lr", type=real(1e-9, 10), default=1e-3, help="Adam's learning rate")
+    add("--lr", type=number(float, 1e-9, 10), default=1e-3, help="Adam's learning rate")
     add(
         "--compile",
         **SWITCH,

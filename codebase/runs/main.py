@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import sys
+from dataclasses import dataclass
 
 from codebase import UserError
 from codebase.machine import tuning
@@ -51,18 +52,17 @@ def main(experiment: Experiment, description: str) -> None:
                 training.report()
 
 
+@dataclass
 class Trouble:
     """A context manager that ends the process with one line if what is inside it fails.
 
     Args:
         parser: of the command
-
-    Attributes:
         training: the run in training; once it has begun, --resume 1 continues it
     """
 
-    def __init__(self, parser: flags.Parser):
-        self.parser, self.training = parser, None
+    parser: flags.Parser
+    training: object = None
 
     def __enter__(self) -> "Trouble":
         self._handlers = raise_on_signals()
