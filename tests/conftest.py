@@ -213,16 +213,21 @@ def run_python(folder: Path, *command) -> subprocess.CompletedProcess:
     return subprocess.CompletedProcess(command, process.exitcode, stdout, stderr)
 
 
+def _is_ours(path: str) -> bool:
+    """Whether a path lies in the project, but not in its virtual environment."""
+    return f"{path}{os.sep}".startswith(f"{ROOT}{os.sep}") and ".venv" not in Path(path).parts
+
+
 def _python(folder, outputs, command) -> None:
     for number, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(f"{outputs}/{name}", os.O_WRONLY | os.O_CREAT), number)
     os.environ |= NO_NETWORK
     os.chdir(folder)
     for name, module in list(sys.modules.items()):
-        if str(getattr(module, "__file__", None)).startswith(f"{ROOT}{os.sep}"):
+        if _is_ours(str(getattr(module, "__file__", None))):
             del sys.modules[name]
     how, *sys.argv = command if command[0] in ("-c", "-m") else ("", *command)
-    own = [path for path in sys.path if not Path(path).resolve().is_relative_to(ROOT)]
+    own = [path for path in sys.path if not _is_ours(str(Path(path).resolve()))]
     sys.path[:] = [str(folder if how else Path(folder, sys.argv[0]).parent), *own]
     if how == "-m":
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
