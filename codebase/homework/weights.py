@@ -13,6 +13,7 @@ from codebase import evaluate as evaluation
 from codebase.homework import submission
 from codebase.homework.submission import Submission
 from codebase.runs.load import load_run, run_named
+from codebase.runs.run import group_of
 from codebase.runs.table import PUBLISHED
 
 LARGEST = 64 << 20  # bytes of a checkpoint; the homework's have 5 million at most
@@ -51,7 +52,7 @@ def _last(handed_in: Submission) -> list[tuple[str, int]]:
     found = []
     for run, step in last.items():
         with contextlib.suppress(UserError):
-            if run_named(run).group in PUBLISHED:
+            if group_of(run_named(run).name) in PUBLISHED:
                 found.append((run, step))
     return found
 
@@ -76,7 +77,7 @@ def _evaluated(path: Path, inner: str, name: str, step: int, data_dir: Path) -> 
         return [*title, f"It cannot be evaluated: {reason}", ""]
     rows = ["| figure | here | published |", "|---|---|---|"]
     for figure, value in figures.items():
-        mean, deviation = PUBLISHED[run.group].get(figure, (None, None))
+        mean, deviation = PUBLISHED[group_of(run.name)].get(figure, (None, None))
         published = "" if mean is None else f"{mean:g}"
         published += "" if deviation is None else f" ± {deviation:g}"
         digits = 4 if figure == "accuracy" else 2
