@@ -8,6 +8,7 @@ from codebase import ROOT, UserError
 from codebase.homework import SANDBOXES
 from codebase.homework.handout import submit
 from codebase.machine import tuning
+from codebase.machine.signals import raise_on_signals
 from codebase.runs.flags import SWITCH, Parser, number
 from codebase.runs.main import Trouble
 
@@ -31,6 +32,7 @@ def main() -> None:
         return
     with Trouble(parser):
         tuning.load_packages()
+        raise_on_signals()
         args.act(args)
 
 

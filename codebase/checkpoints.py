@@ -115,7 +115,7 @@ def load_training_state(name: str) -> dict | None:
     path = run_folder(name) / STATE_FILE
     if not path.exists():
         return None
-    state = _load(path)
+    state = _load(path, limit=1 << 40)  # three times as large as weights, and one's own
     if not isinstance(state, dict):
         raise CheckpointError(f"{path} holds a {type(state).__name__}, not a training state")
     return state
@@ -230,21 +230,22 @@ def _save(path: Path, state: dict) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def _load(path: Path):
+def _load(path: Path, limit: int | None = None):
     """Load what a file holds, on the CPU. Nothing in it is executed.
 
     Raises:
         CheckpointError: it cannot be read, is damaged, or would run code
     """
     try:
-        content = read_file(path, LARGEST_FILE)
+        limit = limit or LARGEST_FILE
+        content = read_file(path, limit)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
     for start, reason in NOT_WEIGHTS.items():
         if content[:200].lstrip().lower().startswith(start):
             raise CheckpointError(f"{path} is refused: it is {reason}")
     if content.startswith(b"PK"):  # otherwise it may be of torch's format before 1.6
-        content = _verified(content, path)
+        content = _verified(content, path, limit)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -256,7 +257,7 @@ def _load(path: Path):
         raise CheckpointError(f"{path} is refused: {reason}") from None
 
 
-def _verified(content: bytes, path: Path) -> bytes:
+def _verified(content: bytes, path: Path, limit: int) -> bytes:
     """Return a zip file whose records have been checked against their checksums, packed anew.
 
     torch looks at no checksum, and takes a record whose directory entry has a certain bit for an
@@ -269,10 +270,8 @@ def _verified(content: bytes, path: Path) -> bytes:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive, zipfile.ZipFile(buffer, "w") as anew:
             records = archive.infolist()
-            if sum(record.file_size for record in records) > LARGEST_FILE:
-                raise CheckpointError(
-                    f"{path} is refused: unpacked it exceeds {LARGEST_FILE:,} bytes"
-                )
+            if sum(record.file_size for record in records) > limit:
+                raise CheckpointError(f"{path} is refused: unpacked it exceeds {limit:,} bytes")
             for record in records:
                 anew.writestr(record.filename, archive.read(record))
     except (zipfile.BadZipFile, zlib.error, RuntimeError, OSError, ValueError, EOFError) as error:

@@ -144,14 +144,10 @@ def environments():
     yield {}, ">&-", ended, ""
     yield {}, "<&-", ended, ""
     yield {}, "<&- >&- 2>&-", ended, ""
-    yield {}, "2>/dev/full", ended, ""
     yield {}, ">/dev/full", (1,), lost
-    yield {}, ">/dev/full 2>/dev/full", (1,), ""
     yield {"PYTHONUNBUFFERED": "1"}, ">/dev/full", (1,), lost
     yield {"PYTHONUNBUFFERED": "1"}, "| head -1", (1,), lost
     yield {"PYTHONUNBUFFERED": "1"}, "| true", (1,), lost
-    yield {}, "2> >(true)", ended, ""
-    yield {"PYTHONUNBUFFERED": "1"}, "2> >(head -c1)", ended, ""
 
 
 def try_environments(cases, project, whole_data):

@@ -403,6 +403,42 @@ def test_overwriting_keeps_the_old_run_until_the_new_one_is_finished(tmp_path, b
     assert results(tmp_path, NAME.format(0))["seed"] == 5
 
 
+def test_a_new_run_moves_no_file_that_is_there(tmp_path, base):
+    """Only --overwrite 1 may: other people's model.pt, notes in logs/ without weights."""
+    for root, file in (("checkpoints", "model.pt"), ("checkpoints", "x.pth"), ("logs", "notes")):
+        (tmp_path / root / NAME.format(0)).mkdir(parents=True, exist_ok=True)
+        (tmp_path / root / NAME.format(0) / file).write_bytes(b"mine")
+    before = contents(tmp_path)
+    succeed(tmp_path, "run_vae.py", *base, *SHORT)
+    after = contents(tmp_path)
+    assert {path: after[path] for path in before} == before
+
+
+@pytest.mark.parametrize(
+    "flag, value", [("run", 1), ("seed", None), ("lr", "x"), ("data", "mnist"), ("z", 10.0)]
+)
+def test_a_run_json_that_does_not_fit_is_refused(flag, value, tmp_path, base, trained):
+    """Its weights would be another run's, or a traceback."""
+    trained(tmp_path, "run_vae.py", *base, *SHORT)
+    path = tmp_path / "checkpoints" / NAME.format(0) / "run.json"
+    content = record(tmp_path, NAME.format(0))
+    content["flags"][flag] = value
+    path.write_text(json.dumps(content), encoding="utf-8")
+    before = contents(tmp_path)
+    for how in (("--train", 0), ("--resume", 1, "--iter_max", 9)):
+        assert "flags of another run" in refused(tmp_path, "run_vae.py", *base, *how)
+    assert contents(tmp_path) == before
+
+
+def test_weights_that_a_killed_run_missed_are_written_by_a_longer_one(tmp_path, base, trained):
+    trained(tmp_path, "run_vae.py", *base, *SHORT)
+    last = tmp_path / "checkpoints" / NAME.format(0) / "model-00006.pt"
+    kept = weights(last)
+    last.unlink()  # as if the process had ended between the state and the weights
+    succeed(tmp_path, "run_vae.py", *base, "--resume", 1, "--iter_max", 9)
+    assert same_weights(weights(last), kept)
+
+
 def test_an_empty_new_run_does_not_delete_what_it_replaces(folders):
     """A process that ended before its run.json was whole leaves an empty folder."""
     kept = folders / "checkpoints" / ".replaced" / "run" / "model-00001.pt"

@@ -34,7 +34,24 @@ def raise_on_signals() -> dict:
         threading.current_thread() is not threading.main_thread()
     ):  # only the main thread may set handlers
         return {}
-    return {number: signal.signal(number, handle) for number in NUMBERS}
+    return _set(handle)
+
+
+def end_on_signals() -> dict:
+    """Make a signal end the process at once: an exception inside an import may be swallowed.
+
+    Returns:
+        the previous handlers, by the signals' numbers
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return _set(signal.SIG_DFL)
+
+
+def _set(handler) -> dict:
+    """Set a handler, except for signals that the parent process has chosen to ignore."""
+    heard = [number for number in NUMBERS if signal.getsignal(number) is not signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in heard}
 
 
 def restore(handlers: dict) -> None:
@@ -50,8 +67,7 @@ class Signals:
         self.number = None
         self._before = {}
         if threading.current_thread() is threading.main_thread():
-            for number in NUMBERS:
-                self._before[number] = signal.signal(number, self._note)
+            self._before = _set(self._note)
         return self
 
     def _note(self, number, frame):

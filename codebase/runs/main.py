@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from codebase import UserError
 from codebase.machine import tuning
 from codebase.machine.files import one_line
-from codebase.machine.signals import Interrupted, raise_on_signals, restore
+from codebase.machine.signals import Interrupted, end_on_signals, raise_on_signals, restore
 from codebase.runs import flags
 from codebase.runs.experiment import Experiment
 
@@ -32,6 +32,7 @@ def main(experiment: Experiment, description: str) -> None:
         # Only now: --help and wrong flags do not wait for torch.
         from codebase.runs.training import Training, source_of
 
+        raise_on_signals()
         device = tuning.pick_device(args.device)
         tuning.tune_process(args.threads)
         if not args.train:
@@ -65,7 +66,7 @@ class Trouble:
     training: object = None
 
     def __enter__(self) -> "Trouble":
-        self._handlers = raise_on_signals()
+        self._handlers = end_on_signals()
         for name in ("stdout", "stderr"):
             if getattr(sys, name) is None:  # it was closed before the start
                 setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))

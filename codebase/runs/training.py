@@ -80,9 +80,10 @@ def find(
     recorded = runs.read_run(folder or checkpoints.run_folder(name)) if resume else None
     if recorded is None:
         return Run(name, flags, {})
-    if recorded.flags.keys() != flags.keys():
+    kinds, own = ({flag: type(v) for flag, v in of.items()} for of in (recorded.flags, flags))
+    if kinds != own or experiment.name_of(recorded.flags) != name:
         raise UserError(
-            f"{(folder or recorded.folder) / runs.RUN_FILE} has other flags than this version: "
+            f"{(folder or recorded.folder) / runs.RUN_FILE} has flags of another run or version: "
             f"{runs.WAYS_OUT}"
         )
     for flag, value in given.items():
@@ -188,7 +189,8 @@ class Training:
             raise UserError(_damaged(self.run, str(error))) from None
         self.curves = {kind: state[kind] for kind in CURVES}
         step, model = self.trainer.step, self.trainer.model
-        if self._has_weights(step) and step not in checkpoints.steps_in(self.run.folder):
+        due = step == state["iter_max"] or (step and step % state["iter_save"] == 0)
+        if (due or self._has_weights(step)) and step not in checkpoints.steps_in(self.run.folder):
             checkpoints.save_model_by_name(model, step)  # the process ended before it did
 
     def _begin(self) -> None:
@@ -197,7 +199,7 @@ class Training:
             return
         from codebase.runs.events import Events
 
-        if not self.has_begun:
+        if not self.has_begun and self.args.overwrite:  # nothing else may move a user's files
             runs.set_aside(self.run.name)
         for folder in (self.run.folder, self.run.logs):
             remove_leftovers(folder)
