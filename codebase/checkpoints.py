@@ -4,14 +4,13 @@ import io
 import re
 import warnings
 import zipfile
-import zlib
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from codebase import ROOT, UserError
-from codebase.machine.files import child_folder, read_file, write_atomically
+from codebase.machine.files import child_folder, one_line, read_file, write_atomically
 
 CHECKPOINTS = ROOT / "checkpoints"
 REFERENCE = "reference"  # folder of the weights that come with the project
@@ -274,6 +273,8 @@ def _verified(content: bytes, path: Path, limit: int) -> bytes:
                 raise CheckpointError(f"{path} is refused: unpacked it exceeds {limit:,} bytes")
             for record in records:
                 anew.writestr(record.filename, archive.read(record))
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, OSError, ValueError, EOFError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from None
+    except CheckpointError:
+        raise
+    except Exception as error:  # each way to compress has errors of its own
+        raise CheckpointError(f"{path} is damaged: {one_line(error)}") from None
     return buffer.getvalue()

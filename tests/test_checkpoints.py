@@ -238,6 +238,22 @@ def test_names_cannot_leave_checkpoints(folders):
             with pytest.raises(UserError, match="leads out of"):
                 act(model, 1)
     assert os.listdir(outside) == []
+    for name in ("x" * 300, "é" * 120):
+        with pytest.raises(UserError, match="too long"):
+            save_model_by_name(VAE(name=name), 1)
+
+
+def test_archives_packed_in_another_way(path):
+    """torch does not read them; a damaged one ends in a line, whatever packed it."""
+    for method in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", method) as archive:
+            archive.writestr("archive/data.pkl", bytes(range(256)) * 50)
+        content = bytearray(buffer.getvalue())
+        content[60:70] = bytes(10)
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match="is damaged"):
+            load_model_by_name(VAE(z_dim=2), STEP)
 
 
 def test_a_write_that_fails_leaves_the_old_file(folders, monkeypatch):

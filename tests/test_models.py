@@ -82,8 +82,9 @@ def test_defaults():
     assert (SSVAE().gen_weight, SSVAE().class_weight) == (1, 100)
     assert (FSVAE().z_dim, FSVAE().y_dim, FSVAE().name) == (10, 10, "fsvae")
     assert torch.equal(GMVAE(k=4).pi, torch.full((4,), 0.25))
-    with pytest.raises(ValueError, match="v9"):
-        VAE(nn="v9")
+    for name in ("v9", "..", ".v1", "", 1.5):
+        with pytest.raises(ValueError, match="no architecture"):
+            VAE(nn=name)
 
 
 def test_an_architecture_that_lacks_a_package(tmp_path, monkeypatch):

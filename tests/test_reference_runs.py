@@ -140,8 +140,10 @@ def test_keeping_a_run(folders):
         keep_as_reference(run.name)
     results = run.results(20_000, {"NELBO": 1.0}, torch.device("cpu"))
     runs.write_json(run.logs / "results.json", results)
+    old = checkpoints.file_of(checkpoints.reference_folder(run.name), 10_000)
+    checkpoints.write_weights(model, old)
     path = keep_as_reference(run.name)
-    assert path == folders / "checkpoints" / "reference" / run.name / "model-20000.pt"
+    assert not old.exists() and path == folders / "checkpoints" / "reference" / run.name / "model-20000.pt"
     for key, kept in weights(path).items():
         own = model.state_dict()[key]
         assert kept.dtype == torch.float16

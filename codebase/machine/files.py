@@ -77,6 +77,8 @@ def child_folder(root: Path, name: str) -> Path:
         inside = folder.resolve().parent == root.resolve()
     except (OSError, RuntimeError, ValueError):  # a loop of links, a name of 5,000 letters, a NUL
         inside = False
+    if len(name.encode(errors="replace")) > 200:  # files beside it have longer names, up to 255
+        raise UserError(f"{name!r:.40} is too long for the name of a run: omit flags, or rename it")
     if not name or name.startswith(".") or not inside:
         raise UserError(f"{name!r:.200} leads out of {root}, or is hidden there: use a plain name")
     return folder

@@ -61,7 +61,9 @@ def evaluate_saved(
             print(note, file=sys.stderr)
             logs = child_folder(runs.LOGS / checkpoints.REFERENCE, run.name)
         else:
+            before = runs.read_results(run.name)
             replaces = not is_recorded and step == steps[-1]
+            replaces &= before is None or before["trained"] == runs.NOT_RECORDED
             logs = run.logs if replaces else runs.evaluation_folder(run.name, step)
         if missing:
             print(f"Only samples are drawn, which need no data: {missing}", file=sys.stderr)

@@ -29,7 +29,9 @@ def keep_as_reference(name: str) -> Path:
     model = run.build()
     checkpoints.load_weights(model, checkpoints.file_of(folder, steps[-1]))
     place = checkpoints.reference_folder(name)
-    runs.write_json(place / runs.RUN_FILE, runs.read_json(folder / runs.RUN_FILE))
     path = checkpoints.file_of(place, steps[-1])
     checkpoints.write_weights(model.half(), path)
+    runs.write_json(place / runs.RUN_FILE, runs.read_json(folder / runs.RUN_FILE))
+    for step in set(checkpoints.steps_in(place)) - {steps[-1]}:  # of weights kept before
+        checkpoints.file_of(place, step).unlink()
     return path

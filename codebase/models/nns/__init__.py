@@ -11,11 +11,7 @@ def architecture(name: str) -> types.ModuleType:
     Raises:
         ValueError: there is no architecture of the name
     """
-    path = f"{__name__}.{name}"
-    try:
-        return importlib.import_module(path)
-    except ModuleNotFoundError as error:
-        if error.name != path:  # the architecture exists; one of its imports is missing
-            raise
-        names = [module.name for module in pkgutil.iter_modules(__path__)]
-        raise ValueError(f"no architecture {name!r} in {__name__}; there is {names}") from None
+    names = [module.name for module in pkgutil.iter_modules(__path__)]
+    if name not in names:
+        raise ValueError(f"no architecture {name!r:.40} in {__name__}, expected one of {names}")
+    return importlib.import_module(f"{__name__}.{name}")
