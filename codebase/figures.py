@@ -38,7 +38,7 @@ PALETTE = (
 class Picture(NamedTuple):
     """A grid of images, and what to write beside it.
 
-    grid: tensor: (3, height, width) in [0, 1]
+    grid: tensor: (channels, height, width) in [0, 1]; one channel is grey
     title: str
     rows: labels of the grid's rows; empty for none
     """
@@ -129,7 +129,7 @@ def traversal(model: torch.nn.Module, x: Tensor, y: Tensor, most: int = 10) -> P
 
 
 def as_pixels(picture: Picture, heading: str = "") -> Tensor:
-    """A picture with its title and labels: (height, width, 3), uint8.
+    """A picture with its title and labels: (height, width, channels), uint8.
 
     matplotlib sets the text alone: it takes half a second to redraw a sheet's pixels as they were.
     """
@@ -155,7 +155,7 @@ def as_pixels(picture: Picture, heading: str = "") -> Tensor:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a letter that its font lacks it draws a box
         canvas.draw()
-    pixels = torch.from_numpy(np.array(canvas.buffer_rgba()))[:, :, :3]
+    pixels = torch.from_numpy(np.array(canvas.buffer_rgba()))[:, :, : len(grid)]
     pixels[HEAD:, margin:] = images
     return pixels
 
@@ -255,7 +255,7 @@ def manifold(model: torch.nn.Module, x: Tensor, labels: Tensor, heading: str = "
     """
     z, grid = manifold_grid(model, posterior_means(model, x, labels), size)
     figure, axes = _square(heading, f"E[x|z], lines at {size} quantiles of the posterior means")
-    axes.imshow(grid.permute(1, 2, 0).numpy(), extent=(0, size, 0, size), interpolation="nearest")
+    axes.imshow(grid.expand(3, -1, -1).permute(1, 2, 0).numpy(), extent=(0, size, 0, size), interpolation="nearest")
     every = max(size // 10, 1)
     places = [i + 0.5 for i in range(0, size, every)]
     for axis, values in ((axes.xaxis, z[0, ::every, 0]), (axes.yaxis, z[:, 0, 1].flip(0)[::every])):
@@ -333,7 +333,7 @@ def png(picture, heading: str = "") -> bytes:
     """A Picture, or a matplotlib Figure, as the contents of a PNG file."""
     buffer = io.BytesIO()
     if isinstance(picture, Picture):
-        pixels = as_pixels(picture, heading).numpy()
+        pixels = as_pixels(picture, heading).squeeze(2).numpy()
         Image.fromarray(pixels).save(buffer, format="png", compress_level=3)
     else:
         picture.savefig(buffer, format="png", dpi=DPI)
@@ -346,11 +346,10 @@ def as_images(x: Tensor) -> Tensor:
 
 
 def _grid(x: Tensor, columns: int) -> Tensor:
-    """Images (..., x_dim) row by row with black lines between them: (3, height, width)."""
+    """Images (..., x_dim) row by row with black lines between them: (channels, height, width)."""
     images = as_images(x)
     columns = min(columns, len(images))
     images = F.pad(images, (EDGE, 0, EDGE, 0))  # to the left and above
     images = F.pad(images, (0, 0, 0, 0, 0, 0, 0, -len(images) % columns))  # a last row's gaps
     grid = images.unflatten(0, (-1, columns)).permute(2, 0, 3, 1, 4)  # channel, row, y, column, x
-    grid = F.pad(grid.flatten(1, 2).flatten(2, 3), (0, EDGE, 0, EDGE))
-    return grid.expand(3, -1, -1)
+    return F.pad(grid.flatten(1, 2).flatten(2, 3), (0, EDGE, 0, EDGE))

@@ -5,10 +5,8 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
-from codebase import figures
 from codebase.machine.files import one_line
 
 
@@ -57,16 +55,14 @@ class Events:
         for tag, value in scalars.items():
             self._write(step=step, summary=summary.scalar(tag, value))
 
-    def picture(self, step: int, tag: str, picture) -> None:
-        """Record a `figures.Picture`, or a matplotlib Figure."""
-        from tensorboardX import summary
+    def picture(self, step: int, tag: str, png: bytes) -> None:
+        """Record a picture."""
+        from tensorboardX.proto.summary_pb2 import Summary
 
-        if isinstance(picture, figures.Picture):
-            pixels = picture.grid.numpy()
-        else:
-            with Image.open(io.BytesIO(figures.png(picture))) as image:
-                pixels = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
-        self._write(step=step, summary=summary.image(tag, pixels))
+        with Image.open(io.BytesIO(png)) as image:
+            size = {"width": image.width, "height": image.height}
+        image = Summary.Image(encoded_image_string=png, **size)
+        self._write(step=step, summary=Summary(value=[Summary.Value(tag=tag, image=image)]))
 
     def hyperparameters(self, flags: dict, metrics: dict[str, float]) -> None:
         """Record what TensorBoard's hparams tab compares, in a file of its own."""

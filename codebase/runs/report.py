@@ -28,7 +28,7 @@ def make_report(
     sheet: tuple[int, int],
     folder: Path,
     save: Callable[[dict], None],
-) -> tuple[dict, dict[str, object]]:
+) -> tuple[dict, dict[str, bytes]]:
     """Evaluate a trained model; write its pictures, and print the report.
 
     The evaluation draws with the run's seed, so it can be repeated to the digit.
@@ -42,7 +42,7 @@ def make_report(
         save: writes the results; it is called before anything is printed
 
     Returns:
-        the results, as in results.json, and the pictures by their names
+        the results, as in results.json, and the pictures, as PNGs, by their names
 
     Raises:
         NotFinite: a metric is not a number
@@ -99,21 +99,23 @@ def write_sheet(model: torch.nn.Module, sheet: tuple[int, int], path: Path, head
     return write_picture(model, lambda: figures.sample_sheet(model, *sheet), path, heading)
 
 
-def write_picture(model: torch.nn.Module, picture: Callable, path: Path, heading: str = ""):
-    """Make a picture, write it, and print its path. Returns it.
+def write_picture(
+    model: torch.nn.Module, picture: Callable, path: Path, heading: str = ""
+) -> bytes | None:
+    """Make a picture, write it, and print its path. Returns the file's contents.
 
     If it fails, print a warning and return None: a trained model is never lost for a picture.
     """
     try:
         with figures.isolated_draws(next(model.parameters()).device):
-            made = picture()
-        write_atomically(path, figures.png(made, heading))
+            content = figures.png(picture(), heading)
+        write_atomically(path, content)
     except Exception as error:
         print(f"warning: {path.name} not written: {one_line(error)}", file=sys.stderr)
         return None
     with contextlib.suppress(OSError):  # a lost standard output ends no training
         tqdm.write(f"Picture: {path}")
-    return made
+    return content
 
 
 def held_out_bound(model: torch.nn.Module, data: Data) -> dict[str, float]:
