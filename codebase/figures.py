@@ -255,7 +255,8 @@ def manifold(model: torch.nn.Module, x: Tensor, labels: Tensor, heading: str = "
     """
     z, grid = manifold_grid(model, posterior_means(model, x, labels), size)
     figure, axes = _square(heading, f"E[x|z], lines at {size} quantiles of the posterior means")
-    axes.imshow(grid.expand(3, -1, -1).permute(1, 2, 0).numpy(), extent=(0, size, 0, size), interpolation="nearest")
+    pixels = grid.expand(3, -1, -1).permute(1, 2, 0).numpy()
+    axes.imshow(pixels, extent=(0, size, 0, size), interpolation="nearest")
     every = max(size // 10, 1)
     places = [i + 0.5 for i in range(0, size, every)]
     for axis, values in ((axes.xaxis, z[0, ::every, 0]), (axes.yaxis, z[:, 0, 1].flip(0)[::every])):

@@ -125,7 +125,6 @@ def environments():
     """Environment, redirections, exit statuses that are right, a piece of a last line."""
     ended = (0,)
     for value in ("abc", "", "-1", "1e9"):
-        yield {"TQDM_MININTERVAL": value}, "", (0, 1), ""
         yield {"OMP_NUM_THREADS": value}, "", ended, ""
         yield {"GOMP_SPINCOUNT": value}, "", ended, ""
         yield {"COLUMNS": value, "LINES": value}, "", ended, ""
@@ -172,9 +171,6 @@ def try_environments(cases, project, whole_data):
         case = environment, redirection, done.returncode, stderr
         assert done.returncode in statuses and "Traceback" not in stderr, case
         assert words in stderr or "2>" in redirection, case
-        if done.returncode != 0 and not words and not redirection:
-            assert len(stderr.splitlines()) == 1  # nothing began
-            continue
         own = weights(place / "checkpoints" / SSVAE_NAME.format(i) / "model-00004.pt")
         if environment.get("OMP_NUM_THREADS") is None:
             reference = reference or own

@@ -143,7 +143,8 @@ def test_keeping_a_run(folders):
     old = checkpoints.file_of(checkpoints.reference_folder(run.name), 10_000)
     checkpoints.write_weights(model, old)
     path = keep_as_reference(run.name)
-    assert not old.exists() and path == folders / "checkpoints" / "reference" / run.name / "model-20000.pt"
+    assert path == folders / "checkpoints" / "reference" / run.name / "model-20000.pt"
+    assert not old.exists()
     for key, kept in weights(path).items():
         own = model.state_dict()[key]
         assert kept.dtype == torch.float16
