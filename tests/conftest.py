@@ -282,6 +282,25 @@ def _stop_after(number: int, picture: str) -> None:
     report.write_atomically = write_and_stop
 
 
+def finished_run(script: str, *steps: int, **flags) -> runs.Run:
+    """Write the run.json and the weights of a run that was not trained, for what only reads those.
+
+    Args:
+        script: whose run it is
+        steps: iterations with weights; those of the last are drawn by the run's seed
+        flags: of the run; its data are synthetic unless they say otherwise
+    """
+    experiment = importlib.import_module(script.removesuffix(".py")).experiment
+    identity = experiment.identity(flags, flags.get("data", "synthetic"))
+    model = experiment.build(identity)
+    run = runs.Run(model.name, identity, model.describe())
+    run.write(torch.device("cpu"))
+    for step in reversed(steps):
+        checkpoints.save_model_by_name(model, step)
+        torch.nn.init.ones_(next(model.parameters()))
+    return run
+
+
 def import_what_is_imported_late() -> None:
     codecs.lookup("hex")
     for name in ("tensorboardX", "torchvision", "scipy.stats"):

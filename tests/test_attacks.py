@@ -376,7 +376,7 @@ def try_state_flips(number, base, tmp_path, folders, trained):
 
 
 def test_flipped_bits_in_states(base, tmp_path, folders, trained):
-    try_state_flips(10, base, tmp_path, folders, trained)
+    try_state_flips(5, base, tmp_path, folders, trained)
 
 
 @pytest.mark.attack

@@ -159,6 +159,7 @@ def test_synthetic_house_numbers(whole_data):
     assert torch.equal(read_image_file(raw).view(-1, 3072), loader.images)
 
 
+@pytest.mark.process
 def test_two_processes_draw_at_once(tmp_path):
     folder = tmp_path / "synthetic" / "MNIST" / "raw"
     arguments = (folder, {"train": (600,) * 10, "t10k": (150,) * 10})

@@ -23,6 +23,7 @@ def base(data_dir):
 # Without POSIX
 
 
+@pytest.mark.process
 def test_run_scripts_without_posix(tmp_path, base, whole_data):
     """Train, interrupted; resume; evaluate; replicates; compare; table."""
     flags = (*base, "--iter_max", 6, "--iter_save", 4)
@@ -50,6 +51,7 @@ def test_run_scripts_without_posix(tmp_path, base, whole_data):
         succeed(tmp_path, other, *base, "--iter_max", 2, *more, **windows)
 
 
+@pytest.mark.process
 def test_the_homework_without_posix(tmp_path):
     """The hand-out, the submission and Gradescope's zip are made; marking says what it needs."""
     windows = {"elsewhere": True}

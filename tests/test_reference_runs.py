@@ -5,13 +5,21 @@ import shutil
 
 import pytest
 import torch
-from conftest import SCRIPTS, contents, refused, report_lines, same_weights, succeed, weights
+from conftest import (
+    SCRIPTS,
+    contents,
+    finished_run,
+    refused,
+    report_lines,
+    same_weights,
+    succeed,
+    weights,
+)
 
 from codebase import ROOT, UserError, checkpoints, load_run
 from codebase.models.gmvae import GMVAE
 from codebase.runs import run as runs
 from codebase.runs.reference import keep_as_reference
-from codebase.runs.run import Run
 
 REFERENCES = ROOT / "checkpoints" / "reference"
 VAE_NAME = "model=vae_z=10_run=0000"
@@ -124,32 +132,22 @@ def test_the_run_json_of_another_run_is_refused(clone, data_dir):
 # Making them
 
 
-def finished_run(step):
-    """A GMVAE's run that ended at an iteration, untrained."""
-    torch.manual_seed(0)
-    model = GMVAE(z_dim=2, k=3, name="model=gmvae_z=02_k=003_run=0000")
-    run = Run(model.name, {"z": 2, "k": 3, "seed": 0, "data": "mnist"}, model.describe())
-    run.write(torch.device("cpu"))
-    checkpoints.save_model_by_name(model, step)
-    return run, model
-
-
 def test_keeping_a_run(folders):
-    run, model = finished_run(20_000)
+    run = finished_run("run_gmvae.py", 20_000, z=2, k=3)
+    own = weights(checkpoints.file_of(run.folder, 20_000))
     with pytest.raises(UserError, match="is not finished"):
         keep_as_reference(run.name)
     results = run.results(20_000, {"NELBO": 1.0}, torch.device("cpu"))
     runs.write_json(run.logs / "results.json", results)
     old = checkpoints.file_of(checkpoints.reference_folder(run.name), 10_000)
-    checkpoints.write_weights(model, old)
+    checkpoints.write_weights(run.build(), old)
     path = keep_as_reference(run.name)
     assert path == folders / "checkpoints" / "reference" / run.name / "model-20000.pt"
     assert not old.exists()
     for key, kept in weights(path).items():
-        own = model.state_dict()[key]
         assert kept.dtype == torch.float16
         # Ten bits behind the leading one; below 2^-14 a fixed 2^-25.
-        assert ((kept.float() - own).abs() <= own.abs() / 2048 + 2**-25).all()
+        assert ((kept.float() - own[key]).abs() <= own[key].abs() / 2048 + 2**-25).all()
     assert (path.parent / "run.json").read_bytes() == (run.folder / "run.json").read_bytes()
     assert isinstance(load_run(run.name), GMVAE)
 
@@ -157,6 +155,6 @@ def test_keeping_a_run(folders):
 def test_what_cannot_be_kept(folders):
     with pytest.raises(UserError, match="train the run first"):
         keep_as_reference("model=vae_z=03_run=0000")
-    run, _ = finished_run(7)
+    run = finished_run("run_vae.py", 7)
     with pytest.raises(UserError, match="is not finished"):
         keep_as_reference(run.name)

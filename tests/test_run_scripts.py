@@ -55,7 +55,7 @@ VAE_NAME = NAMES["run_vae.py"] + "_data=synthetic"
 
 @pytest.fixture
 def base(data_dir):
-    return ("--data", "synthetic", "--data_dir", data_dir)
+    return ("--data", "synthetic", "--data_dir", data_dir, "--sheet", "2x2")
 
 
 # End to end
@@ -312,6 +312,7 @@ def test_interrupted_by_signals_a_run_resumes(tmp_path, uninterrupted):
     assert same_weights(weights(path), final) and report_lines(stdout) == lines
 
 
+@pytest.mark.process
 def test_killed_a_run_resumes(tmp_path, uninterrupted):
     """By SIGKILL after its first, third and fourth save."""
     flags, final, lines = uninterrupted
@@ -326,6 +327,7 @@ def test_killed_a_run_resumes(tmp_path, uninterrupted):
     assert not list(folder.glob(".*.tmp"))
 
 
+@pytest.mark.process
 def test_a_finished_run_can_be_extended(tmp_path, uninterrupted):
     flags, final, lines = uninterrupted
     shorter = (*flags[:4], "--iter_max", 70, "--iter_save", 40, "--sheet", "2x2")
@@ -373,6 +375,7 @@ def test_a_disk_that_is_full_to_the_last_byte(tmp_path, base):
         os.system(f"umount {disk}")
 
 
+@pytest.mark.process
 def test_a_full_disk_while_drawing_data(tmp_path):
     done = Child(
         tmp_path / "run",

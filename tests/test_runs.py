@@ -12,10 +12,10 @@ import torch
 from conftest import (
     Child,
     contents,
+    finished_run,
     refused,
     report_lines,
     results,
-    run_all,
     same_weights,
     succeed,
     weights,
@@ -272,6 +272,7 @@ def test_another_device_or_number_of_threads_is_said(tmp_path, base, trained):
 # Decided under the lock
 
 
+@pytest.mark.process
 def test_two_at_once(tmp_path, base):
     """The second is refused at once, and the first goes on undisturbed."""
     folder = tmp_path / "checkpoints" / NAME.format(0)
@@ -311,6 +312,7 @@ def test_what_happened_before_the_lock_is_seen(tmp_path, base, folders, monkeypa
         shutil.rmtree(tmp_path / "checkpoints")
 
 
+@pytest.mark.process
 def test_a_run_is_not_replaced_while_it_is_evaluated(tmp_path, base, folders, trained):
     """The replacement waits until the evaluation has ended."""
     trained(tmp_path, "run_vae.py", *base, *SHORT)
@@ -383,6 +385,7 @@ def test_damaged_records(content, tmp_path, base, trained):
         assert str(path) in line and "--overwrite 1" in line and "delete it" in line
 
 
+@pytest.mark.process
 def test_overwriting_keeps_the_old_run_until_the_new_one_is_finished(tmp_path, base, trained):
     trained(tmp_path, "run_vae.py", *base, *SHORT)
     old = contents(tmp_path / "checkpoints" / NAME.format(0))
@@ -484,6 +487,7 @@ def test_interrupted_in_the_report_a_run_names_what_finishes_it(tmp_path, base):
         assert results(folder, NAME.format(0))["iterations"] == 6 and "NELBO: " in stdout
 
 
+@pytest.mark.process
 def test_interrupted_before_it_begins_the_same_command_goes_on(tmp_path, base, data_dir):
     """While the digits are drawn: nothing has begun, and nothing is left behind."""
     flags = (*base[:3], tmp_path / "data", "--overwrite", 1)
@@ -511,37 +515,20 @@ def test_names_that_lead_nowhere(folders):
 # load_run
 
 
-@pytest.fixture(scope="module")
-def some_runs(data_dir, tmp_path_factory):
-    """A run of each kind of model: folder, and flags by the runs' names."""
-    folder = tmp_path_factory.mktemp("runs")
-    base = ("--data", "synthetic", "--data_dir", data_dir, "--iter_max", 2, "--iter_save", 1)
-    laplace = ("--prior", "laplace", "--likelihood", "gaussian", "--nn", "v3", "--z", 3)
-    commands = {
-        NAME.format(0): ("run_vae.py",),
-        "model=vae_z=03_run=0000_data=synthetic_nn=v3_likelihood=gaussian_prior=laplace": (
-            "run_vae.py",
-            *laplace,
-        ),
-        "model=gmvae_z=10_k=005_run=0000_data=synthetic": ("run_gmvae.py", "--k", 5),
-        "model=ssvae_gw=000_cw=050_run=0000_data=synthetic": (
-            "run_ssvae.py",
-            *("--gw", 0, "--cw", 50),
-        ),
-        "model=fsvae_run=0000_data=synthetic": ("run_fsvae.py",),
-    }
-    run_all(*(Child(folder, script, *base, *own) for script, *own in commands.values()))
-    return folder, list(commands)
+@pytest.fixture
+def some_runs(folders):
+    """A run of each kind of model, with weights of iterations 1 and 2: their names."""
+    laplace = {"prior": "laplace", "likelihood": "gaussian", "nn": "v3", "z": 3}
+    own = {"vae": {}, "gmvae": {"k": 5}, "ssvae": {"gw": 0, "cw": 50}, "fsvae": {}}
+    names = [finished_run(f"run_{kind}.py", 1, 2, **flags).name for kind, flags in own.items()]
+    return [*names, finished_run("run_vae.py", 1, 2, **laplace).name]
 
 
 @pytest.mark.parametrize("recorded", [True, False])
-def test_load_run(some_runs, recorded, monkeypatch, tmp_path):
-    folder, names = some_runs
-    shutil.copytree(folder / "checkpoints", tmp_path / "checkpoints")
-    monkeypatch.setattr(checkpoints, "CHECKPOINTS", tmp_path / "checkpoints")
+def test_load_run(some_runs, recorded):
     before = torch.get_rng_state()
-    for name in names:
-        path = tmp_path / "checkpoints" / name
+    for name in some_runs:
+        path = checkpoints.run_folder(name)
         if not recorded:  # other people's weights: the homework's name tells
             (path / "run.json").unlink()
             if run_is_homeworks := "_data" in name and "nn=v3" not in name:
@@ -572,8 +559,7 @@ def test_load_run(some_runs, recorded, monkeypatch, tmp_path):
         ("", None, "not the name"),
     ],
 )
-def test_load_run_of_what_is_not_there(run, step, message, some_runs, monkeypatch):
-    folder, names = some_runs
-    monkeypatch.setattr(checkpoints, "CHECKPOINTS", folder / "checkpoints")
+def test_load_run_of_what_is_not_there(run, step, message, folders):
+    own = finished_run("run_vae.py", 1, 2)
     with pytest.raises(UserError, match=message):
-        codebase.load_run(run.format(folder / "checkpoints" / names[0]), step)
+        codebase.load_run(run.format(own.folder), step)

@@ -132,6 +132,7 @@ def test_a_blank_that_is_reached_is_named_in_a_line(blank, whole_data):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.process
 def test_filled_in_it_is_the_solution_bit_for_bit(blank, tmp_path, whole_data):
     mine = filled(tmp_path / "mine", blank)
     figures = json.loads(
