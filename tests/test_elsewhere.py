@@ -145,6 +145,7 @@ print(after[2] == 1, len([m for m in sys.modules if m.startswith("codebase.")]) 
 """
 
 
+@pytest.mark.process
 def test_imports_have_no_effects():
     """Every module, in a thread: no handlers, environment, threads, output, files or exit."""
     done = subprocess.run(

@@ -306,6 +306,7 @@ def computed_figures(mnist_dir) -> dict[str, list[float]]:
     return found
 
 
+@pytest.mark.mnist
 def test_figures_of_the_page(mnist_dir):
     """To within one of the last digit, or a thousandth: other machines round otherwise."""
     printed, computed = figures_of_page(), computed_figures(mnist_dir)

@@ -257,6 +257,7 @@ def _detached_style(model, x, y):
     return terms(_kl(model, m, v), -utils.log_normal(x, mean, torch.tensor([0.1])))
 
 
+@pytest.mark.catalogue
 @pytest.mark.parametrize(
     ("function", "wrong"),
     [

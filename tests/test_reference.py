@@ -22,6 +22,7 @@ def public_checkpoints(monkeypatch):
     monkeypatch.setattr(checkpoints, "CHECKPOINTS", SHARED)
 
 
+@pytest.mark.mnist
 @pytest.mark.parametrize(
     "model, figures",
     [
@@ -50,6 +51,7 @@ def test_bounds_of_public_weights(model, figures, public_checkpoints, mnist_dir,
     assert abs(found["IWAE-1"] - found["NELBO"]) < 0.3
 
 
+@pytest.mark.mnist
 @pytest.mark.parametrize("gw, accuracy", [(0, 0.7442), (1, 0.9308)])
 def test_accuracy_of_public_weights(gw, accuracy, public_checkpoints, mnist_dir, capsys):
     _, _, test = data.get_mnist_data("cpu", False, data_dir=mnist_dir)

@@ -39,6 +39,7 @@ def clone(tmp_path):
     return tmp_path
 
 
+@pytest.mark.mnist
 @pytest.mark.parametrize("name", EXPECTED)
 def test_reference_weights(name, clone, mnist_dir):
     script, flags, figure, low, high = EXPECTED[name]

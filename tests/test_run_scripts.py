@@ -525,6 +525,7 @@ def test_models_work_without_torchvision(project):
     assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
 
 
+@pytest.mark.process
 def test_what_starting_a_command_costs():
     """--help needs no torch, nor does importing a run script; commands import what they need."""
     code = (

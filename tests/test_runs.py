@@ -469,6 +469,7 @@ def test_setting_aside_goes_on_where_it_was_ended(folders):
 # Interruptions
 
 
+@pytest.mark.process
 def test_interrupted_in_the_report_a_run_names_what_finishes_it(tmp_path, base):
     """A signal once the training is done: --resume 1 trains nothing and reports."""
     for number in (signal.SIGINT, signal.SIGTERM):

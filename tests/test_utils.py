@@ -293,6 +293,7 @@ def test_notebook_names_are_reachable():
         _ = ut.nothing_such
 
 
+@pytest.mark.process
 def test_importing_is_light():
     code = """
 import sys
@@ -306,6 +307,7 @@ for module in ("utils", "models.vae", "models.gmvae", "models.ssvae", "models.fs
     assert done.stdout == 5 * "[]\n" and done.stderr == ""
 
 
+@pytest.mark.process
 def test_any_module_can_be_the_first():
     modules = [
         ".".join(path.relative_to(ROOT).with_suffix("").parts)
