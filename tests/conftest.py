@@ -1,6 +1,7 @@
 """What the tests share: folders of their own, data drawn once, and run scripts as processes."""
 
 import codecs
+import gc
 import importlib
 import io
 import json
@@ -28,6 +29,8 @@ from codebase.models.vae import VAE
 from codebase.runs import report
 from codebase.runs import run as runs
 
+# Imports make a million objects and no garbage: looking for it would take a third of their time.
+gc.disable()
 # Each of pytest-xdist's workers has a core of its own: threads would only wait for one another.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -35,6 +38,11 @@ SCRIPTS = ("run_vae.py", "run_gmvae.py", "run_ssvae.py", "run_fsvae.py")
 # No test may depend on a network: where there is one, a proxy that is not there hides it.
 NO_NETWORK = {f"{scheme}_proxy": "http://127.0.0.1:9" for scheme in ("http", "https")}
 NOBODY = 65534 if os.name == "posix" and os.geteuid() == 0 else None  # root may do everything
+
+
+def pytest_collection_finish():
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -261,6 +261,7 @@ def test_curves():
 def test_curves_of_a_resumed_run_are_those_of_the_whole(tmp_path, data_dir):
     """The history lies in the training state."""
     flags = ("--data", "synthetic", "--data_dir", data_dir, "--iter_save", 50, "--sheet", "2x2")
+    flags += ("--batch_size", 10)
     succeed(tmp_path / "whole", "run_vae.py", *flags, "--iter_max", 100)
     for iterations in (70, 100):
         more = ("--resume", 1, "--iter_max", iterations)
