@@ -17,7 +17,10 @@ experiment = Experiment(
     iter_max=1_000_000,
     dataset="svhn",
     batch_size=100,
-    next="--resume 1 with a larger --iter_max, until each row of samples.png has its digit",
+    next=lambda flags: (
+        "--resume 1 with a larger --iter_max, until each row of samples.png has its digit; or "
+        "python -m codebase explore"
+    ),
 )
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ experiment = Experiment(
     ),
     evaluate=lambda model, data: codebase.evaluate.evaluate_lower_bound(model, data.subset),
     iter_max=20_000,
-    next="python run_ssvae.py --gw 0; --z 2 shows the components on the latent plane",
+    next=lambda flags: "python run_ssvae.py --gw 0, a classifier that learns from 100 labels only",
 )
 
 if __name__ == "__main__":

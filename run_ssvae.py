@@ -16,7 +16,11 @@ experiment = Experiment(
         "accuracy": codebase.evaluate.evaluate_classifier(model, data.test)
     },
     iter_max=30_000,
-    next="compare --gw 1 with --gw 0, the classifier without the generative model",
+    next=lambda flags: (
+        "python run_fsvae.py, which is given every label"
+        if flags.gw
+        else "python run_ssvae.py, which learns from the images without labels too"
+    ),
 )
 
 if __name__ == "__main__":

@@ -22,9 +22,10 @@ def load_run(run: "str | Path", step: "int | None" = None):
         images = model.sample_sigmoid(16)
 
     Args:
-        run: name of a run in checkpoints/ or, if there is none, in checkpoints/reference/; or path
-            to its folder or to a file model-<step>.pt. The kind of model is read from run.json, or
-            from the name if other people trained it
+        run: name of a run in checkpoints/ or, if there is none, in checkpoints/reference/;
+            "reference/<name>" for the latter in any case; or path to its folder or to a file
+            model-<step>.pt. The kind of model is read from run.json, or from the name if other
+            people trained it
         step: iteration; None is the last one whose weights were saved
 
     Returns:

@@ -1,6 +1,7 @@
 """The weights that come with the project: when they are taken, and that nothing changes them."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -46,17 +47,19 @@ def test_reference_weights(name, clone, mnist_dir):
     before = contents(clone)
     flags = (*flags, "--data_dir", mnist_dir, "--train", 0)
     stdout, stderr = succeed(clone, script, *flags, whole=True)
-    folder = clone / "checkpoints" / "reference" / name
-    assert f"No run of your own: using the reference weights in {folder}\n" in stderr
+    first = report_lines(stdout)[0]
+    assert re.fullmatch(
+        f"Evaluating {name}, iteration [23]0,000, reference weights, on MNIST", first
+    )
     found = json.loads(
         (clone / "logs" / "reference" / name / "results.json").read_text(encoding="utf-8")
     )
     assert low < found["figures"][figure] < high, stdout
     trained = found["trained"]
     assert (found["name"], trained["seed"], trained["data"]) == (name, 0, "mnist")
-    assert {path.stem for path in (clone / "logs" / "reference" / name).glob("*.png")} == {
-        *("samples", "reconstructions", "traversal")
-    }
+    pictures = {path.stem for path in (clone / "logs" / "reference" / name).glob("*.png")}
+    trains_a_decoder = "gw=000" not in name
+    assert pictures == ({"samples", "reconstructions", "traversal"} if trains_a_decoder else set())
     after = contents(clone)
     assert {path: after[path] for path in before} == before
     assert all(path.startswith("logs/reference/") for path in after.keys() - before.keys())
@@ -75,6 +78,11 @@ def test_their_files_are_small_and_recorded():
         assert {tensor.dtype for tensor in weights(path).values()} == {torch.float16}
 
 
+def test_without_the_data_and_a_decoder_there_is_nothing(clone):
+    flags = ("--data_dir", clone / "no", "--train", 0, "--gw", 0)
+    assert "--gw 0 trains no decoder" in refused(clone, "run_ssvae.py", *flags)
+
+
 @pytest.mark.parametrize("script", SCRIPTS[:3])
 def test_without_the_data_there_are_samples(script, clone):
     stdout, stderr = succeed(clone, script, "--data_dir", clone / "no", "--train", 0)
@@ -84,8 +92,8 @@ def test_without_the_data_there_are_samples(script, clone):
     assert not (clone / "no").exists()
 
 
-def test_a_run_of_ones_own_comes_first(clone, data_dir):
-    """On whatever data; and training does not see the reference weights."""
+def test_your_run_comes_first_and_hides_nothing(clone, data_dir, mnist_dir):
+    """A synthetic run, and then MNIST: each command says what it evaluates."""
     base = ("--data", "synthetic", "--data_dir", data_dir)
     before = contents(clone)
     flags = (*base, "--iter_max", 3)
@@ -98,10 +106,23 @@ def test_a_run_of_ones_own_comes_first(clone, data_dir):
         for folder in (clone, clone / "bare")
     )
     assert same_weights(own, other)
-    stdout, stderr = succeed(clone, "run_vae.py", "--data_dir", data_dir, "--train", 0)
-    assert "reference" not in stderr and report_lines(stdout) == report_lines(bare)
+    flags = ("--data_dir", mnist_dir, "--train", 0)
+    stdout, stderr = succeed(clone, "run_vae.py", *flags)
+    assert report_lines(stdout) == report_lines(bare)
+    assert f"Evaluating {name}, iteration 3 of 20,000, your run, on synthetic digits" in stdout
+    assert "To evaluate the reference weights instead: --reference 1" in stderr
+    for more in (("--data", "mnist"), ("--reference", 1)):
+        stdout, stderr = succeed(clone, "run_vae.py", *flags, *more)
+        first = f"Evaluating {VAE_NAME}, iteration 20,000, reference weights, on MNIST"
+        assert report_lines(stdout)[0] == first and "instead" not in stderr
     after = contents(clone)
     assert {path: after[path] for path in before} == before
+
+
+def test_a_synthetic_run_does_not_keep_a_new_one_from_mnist(folders, mnist_dir):
+    finished_run("run_vae.py", 3)
+    stdout, _ = succeed(folders, "run_vae.py", "--data_dir", mnist_dir, "--iter_max", 2)
+    assert f"Evaluating {VAE_NAME}, iteration 2 of 20,000, your run, on MNIST" in stdout
 
 
 def test_other_runs_have_no_reference(clone, data_dir):
@@ -109,6 +130,11 @@ def test_other_runs_have_no_reference(clone, data_dir):
     for flags in (("--z", 3), ("--run", 1), (), ("--beta", 2)):
         line = refused(clone, "run_vae.py", *base, *flags, "--data", "synthetic")
         assert "does not exist" in line
+        advice = "or use the weights trained on mnist data, with --data mnist"
+        assert (advice in line) is (flags == ())
+    for flags in (("--z", 3), ("--data", "synthetic")):
+        line = refused(clone, "run_vae.py", *base, *flags, "--reference", 1)
+        assert "is not among the reference weights" in line
     line = refused(clone, "run_vae.py", *base, "--iter_max", 7)
     assert "model-00007.pt does not exist" in line and "[20000]" in line
     assert "--lr" in refused(clone, "run_vae.py", *base, "--lr", 0.5)
@@ -116,7 +142,11 @@ def test_other_runs_have_no_reference(clone, data_dir):
 
 def test_load_run_takes_them(folders, monkeypatch):
     shutil.copytree(REFERENCES, folders / "checkpoints" / "reference")
-    model = load_run(VAE_NAME)
+    finished_run("run_vae.py", 3, data="mnist")
+    own, model = load_run(VAE_NAME), load_run(f"reference/{VAE_NAME}")
+    assert not same_weights(own.state_dict(), model.state_dict())
+    shutil.rmtree(checkpoints.run_folder(VAE_NAME))
+    assert same_weights(load_run(VAE_NAME).state_dict(), model.state_dict())
     kept = weights(REFERENCES / VAE_NAME / "model-20000.pt")
     for key, value in model.state_dict().items():
         assert value.dtype == torch.float32 and torch.equal(value, kept[key].float())

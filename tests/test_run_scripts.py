@@ -76,13 +76,17 @@ def test_a_script_from_end_to_end(script, project, whole_data):
     assert done.returncode == 0, done.stderr
     first, *rest = report_lines(done.stdout)
     dataset = "SVHN" if script == "run_fsvae.py" else "MNIST"
-    assert first == f"Data: synthetic digits, not comparable with {dataset}"
+    experiment = importlib.import_module(script.removesuffix(".py")).experiment
+    name = NAMES[script].replace("k=500", "k=050") + "_data=synthetic"
+    assert first == (
+        f"Evaluating {name}, iteration 4 of {experiment.iter_max:,}, your run, on synthetic "
+        f"digits, not comparable with {dataset}"
+    )
     assert f"in the place of {dataset}" in done.stderr
     assert len(rest) == len(REPORTS[script])
     for line, pattern in zip(rest, REPORTS[script], strict=True):
         assert re.fullmatch(pattern, line), line
 
-    name = NAMES[script].replace("k=500", "k=050") + "_data=synthetic"
     steps = sorted(path.name for path in (project / "checkpoints" / name).glob("*.pt"))
     assert steps == ["model-00003.pt", "model-00004.pt", "training-state.pt"]
     logs = project / "logs" / name
@@ -178,6 +182,7 @@ BAD_FLAGS = {
     ("--data", "svhn"): "--data: invalid choice: 'svhn'",
     ("--overw", 1): "unrecognized arguments: --overw 1",
     ("--overwrite", 1, "--resume", 1): "exclude each other",
+    ("--reference", 1): "--reference 1 evaluates weights: pass --train 0 too",
     ("--replicates", 2, "--train", 0): "--replicates",
     ("--replicates", 2, "--run", 999_999): "the last one would have --run 1000000",
     ("--replicates", 2, "--seed", 2**63 - 1): "--seed 9223372036854775808",

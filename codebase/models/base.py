@@ -23,6 +23,7 @@ class LatentVariableModel(torch.nn.Module):
 
     Attributes:
         family: str: of p(z) and q(z|x), "gaussian" or "laplace"
+        generates: bool: whether the loss trains the decoder
         arguments: names of the constructor's arguments except name; each is an attribute too
 
     Raises:
@@ -30,6 +31,7 @@ class LatentVariableModel(torch.nn.Module):
     """
 
     family = "gaussian"
+    generates = True
     arguments = ("nn",)
 
     def __init__(

@@ -32,6 +32,7 @@ class SSVAE(LatentVariableModel):
         super().__init__(nn, name, z_dim=64, y_dim=10)
         self.cls = nns.architecture(nn).Classifier(self.y_dim)
         self.gen_weight, self.class_weight = gen_weight, class_weight
+        self.generates = gen_weight != 0
 
     # Bounds
 

@@ -3,11 +3,10 @@
 import contextlib
 import sys
 from argparse import Namespace
-from pathlib import Path
 
 import torch
 
-from codebase import checkpoints
+from codebase import UserError, checkpoints
 from codebase.data import Source
 from codebase.datasets.download import DataError
 from codebase.machine.files import child_folder, remove_leftovers
@@ -31,9 +30,18 @@ def evaluate_saved(
     Raises:
         UserError: there are no such weights, or a flag contradicts what is recorded of them
     """
-    reference, missing = _reference(experiment, given), None
-    if reference is not None:
-        given = given | {"data": experiment.dataset}
+    wanted, missing = given.get("data", "auto"), None
+    sources = (experiment.dataset, "synthetic") if wanted == "auto" else (wanted,)
+    names = {source: experiment.name_of(experiment.identity(given, source)) for source in sources}
+    kept = {source: checkpoints.reference_folder(name) for source, name in names.items()}
+    kept = {source: folder for source, folder in kept.items() if checkpoints.steps_in(folder)}
+    if args.reference and not kept:
+        raise UserError(f"--reference 1: {names[sources[0]]} is not among the reference weights")
+    own = any(runs.has_begun(checkpoints.run_folder(name)) for name in names.values())
+    reference = None
+    if kept and (args.reference or not own):
+        data, reference = next(iter(kept.items()))
+        given = given | {"data": data}
     try:
         source = source_of(experiment, given, args, device, train=False)
     except DataError as error:
@@ -41,24 +49,24 @@ def evaluate_saved(
             raise
         source, missing = Source(experiment.dataset, args.data_dir, device), error
     name = experiment.name_of(experiment.identity(given, source.name))
-    if missing and not checkpoints.steps_in(reference or checkpoints.run_folder(name)):
+    folder = reference or checkpoints.run_folder(name)
+    if missing and not checkpoints.steps_in(folder):
         raise missing  # without weights there are no samples to draw
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # the folder may be read-only
             stack.enter_context(runs.locked(name, "evaluation"))
-        run = find(experiment, given, source.name, folder=reference)
-        folder = reference or run.folder
+        run = find(experiment, given, source.name, folder=folder)
         steps, is_recorded = checkpoints.steps_in(folder), bool(run.model)
         step = given.get("iter_max") or (is_recorded and steps and steps[-1]) or args.iter_max
         model = experiment.build(run.flags).to(device)
         path = checkpoints.file_of(folder, step)
         if not steps:
-            advice = _what_there_is(experiment, given, run)
+            advice = _what_there_is(experiment, given, run, bool(kept))
             raise checkpoints.CheckpointError(f"{path} does not exist: {advice}")
         checkpoints.load_weights(model, path)
+        whose = "your run" if is_recorded else "weights without a run.json"
         if reference is not None:
-            note = f"No run of your own: using the reference weights in {reference}"
-            print(note, file=sys.stderr)
+            whose = "reference weights"
             logs = child_folder(runs.LOGS / checkpoints.REFERENCE, run.name)
         else:
             before = runs.read_results(run.name)
@@ -66,6 +74,8 @@ def evaluate_saved(
             replaces &= before is None or before["trained"] == runs.NOT_RECORDED
             logs = run.logs if replaces else runs.evaluation_folder(run.name, step)
         if missing:
+            if not model.generates:
+                raise DataError(f"{missing} (--gw 0 trains no decoder: it has no samples to draw)")
             print(f"Only samples are drawn, which need no data: {missing}", file=sys.stderr)
             heading = f"{run.name}, iteration {step}"
             report.write_sheet(model, args.sheet, logs / "samples.png", heading)
@@ -73,8 +83,6 @@ def evaluate_saved(
         data = experiment.data(Namespace(**run.flags), source)
         remove_leftovers(logs)
         more = {} if is_recorded else {"trained": runs.NOT_RECORDED}
-        if not is_recorded:
-            print(f"Weights: {path}, trained: not recorded")
 
         def save(results: dict) -> None:
             try:
@@ -82,28 +90,20 @@ def evaluate_saved(
             except OSError as error:
                 print(f"warning: results not written: {error}", file=sys.stderr)
 
-        report.make_report(run, model, step, data, experiment, args.sheet, logs, save)
-    report.say_what_now(experiment, logs)
+        report.make_report(run, model, step, data, experiment, args.sheet, logs, save, whose)
+    report.say_what_now(experiment, run, logs)
+    if kept and reference is None:
+        print("To evaluate the reference weights instead: --reference 1", file=sys.stderr)
 
 
-def _reference(experiment: Experiment, given: dict) -> Path | None:
-    """The folder of a run's reference weights, if there is no such run of the user's own."""
-    dataset = experiment.dataset
-    if given.get("data", "auto") not in ("auto", dataset):
-        return None
-    names = [experiment.name_of(experiment.identity(given, s)) for s in (dataset, "synthetic")]
-    if any(runs.has_begun(checkpoints.run_folder(name)) for name in names):
-        return None
-    folder = checkpoints.reference_folder(names[0])
-    return folder if checkpoints.steps_in(folder) else None
-
-
-def _what_there_is(experiment: Experiment, given: dict, run: runs.Run) -> str:
+def _what_there_is(experiment: Experiment, given: dict, run: runs.Run, reference: bool) -> str:
     """Return advice for a run without weights."""
+    advice = "train first"
     if (run.folder / checkpoints.STATE_FILE).exists():
-        return "the run was stopped before its first --iter_save, and --resume 1 continues it"
+        advice = "the run was stopped before its first --iter_save, and --resume 1 continues it"
     other = experiment.dataset if run.is_synthetic else "synthetic"
     name = experiment.name_of(experiment.identity(given, other))
-    if not checkpoints.steps_in(checkpoints.run_folder(name)):
-        return "train first"
-    return f"train first; or use the weights trained on {other} data, with --data {other}"
+    places = checkpoints.run_folder(name), checkpoints.reference_folder(name)
+    if any(checkpoints.steps_in(place) for place in places):
+        advice += f"; or use the weights trained on {other} data, with --data {other}"
+    return advice + ("; or use the reference weights, with --reference 1" if reference else "")

@@ -22,7 +22,7 @@ class Experiment:
         iter_max: iterations of training by default
         dataset: "mnist" or "svhn"
         batch_size: images in a minibatch by default
-        next: what to try after it
+        next: from flags: what to try after it
     """
 
     name: str
@@ -33,7 +33,7 @@ class Experiment:
     iter_max: int
     dataset: str = "mnist"
     batch_size: int = 97
-    next: str = ""
+    next: Callable = lambda flags: ""
 
     def identity(self, given: Mapping, source: str) -> dict:
         """Return the flags that determine a run's weights, by their names.

@@ -100,6 +100,8 @@ def make_parser(experiment, description: str) -> Parser:
     add("--iter_save", type=_ITERATIONS, default=10_000, help="iterations between saved weights")
     about = "1 or 2: train, then evaluate; 0: evaluate the weights of --iter_max, or a run's last"
     add("--train", **SWITCH | {"choices": (0, 1, 2), "default": 1}, help=about)
+    about = "1: with --train 0, the weights that come with the project, not your own run's"
+    add("--reference", **SWITCH, help=about)
     add("--overwrite", **SWITCH, help="1: replace an existing run")
     add("--resume", **SWITCH, help="1: continue an interrupted run")
     if find_spec("codebase.runs.replicates"):  # students do not have it
@@ -174,6 +176,8 @@ def parse(parser: Parser) -> tuple[argparse.Namespace, dict]:
     args = argparse.Namespace(**NO_DEFAULT | defaults | given)
     if args.overwrite and args.resume:
         parser.error("--overwrite 1 and --resume 1 exclude each other")
+    if args.reference and args.train:
+        parser.error("--reference 1 evaluates weights: pass --train 0 too")
     if args.replicates and (args.overwrite or not args.train):
         parser.error("--replicates trains what is missing: omit --overwrite 1 and --train 0")
     return args, given

@@ -45,6 +45,8 @@ def located(run: str | Path, step: int | None = None) -> tuple[Path, int, Run]:
     elif len(path.parts) == 1:
         own, reference = checkpoints.run_folder(str(run)), checkpoints.reference_folder(str(run))
         path = next((folder for folder in (own, reference) if folder.is_dir()), path)
+    elif path.parts[:-1] == (checkpoints.REFERENCE,) and not path.exists():
+        path = checkpoints.reference_folder(path.name)
     if not path.is_dir():
         raise UserError(
             f"{path} does not exist: name a run in {checkpoints.CHECKPOINTS}, or a path"

@@ -4,6 +4,7 @@ import contextlib
 import io
 import math
 import sys
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +29,7 @@ def make_report(
     sheet: tuple[int, int],
     folder: Path,
     save: Callable[[dict], None],
+    whose: str = "your run",
 ) -> tuple[dict, dict[str, bytes]]:
     """Evaluate a trained model; write its pictures, and print the report.
 
@@ -40,6 +42,7 @@ def make_report(
         sheet: rows and columns of the sample grid
         folder: of the pictures
         save: writes the results; it is called before anything is printed
+        whose: where the weights come from, for the first line
 
     Returns:
         the results, as in results.json, and the pictures, as PNGs, by their names
@@ -49,9 +52,12 @@ def make_report(
     """
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):  # pictures have metrics in their titles
+        dataset, iteration = experiment.dataset.upper(), f"iteration {step:,}"
+        if step < experiment.iter_max:
+            iteration += f" of {experiment.iter_max:,}"
         if run.is_synthetic:
-            dataset = experiment.dataset.upper()
-            print(f"Data: synthetic digits, not comparable with {dataset}")
+            dataset = f"synthetic digits, not comparable with {dataset}"
+        print(f"Evaluating {run.name}, {iteration}, {whose}, on {dataset}")
         torch.manual_seed(run.flags["seed"])
         metrics = experiment.evaluate(model, data)
     if not all(map(math.isfinite, metrics.values())):
@@ -77,7 +83,12 @@ def make_report(
 def _pictures(
     model: torch.nn.Module, data: Data, sheet: tuple[int, int], heading: str
 ) -> dict[str, Callable]:
-    """The pictures of a trained model, as functions that make them, by their names."""
+    """The pictures of a trained model, as functions that make them, by their names.
+
+    A model whose generative part was not trained has none.
+    """
+    if not model.generates:
+        return {}
 
     def examples():
         return data_sets.examples(data)
@@ -95,7 +106,9 @@ def _pictures(
 
 
 def write_sheet(model: torch.nn.Module, sheet: tuple[int, int], path: Path, heading: str):
-    """Write a sample grid of so many rows and columns. Returns it, or None."""
+    """Write a sample grid of so many rows and columns. Returns the file's contents, or None."""
+    if not model.generates:
+        return None
     return write_picture(model, lambda: figures.sample_sheet(model, *sheet), path, heading)
 
 
@@ -133,11 +146,11 @@ def held_out_bound(model: torch.nn.Module, data: Data) -> dict[str, float]:
     return terms | ({"test/kl_y": kl[1]} if len(kl) > 1 else {})
 
 
-def say_what_now(experiment, folder: Path) -> None:
+def say_what_now(experiment, run: Run, folder: Path) -> None:
     """Print to standard error where the results are and what to try next."""
     for line in (
         f"Results and pictures: {folder}",
         f"TensorBoard: tensorboard --logdir {runs.LOGS} (after pip install tensorboard)",
-        f"Next: {experiment.next}",
+        f"Next: {experiment.next(Namespace(**run.flags))}",
     ):
         print(line, file=sys.stderr)

@@ -34,8 +34,9 @@ def source_of(
 ) -> Source:
     """Find the data to use.
 
-    The --data flag decides; without it, the data that the run was trained on; if there is no run,
-    or one of each kind, the real data set if it can be had, else synthetic digits.
+    The --data flag decides. Without it: the data that an existing run was trained on, though a
+    synthetic run does not keep a new one from the real data; otherwise the real data set if it can
+    be had, else synthetic digits.
 
     Raises:
         DataError: the real data set is needed and cannot be had
@@ -49,7 +50,9 @@ def source_of(
                 checkpoints.run_folder(experiment.name_of(experiment.identity(given, name)))
             )
         ]
-        wanted = begun[0] if len(begun) == 1 else "auto"
+        new = args.train and not args.resume and not args.replicates
+        if len(begun) == 1 and not (new and begun == ["synthetic"]):
+            wanted = begun[0]
     name = find_or_download(experiment.dataset, wanted, args.data_dir)
     if name == "synthetic":
         print(BANNER.format(experiment.dataset.upper()), file=sys.stderr)
@@ -280,7 +283,7 @@ class Training:
             self.events.picture(step, name, picture)
         runs.forget_what_was_set_aside(run.name)
         if not self.args.replicates:
-            report.say_what_now(self.experiment, run.logs)
+            report.say_what_now(self.experiment, run, run.logs)
         return results
 
     def _has_weights(self, step: int) -> bool:
