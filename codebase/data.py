@@ -271,7 +271,7 @@ def find_or_download(dataset: str, source: str = "auto", data_dir: Path | str = 
     if reason is None:
         return dataset
     if source == "auto":
-        print(f"{dataset.upper()}: {reason}", file=sys.stderr)
+        print(reason.replace("; ", ";\n  "), file=sys.stderr)
         return "synthetic"
     raise DataError(
         f"--data {dataset}: {reason}; put the files there, name another --data_dir, or train on "

@@ -62,7 +62,7 @@ def read_checked(path: Path, md5: str, packed: bool = False) -> bytearray | byte
             "--data auto (download, else synthetic digits)"
         ) from None
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is damaged ({one_line(error)}): delete it and run again") from None
+        raise DataError(f"{path} is damaged ({one_line(error)}): move it away") from None
     except OSError as error:
         raise DataError(
             f"{path} cannot be read ({error.strerror}): mend that, or pass another --data_dir"
@@ -70,8 +70,9 @@ def read_checked(path: Path, md5: str, packed: bool = False) -> bytearray | byte
     found = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if found != md5:
         raise DataError(
-            f"{path} is damaged ({len(content)} bytes, MD5 {found}, not {md5}): delete it and run "
-            "again, or pass --data synthetic"
+            f"{path} is damaged, or of another data set ({len(content)} bytes, MD5 {found}, "
+            f"expected {md5}): move it away and run again, or pass --data synthetic; for images of "
+            "your own, see the README"
         )
     return content
 
@@ -96,7 +97,8 @@ def reason_it_is_missing(dataset: str, data_dir: Path) -> str | None:
     reason = _download(dataset, missing, folder, md5)
     if reason is None:
         return None
-    return f"{', '.join(missing)} not in {folder}, and no download: {reason}"
+    what = dataset.upper() if len(missing) == len(md5) else ", ".join(missing)
+    return f"{what} is not in {folder}, and could not be downloaded: {reason}"
 
 
 def _exists(path: Path) -> bool:

@@ -76,7 +76,8 @@ def evaluate_saved(
         if missing:
             if not model.generates:
                 raise DataError(f"{missing} (--gw 0 trains no decoder: it has no samples to draw)")
-            print(f"Only samples are drawn, which need no data: {missing}", file=sys.stderr)
+            reason = str(missing).replace("; ", ";\n  ")
+            print(f"Only samples are drawn, which need no data: {reason}", file=sys.stderr)
             heading = f"{run.name}, iteration {step}"
             report.write_sheet(model, args.sheet, logs / "samples.png", heading)
             return
