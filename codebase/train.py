@@ -1,5 +1,6 @@
 """The training loop, the same for all models: it calls model.loss(*batch) for each minibatch."""
 
+import inspect
 import time
 from collections.abc import Callable, Iterable, Iterator
 
@@ -66,8 +67,8 @@ class Trainer:
     def train(
         self,
         iter_max: int,
-        iter_save: int,
-        save: Callable[[int], None],
+        iter_save: int | None = None,
+        save: Callable[[int], None] = lambda step: None,
         log: Callable[[int, dict[str, float]], None] = lambda step, scalars: None,
         bar=None,
     ) -> None:
@@ -75,7 +76,8 @@ class Trainer:
 
         Args:
             iter_max: int: the last iteration
-            iter_save: int: iterations between two calls of save, which is called at the last too
+            iter_save: int: iterations between two calls of save, which is called at the last too;
+                None: only at the last
             save: takes the iteration; `state_dict` gives what a resumed training needs
             log: takes the iteration and its scalars by their tags, every 50 iterations
             bar: a progress bar: `update()` and `set_postfix` as tqdm has them
@@ -83,7 +85,7 @@ class Trainer:
         Raises:
             Interrupted: SIGINT or SIGTERM; save was called
             NotFinite: within 50 iterations of a loss that is not finite
-            ValueError: a pass over the minibatches yields none
+            ValueError: a pass over the minibatches yields none, or they are not what the loss takes
         """
         if self.step >= iter_max:
             return
@@ -98,7 +100,7 @@ class Trainer:
                 # A CUDA graph overwrites the loss, and to look at it now would make the host wait.
                 losses.append(loss.detach().clone())
                 last = self.step == iter_max or signals.number is not None
-                due = last or self.step % iter_save == 0
+                due = last or self.step % (iter_save or iter_max) == 0
                 if not due and self.step % LOG_EVERY:
                     continue
                 self._check_finite(losses)
@@ -122,9 +124,19 @@ class Trainer:
                 raise Interrupted(signals.number, f"at iteration {self.step}, which is saved")
 
     def _minibatches(self) -> Iterator[tuple[Tensor, ...]]:
+        takes: inspect.Signature | None = inspect.signature(self.model.loss)
         while True:
             batch = None
             for batch in self.batches:
+                if takes is not None:
+                    try:
+                        takes.bind(*batch)
+                    except TypeError as error:
+                        raise ValueError(
+                            f"a minibatch has {len(batch)} parts, expected those of "
+                            f"{type(self.model).__name__}.loss{takes}: {error}"
+                        ) from None
+                    takes = None  # one look is enough
                 yield batch
             if batch is None:
                 raise ValueError(

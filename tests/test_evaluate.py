@@ -5,7 +5,7 @@ import torch
 
 from codebase import evaluate
 from codebase import utils as ut
-from codebase.models import FSVAE, SSVAE, VAE
+from codebase.models import FSVAE, GMVAE, SSVAE, VAE
 
 SUBSET = torch.zeros(100, 784), torch.eye(10).repeat_interleave(10, 0)
 
@@ -110,8 +110,8 @@ WRONG_IMAGES = {
     "doubles": (torch.zeros(3, 784, dtype=torch.float64), r"x.to\(torch.float32\)"),
     "bytes": (torch.zeros(3, 784, dtype=torch.uint8), r"x.float\(\) / 255"),
     "0 to 255": (torch.full((3, 784), 255.0), "x / 255"),
-    "below 0": (torch.full((3, 784), -0.5), "go from -0.5 .* another scale"),
-    "not a number": (torch.full((3, 784), torch.nan), "go from nan"),
+    "below 0": (torch.full((3, 784), -0.5), "got -0.5 to -0.5: .* another scale"),
+    "not a number": (torch.full((3, 784), torch.nan), "got nan"),
     "of another kind": (torch.zeros(3, 3072), "another kind"),
 }
 
@@ -125,6 +125,32 @@ def test_images_of_another_form_are_refused(name):
         lambda: SSVAE().reconstruct(x),
         lambda: ut.evaluate_lower_bound(VAE(), (x, y)),
         lambda: ut.evaluate_classifier(SSVAE(), (x, y)),
+        lambda: VAE().negative_elbo_bound(x),
+        lambda: GMVAE(k=3).negative_iwae_bound(x, 2),
+        lambda: SSVAE().negative_elbo_bound(x),
     ):
         with pytest.raises(ValueError, match=message):
             act()
+    if x.shape[-1] != 3072:
+        with pytest.raises(ValueError, match="(batch, 3072)"):
+            FSVAE().negative_elbo_bound(x, y)
+
+
+def test_what_a_bound_looks_at():
+    """Shape and dtype always; the range at the first call, then only without gradients."""
+    model, x = VAE(), torch.zeros(2, 784)
+    with pytest.raises(ValueError, match="got ndarray: torch.from_numpy"):
+        model.negative_elbo_bound(x.numpy())
+    model.negative_elbo_bound(x)
+    model.negative_elbo_bound(x + 255)  # a training step does not look again
+    with pytest.raises(ValueError, match="float images"):
+        model.negative_elbo_bound(x.double())
+    with torch.no_grad(), pytest.raises(ValueError, match="got 255 to 255: x / 255"):
+        model.negative_elbo_bound(x + 255)
+    for iw in (0, -1):
+        with pytest.raises(ValueError, match=f"iw is {iw}, expected at least 1"):
+            model.negative_iwae_bound(x, iw)
+    for dtype in (torch.bfloat16, torch.float16):
+        with pytest.raises(ValueError, match="expected float32 or float64: model.float"):
+            VAE().to(dtype).negative_elbo_bound(x.to(dtype))
+    assert VAE().double().negative_elbo_bound(x.double())[0].dtype == torch.float64

@@ -33,6 +33,30 @@ def test_images_are_binarised_afresh_at_every_use():
         assert error[0] == 0 and error[3] == 0  # what is certain is so
 
 
+def test_floats_are_used_as_they_are():
+    for dtype in (torch.float32, torch.float64):
+        images = torch.rand(5, 3, dtype=dtype)
+        [(x,)] = Minibatches(images, batch_size=5, binarised=False)
+        assert x.dtype == dtype and torch.equal(x.sort(0).values, images.sort(0).values)
+
+
+@pytest.mark.parametrize(
+    "images, message",
+    [
+        (torch.zeros(5, 28, 28), r"shape \(5, 28, 28\), expected \(n, x_dim\): images.flatten"),
+        (torch.full((5, 3), 255.0), "from 255 to 255, expected uint8, or floats in"),
+        (torch.full((5, 3), -0.1), "from -0.1 to -0.1"),
+        (torch.full((5, 3), torch.nan), "from nan to nan"),
+        (torch.zeros(5, 3, dtype=torch.int64), "torch.int64 from 0 to 0"),
+    ],
+)
+def test_images_of_another_form_are_refused(images, message):
+    with pytest.raises(ValueError, match=message):
+        Minibatches(images)
+    with pytest.raises(ValueError, match="4 targets of 5 images"):
+        Minibatches(torch.zeros(5, 3), torch.zeros(4))
+
+
 def test_a_pixel_without_ink_is_never_drawn(monkeypatch):
     """Not even where the uniform draw is 0, which happens once in 2²⁴ times."""
     monkeypatch.setattr(torch, "rand_like", torch.zeros_like)

@@ -231,6 +231,29 @@ def test_ssvae_bound_equals_a_loop_over_labels():
     assert abs(in_float32[3] - rec) / rec <= 1e-6
 
 
+@pytest.mark.parametrize("kind", [VAE, GMVAE])
+def test_the_gradient_of_the_iwae_bound_is_the_weighted_sum(kind):
+    """Burda et al., eq. 14: Σ w̃_i ∇ log w_i, with the normalised weights w̃_i held constant."""
+    torch.manual_seed(0)
+    model = kind(z_dim=3).double()
+    x = binary_images(4).double()
+    for parameter in model.parameters():  # to have weights that are not all alike
+        parameter.data *= 2
+    torch.manual_seed(1)
+    niwae, _, _ = model.negative_iwae_bound(x, 5)
+    found = torch.autograd.grad(niwae, model.parameters())
+    torch.manual_seed(1)
+    kl, rec = model.importance_terms(x, 5)
+    assert kl.shape == rec.shape == (5, 4)
+    log_w = -(kl + rec)
+    weights = log_w.detach().softmax(0)
+    assert (1 / weights.square().sum(0) < 4.5).any()  # effective sample sizes below 5
+    expected = torch.autograd.grad(-(weights * log_w).sum(0).mean(), model.parameters())
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+    torch.testing.assert_close(niwae, -(log_w.exp().mean(0).log()).mean())
+
+
 def test_fsvae_bound():
     torch.manual_seed(0)
     model = FSVAE().double()

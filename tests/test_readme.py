@@ -2,20 +2,25 @@
 
 import importlib
 import re
+from pathlib import Path
 
 import pytest
+import tiny
 import torch
+from PIL import Image
 
-from codebase import ROOT
+from codebase import ROOT, checkpoints
 from codebase.homework.mistakes import count
 from codebase.runs.table import PUBLISHED
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, re.S)
 
 
 def test_the_librarys_example():
     """As it stands, with the reference weights; two draws of z give bounds that are close."""
-    [example] = re.findall(r"```python\n(.*?)```", TEXT, re.S)
+    example, _ = EXAMPLES
+    example = example.replace('"model=', '"reference/model=')  # not a run of the user's
     torch.manual_seed(0)
     names: dict = {}
     exec(example, names)
@@ -25,6 +30,20 @@ def test_the_librarys_example():
     assert 50 < names["niwae"] < names["nelbo"] < 150
     assert names["per_image"].shape == (16,)
     assert abs(names["per_image"].mean() - names["niwae"]) < 3
+
+
+def test_the_example_of_your_own_images(folders, monkeypatch):
+    """As it stands, but for the number of iterations."""
+    monkeypatch.chdir(folders)
+    Path("pictures").mkdir()
+    for i, digit in enumerate(tiny._digits(28)[0]):
+        Image.fromarray(digit.view(28, 28).numpy()).save(f"pictures/{i:03d}.png")
+    names: dict = {}
+    exec(EXAMPLES[1].replace("20_000", "60"), names)
+    assert torch.equal(names["images"], tiny._digits(28)[0])
+    assert names["per_image"].shape == (100,) and names["samples"].shape == (16, 784)
+    assert 50 < names["per_image"].mean() < 400  # 543 nats before training
+    assert checkpoints.steps_in(checkpoints.run_folder("my pictures")) == [60]
 
 
 def test_published_figures():

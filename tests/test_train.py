@@ -405,3 +405,22 @@ print((torch.full((1 << 20,), 1e-30) * 1e-10).count_nonzero().item())
 
     monkeypatch.setattr(ctypes, "CDLL", no_library)
     tune_process()
+
+
+def test_minibatches_that_the_loss_does_not_take_are_refused():
+    x, y = torch.zeros(5, 784, dtype=torch.uint8), torch.zeros(5)
+    for batches, parts in (
+        (Minibatches(x, y), 2),
+        (torch.utils.data.DataLoader(x.float(), batch_size=3), 3),  # tensors instead of tuples
+    ):
+        message = rf"a minibatch has {parts} parts, expected those of VAE.loss\(x.*too many"
+        with pytest.raises(ValueError, match=message):
+            Trainer(VAE(), batches).train(2)
+
+
+def test_a_model_is_trained_without_saving():
+    saved = []
+    trainer = Trainer(VAE(), Minibatches(torch.zeros(5, 784, dtype=torch.uint8)))
+    trainer.train(3)
+    trainer.train(7, save=saved.append)
+    assert trainer.step == 7 and saved == [7]

@@ -28,7 +28,11 @@ class FSVAE(LatentVariableModel):
 
         Returns:
             (nelbo, kl_z, rec): scalars, nats, means over the batch
+
+        Raises:
+            ValueError: x has another shape, dtype or range
         """
+        self.check_images(x)
         q_m, q_v = self.enc.encode(x, y)
         z = ut.sample_gaussian(q_m, q_v)
         kl_z = ut.kl_normal(q_m, q_v, *self.z_prior).mean()

@@ -47,7 +47,11 @@ class SSVAE(LatentVariableModel):
 
         Returns:
             (nelbo, kl_z, kl_y, rec): scalars, nats, means over the batch
+
+        Raises:
+            ValueError: x has another shape, dtype or range
         """
+        self.check_images(x)
         log_q_y = F.log_softmax(self.cls.classify(x), dim=-1)  # (batch, label)
         kl_y = ut.kl_cat(log_q_y.exp(), log_q_y, -math.log(self.y_dim)).mean()
         y = torch.eye(self.y_dim, dtype=x.dtype, device=x.device).unsqueeze(1)  # (label, 1, y_dim)

@@ -64,7 +64,11 @@ class VAE(LatentVariableModel):
 
         Returns:
             (nelbo, kl, rec): scalars, nats, means over the batch, with one draw of z for each image
+
+        Raises:
+            ValueError: x has another shape, dtype or range
         """
+        self.check_images(x)
         q_m, q_v = self.enc.encode(x)
         z = self.sample_q(q_m, q_v)
         kl = self.kl_to_prior(z, q_m, q_v).mean()
@@ -83,7 +87,7 @@ class VAE(LatentVariableModel):
             sampled terms, log q(z|x) − log p(z) and −log p(x|z)
 
         Raises:
-            ValueError: iw is below 1
+            ValueError: iw is below 1, or x has another shape, dtype or range
         """
         kl, rec = self.importance_terms(x, iw)
         niwae = -ut.log_mean_exp(-(kl + rec), dim=0).mean()
@@ -92,9 +96,12 @@ class VAE(LatentVariableModel):
     def importance_terms(self, x: Tensor, iw: int) -> tuple[Tensor, Tensor]:
         """log q(z_i|x) − log p(z_i) and −log p(x|z_i) for each draw z_i ~ q(z|x) and image.
 
-        −(kl + rec) are the log weights, and log_mean_exp of them over the draws is the bound of
-        each image. The decoder is given 5,000 rows at a time, so without gradients memory does not
-        grow with the images' number of pixels times iw.
+        log_w = −(kl + rec) are the log weights: log_mean_exp(log_w, 0) is each image's bound, and
+        1 / log_w.softmax(0).square().sum(0) its effective sample size. The gradient is that of the
+        reparameterised draws, so that of the bound is the weighted sum of Burda et al., eq. 14.
+
+        The decoder is given 5,000 rows at a time. Without gradients memory does not grow with the
+        number of pixels times iw; with gradients it does.
 
         Args:
             x: tensor: (batch, x_dim): images
@@ -104,8 +111,11 @@ class VAE(LatentVariableModel):
             (kl, rec): tensors: each (iw, batch), nats
 
         Raises:
-            ValueError: iw is below 1
+            ValueError: iw is below 1, or x has another shape, dtype or range
         """
+        self.check_images(x)
+        if iw < 1:
+            raise ValueError(f"iw is {iw}, expected at least 1 importance weight")
         q_m, q_v = self.enc.encode(x)
         rows = ut.duplicate(torch.arange(len(x), device=x.device), iw)  # (iw·batch,): whose draw
         z = self.sample_q(q_m[rows], q_v[rows])
