@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from codebase import utils as ut
 from codebase.data import one_hot
 from codebase.machine import generators
 
@@ -28,10 +29,12 @@ SEED = 0  # of the draws for pictures: the same z in each sheet, whatever the ru
 SCREEN = 1920  # pixels across, which a picture fills as far as whole multiples allow
 MARGIN, HEAD = 150, 56  # pixels to the left of a grid for its rows' labels, and above for a title
 DPI = 100
-# M. A. Petroff's ten colours, which most colour-blind people can tell apart (arXiv:2107.02270).
+COMPONENTS = 30  # of a mixture prior, in a picture
+# Ten colours, a digit each, found by a search: any two are 42 apart (CIE 1976) to normal sight, and
+# 25 to colour-blind eyes (simulated after Machado et al. 2009). Alike digits are far apart.
 PALETTE = (
-    *("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6"),
-    *("#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd"),
+    *("#c8c819", "#0096e1", "#4b4b4b", "#afe1af", "#004bc8"),
+    *("#af0000", "#e16496", "#c8964b", "#7d007d", "#00e1fa"),
 )
 
 
@@ -82,10 +85,11 @@ def reconstructions(model: torch.nn.Module, x: Tensor, y: Tensor) -> Picture:
         y: tensor: (n, y_dim): one-hot labels
     """
     x, *labels = model.observed_grey(x, y)
+    mean = "E[x|z, y]" if model.y_dim else "E[x|z]"
     pairs = torch.stack([x, model.reconstruct(x, *labels)]).unflatten(1, (-1, COLUMNS))
     grid = _grid(pairs.transpose(0, 1), COLUMNS)  # (row, original or not, column, x_dim)
     return Picture(
-        grid, "Images, and under each its reconstruction", ["x", "E[x|z]"] * len(pairs[0])
+        grid, f"Images, and under each its reconstruction {mean}", ["x", mean] * len(pairs[0])
     )
 
 
@@ -116,8 +120,7 @@ def traversal(model: torch.nn.Module, x: Tensor, y: Tensor, most: int = 10) -> P
         most: int: dimensions to show
     """
     means, *labels = model.infer_latents(*model.observed_grey(x, y))
-    variance = means.var(dim=0)
-    used = variance.argsort(descending=True)[:most]
+    variance, used = means.var(dim=0), most_used(means)[:most]
     steps = torch.linspace(-3, 3, COLUMNS + 1, device=means.device)
     middle = len(means) // 2
     z = means[middle].repeat(len(used), len(steps), 1)  # (dimension, step, z_dim)
@@ -126,6 +129,11 @@ def traversal(model: torch.nn.Module, x: Tensor, y: Tensor, most: int = 10) -> P
     rows = [f"z_{i + 1}, Var {variance[i].item():.2g}" for i in used.tolist()]
     title = "One dimension of z at a time, from −3 to 3; Var is that of its posterior mean"
     return Picture(_grid(images, len(steps)), title, rows)
+
+
+def most_used(means: Tensor) -> Tensor:
+    """Dimensions of z by the variance of their posterior means (n, z_dim), largest first."""
+    return means.var(dim=0).argsort(descending=True)
 
 
 def as_pixels(picture: Picture, heading: str = "") -> Tensor:
@@ -192,8 +200,9 @@ def posterior_means(model: torch.nn.Module, x: Tensor, labels: Tensor) -> Tensor
 def latent_plane(model: torch.nn.Module, x: Tensor, labels: Tensor, heading: str = ""):
     """A scatter of posterior means by digit, and a mixture prior's components as ellipses.
 
-    Points are drawn in an order of their own, so that no digit hides another. The ellipses are one
-    standard deviation in radius.
+    Points are drawn in an order of their own, so that no digit hides another. The ellipses have a
+    radius of one standard deviation, and are darker the more images their component is used for;
+    only the most used components are drawn.
 
     Args:
         model: whose z has two dimensions
@@ -205,6 +214,7 @@ def latent_plane(model: torch.nn.Module, x: Tensor, labels: Tensor, heading: str
         matplotlib's Figure
     """
     from matplotlib.collections import EllipseCollection
+    from matplotlib.lines import Line2D
 
     means = posterior_means(model, x, labels)
     figure, axes = _plane(means, heading, "posterior means of the test set, by digit")
@@ -217,24 +227,45 @@ def latent_plane(model: torch.nn.Module, x: Tensor, labels: Tensor, heading: str
         middle = means[labels == digit].median(dim=0).values.tolist()
         box = {"boxstyle": "circle,pad=0.25", "facecolor": "white", "edgecolor": PALETTE[digit]}
         axes.text(*middle, str(digit), ha="center", va="center", fontsize=11, bbox=box)
-    prior_m, prior_v = (p.detach().cpu() for p in model.z_prior)
-    if prior_m.ndim == 3:  # a mixture: (1, components, 2)
-        widths, heights = 2 * prior_v[0].T.sqrt()
+    if model.z_prior[0].ndim == 3:  # a mixture: (1, components, 2)
+        shares = component_shares(model, means)
+        used = shares.argsort(descending=True)[:COMPONENTS]
+        prior_m, prior_v = (p.detach()[0, used].cpu().numpy() for p in model.z_prior)
+        widths, heights = 2 * np.sqrt(prior_v).T
+        strongest, shown = shares[used[0]].item(), shares[used].sum().item()
+        label = f"{len(used)} of {len(shares)} components of p(z)"
+        label += f", likeliest for {shown:.0%} of the images"
         axes.add_collection(
             EllipseCollection(
-                widths.numpy(),
-                heights.numpy(),
-                angles=0 * widths.numpy(),
+                widths,
+                heights,
+                angles=0 * widths,
                 units="xy",
-                offsets=prior_m[0].numpy(),
+                offsets=prior_m,
                 offset_transform=axes.transData,
                 facecolors="none",
-                edgecolors=(0, 0, 0, max(0.12, 0.6 / len(widths))),
-                zorder=0,
-                linewidths=0.6,
+                edgecolors=[(0, 0, 0, 0.6 * s / strongest) for s in shares[used].tolist()],
+                zorder=2,
+                linewidths=1,
             )
         )
+        axes.legend(handles=[Line2D([], [], color="black", linewidth=1, label=label)])
     return figure
+
+
+def component_shares(model: torch.nn.Module, means: Tensor) -> Tensor:
+    """The share of the images for which each component of a mixture prior p(z) is the likeliest.
+
+    Args:
+        model: whose prior is a mixture
+        means: tensor: (n, z_dim): posterior means of images
+
+    Returns:
+        tensor: (components,)
+    """
+    log_p = ut.log_normal(means.unsqueeze(1), *model.z_prior)  # (n, components)
+    likeliest = log_p.argmax(dim=1).bincount(minlength=log_p.shape[1])
+    return likeliest / len(means)
 
 
 def manifold(model: torch.nn.Module, x: Tensor, labels: Tensor, heading: str = "", size: int = 20):
@@ -314,11 +345,12 @@ def curves(history: dict[str, list[list[float]]], heading: str = ""):
     for i, name in enumerate(("NELBO", "KL", "Rec"), start=1):
         axes = figure.add_subplot(1, 3, i)
         line, points = {"linewidth": 0.8}, {"marker": "o", "markersize": 5}
-        axes.plot(train[:, 0], train[:, i], color=PALETTE[0], label="training minibatches", **line)
-        axes.plot(test[:, 0], test[:, i], color=PALETTE[2], label="held-out images", **points)
+        axes.plot(train[:, 0], train[:, i], color=PALETTE[4], label="training minibatches", **line)
+        axes.plot(test[:, 0], test[:, i], color=PALETTE[5], label="held-out images", **points)
         axes.set(xlabel="iteration", ylabel="nats per image", title=name)
-        settled = train[len(train) // 10 :, i]
-        if len(settled) > 1:  # the first steps would leave the rest no height
+        first = max(train[-1, 0] / 10, 100) if len(train) else 0
+        settled = train[train[:, 0] > first, i]
+        if len(settled) > 1:  # the first iterations would leave the rest no height
             low, high = np.quantile(np.concatenate([settled, test[:, i]]), [0, 0.995])
             room = 0.05 * (high - low) or 1
             axes.set_ylim(low - room, high + room)

@@ -11,13 +11,16 @@ import os
 import re
 import shutil
 import time
+from types import SimpleNamespace
 
 import pytest
+import tiny
 import torch
-from conftest import refused, succeed
+from conftest import finished_run, refused, succeed
 from torch import nn
 
-from codebase import ROOT, UserError
+import run_vae
+from codebase import ROOT, UserError, data, figures, load_run
 from codebase import utils as ut
 from codebase.datasets.download import MNIST_MD5
 from codebase.explorer import explore, export
@@ -401,6 +404,33 @@ def test_weights_are_kept_exactly():
     [kind, offset, length] = tensors.add(whole)["tensor"]
     assert block[12:72] == whole.numpy().tobytes() and (kind, length) == ("float32", 15)
     assert offset % 4 == 0
+
+
+def page_of(path):
+    return json.loads(re.search(r'id="page">(.*?)</script>', path.read_text(encoding="utf-8"))[1])
+
+
+def test_dimensions_have_the_order_of_traversal_png(tmp_path, folders):
+    run = finished_run("run_vae.py", 3)
+    found = tiny.tiny(run_vae.experiment).data(SimpleNamespace(batch_size=9), None)
+    model = load_run(run.name)
+    explore.write_page(run, model, 3, found, tmp_path / "page.html")
+    with figures.isolated_draws(torch.device("cpu")):
+        picture = figures.traversal(model, *data.examples(found))
+    rows = [int(row.partition(",")[0].removeprefix("z_")) - 1 for row in picture.rows]
+    assert page_of(tmp_path / "page.html")["order"] == rows
+
+
+def test_weights_are_halved_if_no_bound_shows_it(tmp_path):
+    torch.manual_seed(0)
+    model = FSVAE()
+    export.write(tmp_path / "page.html", model, "", "")
+    layer = page_of(tmp_path / "page.html")["networks"]["dec"][0]
+    assert layer["weight"]["tensor"][0] == "float16"
+    assert (tmp_path / "page.html").stat().st_size < 10.5e6
+    with torch.no_grad():
+        model.dec.net[4].bias += 1000.3  # halves are 0.5 apart there
+    assert export.in_half_precision(model) is model
 
 
 @pytest.mark.parametrize("layer", [nn.Tanh(), nn.Linear(784, 300, bias=False), nn.ELU(0.5)])

@@ -151,6 +151,59 @@ def test_events(ssvae_run):
     assert abs(recorded - accuracy) < 1e-6
 
 
+# Machado et al. 2009: how deuteranopes, protanopes and tritanopes see linear RGB.
+SIGHT = {
+    "normal": np.eye(3),
+    "deuteranope": [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
+    "protanope": [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
+    "tritanope": [[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]],
+}
+XYZ = np.array([[0.412, 0.358, 0.180], [0.213, 0.715, 0.072], [0.019, 0.119, 0.950]])
+
+
+@pytest.mark.parametrize("sight, least", list(zip(SIGHT, (40, 24, 24, 24), strict=True)))
+def test_any_two_colours_are_told_apart(sight, least):
+    """Distances in CIELAB, where 2 can just be seen; a dot needs about ten times that."""
+    colours = np.array([rgb(colour) for colour in figures.PALETTE]) / 255
+    linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(linear @ np.array(SIGHT[sight]).T, 0, 1) @ XYZ.T
+    t = np.cbrt(seen / XYZ.sum(1))
+    lab = np.stack([116 * t[:, 1], 500 * (t[:, 0] - t[:, 1]), 200 * (t[:, 1] - t[:, 2])], axis=1)
+    apart = np.linalg.norm(lab[:, None] - lab, axis=2) + 1000 * np.eye(10)
+    assert apart.min() > least
+
+
+def test_a_mixtures_most_used_components_are_drawn():
+    model = GMVAE(z_dim=2, k=100)
+    with torch.no_grad():
+        model.z_pre[0, :100] = 50 + torch.arange(100)[:, None].float()  # far from all images
+        model.z_pre[0, 7], model.z_pre[0, 11] = torch.tensor([[-3.0, 0], [3.0, 0]])
+        model.z_pre[0, 100:] = 0
+    means = torch.tensor([[-3.0, 0], [-2.5, 0.3], [3.0, 0.1], [-4.0, 0]])
+    shares = figures.component_shares(model, means)
+    assert shares[7] == 0.75 and shares[11] == 0.25 and shares.sum() == 1
+
+    model.infer_latents = lambda x: (torch.where(x[:, :1] > 0.5, means[2], means[0]),)
+    x, labels = torch.zeros(40, 784), torch.arange(40) % 10
+    x[30:] = 1
+    axes = figures.latent_plane(model, x, labels).axes[0]
+    [ellipses] = [c for c in axes.collections if type(c).__name__ == "EllipseCollection"]
+    assert len(ellipses.get_offsets()) == figures.COMPONENTS < 100
+    np.testing.assert_allclose(ellipses.get_offsets()[:2], [[-3, 0], [3, 0]])
+    assert ellipses.get_edgecolors()[0, 3] > ellipses.get_edgecolors()[1, 3] > 0
+    assert ellipses.get_edgecolors()[2, 3] == 0
+    [text] = axes.get_legend().get_texts()
+    assert text.get_text() == "30 of 100 components of p(z), likeliest for 100% of the images"
+
+
+def test_reconstructions_say_what_they_are_given():
+    x, y = torch.rand(20, 784), torch.eye(10).repeat(2, 1)
+    for model, mean in ((VAE(), "E[x|z]"), (SSVAE(), "E[x|z, y]")):
+        with torch.no_grad():
+            picture = figures.reconstructions(model, x, y)
+        assert list(picture.rows) == ["x", mean] and picture.title.endswith(mean)
+
+
 def rgb(colour):
     return [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
 
@@ -256,6 +309,15 @@ def test_curves():
         for line, rows in zip(axes.lines, history.values(), strict=True):
             assert line.get_xdata().tolist() == [row[0] for row in rows]
             assert line.get_ydata().tolist() == [row[i] for row in rows]
+
+
+def test_the_first_iterations_do_not_set_the_axis():
+    rows = [[50, 500.0, 10.0, 490.0], [100, 300.0, 11.0, 289.0]]
+    rows += [[50 * i, 150.0 - i, 12.0, 138.0 - i] for i in range(3, 8)]
+    figure = figures.curves({"train": rows, "test": []})
+    assert figure.axes[0].get_ylim()[1] < 160
+    figures.curves({"train": rows[:1], "test": []})
+    assert figures.curves({"train": rows[:2], "test": []}).axes[0].get_ylim()[1] > 400
 
 
 def test_curves_of_a_resumed_run_are_those_of_the_whole(tmp_path, data_dir):

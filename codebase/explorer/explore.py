@@ -57,16 +57,17 @@ def write_page(
         about.append("--gw 0: only its classifier was trained, and its images are noise")
     if run.is_synthetic:
         about.append("trained on synthetic digits")
-    images = test = None
+    images = test = examples = None
     if found is None:
         about.append("its data set was not at hand, and samples of the model take its place")
     else:
         test = found.test if found.test[0] is not None else None
         x, y = data.examples(found)
+        examples = x, y.argmax(-1)
         index = [10 * row + i for row in range(10) for i in range(PER_ROW)]
         source = "test image" if test else "training image"
         images = export.Images(x[index], y[index].argmax(-1), source)
-    export.write(path, model, run.name, "; ".join(about), images, test)
+    export.write(path, model, run.name, "; ".join(about), images, test, examples)
 
 
 def _last() -> Path | None:
