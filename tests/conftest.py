@@ -75,6 +75,22 @@ def mnist_dir() -> Path:
     pytest.skip("the real MNIST is not in data/")
 
 
+@pytest.fixture(scope="session")
+def a_fresh_clone(tmp_path_factory) -> Path:
+    """A folder with the reference weights, as in a fresh clone."""
+    folder = tmp_path_factory.mktemp("fresh clone")
+    kept = folder / "checkpoints" / checkpoints.REFERENCE
+    shutil.copytree(ROOT / "checkpoints" / checkpoints.REFERENCE, kept)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def none_of_the_users_runs(a_fresh_clone, monkeypatch) -> None:
+    """No test looks at the runs of the person who runs it: they may have any name."""
+    monkeypatch.setattr(checkpoints, "CHECKPOINTS", a_fresh_clone / "checkpoints")
+    monkeypatch.setattr(runs, "LOGS", a_fresh_clone / "logs")
+
+
 @pytest.fixture
 def folders(tmp_path, monkeypatch) -> Path:
     """checkpoints/ and logs/ of the test's own, for runs in this process; returns their parent."""

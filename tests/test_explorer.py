@@ -120,7 +120,7 @@ def click(browser, selector: str) -> None:
 @pytest.mark.browser
 def test_the_page_of_a_model(browser, tmp_path, kind, pytestconfig):
     """Every part of one page, opened once: starting a page takes longer than asking it."""
-    model = made(kind)
+    model = export.in_half_precision(made(kind))
     images = images_for(model)
     path = tmp_path / "page.html"
     export.write(path, model, HOSTILE, f"about {HOSTILE}", images, (images.x, images.y))
@@ -239,10 +239,14 @@ def estimates_are_the_bounds(browser, model, kind) -> None:
     """The bound of the chosen image, and the importance weights, beside the model's own draws."""
     torch.manual_seed(0)
     wait(lambda: asked(browser, "explorer.state.values.estimate.draws") >= 200)
+    # Its curve is there for those who print the page, or have not scrolled to it yet.
+    wait(lambda: asked(browser, "explorer.tightening.count") >= 1000)
+    wait(lambda: browser.find_elements("css selector", "#tighten polyline"))
+    assert asked(browser, WHOLE_LABELS)
     browser.execute_script(
         "document.getElementById('tighten').scrollIntoView({behavior: 'instant'})"
     )
-    wait(lambda: asked(browser, "explorer.tightening.count") >= 100)
+    wait(lambda: asked(browser, "explorer.tightening.count") > 1000)
     x = torch.tensor([asked(browser, "explorer.state.values.x")]).float()
     label = asked(browser, "explorer.state.values.label")
     given = (nn.functional.one_hot(torch.tensor([label]), 10).float(),) if kind == "fsvae" else ()
@@ -261,6 +265,14 @@ def estimates_are_the_bounds(browser, model, kind) -> None:
     assert abs(-log_weights.mean() - draws[:, 0].mean()) <= 5 * error + least[0]
 
 
+# Whether the chart's labels lie inside it.
+WHOLE_LABELS = """(() => {
+    const box = document.querySelector("#tighten svg").getBoundingClientRect();
+    const inside = (one) =>
+        one.left >= box.left && one.right <= box.right && one.bottom <= box.bottom;
+    const labels = [...document.querySelectorAll("#tighten svg text")];
+    return labels.length > 9 && labels.every((text) => inside(text.getBoundingClientRect()));
+})()"""
 ESTIMATE = "explorer.state.values.estimate"
 
 

@@ -20,7 +20,6 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, re.S)
 def test_the_librarys_example():
     """As it stands, with the reference weights; two draws of z give bounds that are close."""
     example, _ = EXAMPLES
-    example = example.replace('"model=', '"reference/model=')  # not a run of the user's
     torch.manual_seed(0)
     names: dict = {}
     exec(example, names)

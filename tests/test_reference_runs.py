@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -189,3 +191,34 @@ def test_what_cannot_be_kept(folders):
     run = finished_run("run_vae.py", 7)
     with pytest.raises(UserError, match="is not finished"):
         keep_as_reference(run.name)
+
+
+@pytest.mark.process
+def test_no_test_looks_at_the_users_runs(tmp_path):
+    """With a junk run of each name in place, the tests that load weights pass as in a clone."""
+    project = tmp_path / "project"
+    ignored = shutil.ignore_patterns(".git", ".venv", "data", "logs", "__pycache__")
+    shutil.copytree(ROOT, project, ignore=ignored)
+    for name in EXPECTED:
+        for data in ("", "_data=synthetic"):
+            for root, file in (
+                ("checkpoints", "model-20000.pt"),
+                ("checkpoints", "run.json"),
+                ("checkpoints", "training-state.pt"),
+                ("logs", "results.json"),
+            ):
+                path = project / root / f"{name}{data}" / file
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text("junk", encoding="utf-8")
+    before = contents(project / "checkpoints") | contents(project / "logs")
+    files = ("reference_runs", "readme", "equations", "explorer", "table", "teaching")
+    tests = [f"tests/test_{file}.py" for file in files]
+    chosen = "not (process or sandbox or browser or catalogue or attack)"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-m", chosen, *tests],
+        cwd=project,
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert done.returncode == 0, done.stdout
+    assert contents(project / "checkpoints") | contents(project / "logs") == before

@@ -553,7 +553,8 @@ def test_scripts_are_thin():
         assert len((ROOT / script).read_text(encoding="utf-8").splitlines()) <= 50
 
 
-def test_checkpoints_folder_is_beside_the_scripts():
+def test_checkpoints_folder_is_beside_the_scripts(monkeypatch):
+    monkeypatch.undo()  # the tests have others
     assert checkpoints.CHECKPOINTS == ROOT / "checkpoints"
 
 

@@ -171,20 +171,18 @@ export function encodeView({ model, page, state, names }) {
       names.name("q", posterior, place),
       "; Rec and KL are what the image costs given z, and what z costs."),
     element("div", { class: "beside" },
-      element("div", { class: "wide" }, thumbnails),
+      element("div", { class: "wide" }, thumbnails,
+        element("div", { class: "pair" },
+          element("figure", {}, seen, caption),
+          element("figure", {}, reconstruction, element("figcaption", {},
+            names.name("mean", meanOf(model), place), ` at z = m(${given})`)))),
       element("div", {},
         element("p", { class: "small" }, "draw here, with mouse, finger or keys"), pad)),
     labels,
     place,
-    element("div", { class: "beside" },
-      element("div", { class: "pair" },
-        element("figure", {}, seen, caption),
-        element("figure", {}, reconstruction, element("figcaption", {},
-          names.name("mean", meanOf(model), place), ` at z = m(${given})`))),
-      element("div", { class: "wider" },
-        element("p", { class: "numbers" }, ...Object.keys(numbers).filter((key) =>
-          key !== "between").map((key) => numbers[key])),
-        drawn, announced, element("div", { class: "scroll" }, table), more, between)),
+    element("p", { class: "numbers" }, ...Object.keys(numbers).filter((key) =>
+      key !== "between").map((key) => numbers[key])),
+    drawn, announced, element("div", { class: "scroll" }, table), more, between,
     interpolation({ model, page, state, nameOf, image }),
   );
   state.on(["x", "label"], begin);

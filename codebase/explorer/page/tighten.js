@@ -7,15 +7,15 @@ const WEIGHTS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000];
 const MOST_DRAWS = 10_000;
 const SLICE = 8; // milliseconds of drawing before the page may do something else
 const LOOK = 150; // milliseconds between two looks at the curve
-const [WIDTH, HEIGHT, LEFT, BOTTOM] = [560, 260, 52, 34];
+const ENOUGH = 1000; // draws while nobody looks: the whole curve
+const [HEIGHT, LEFT, RIGHT, BOTTOM] = [260, 52, 14, 38];
 
 export function tightenView({ model, state, names }) {
   const section = byId("tighten");
   const observed = model.yDim && !model.classifies ? "|y" : "";
   const place = names.place();
   const chart = svg("svg", {
-    viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "chart", role: "img",
-    "aria-label": "the bound against m, to be drawn",
+    class: "chart", role: "img", height: HEIGHT, "aria-label": "the bound against m, to be drawn",
   });
   const numbers = {
     nelbo: names.number("nelbo", "NELBO", place),
@@ -31,13 +31,13 @@ export function tightenView({ model, state, names }) {
       names.name("spread", "deviation", place), " from one set of draws to another."),
     place,
     element("p", { class: "numbers" }, ...Object.values(numbers)),
-    element("div", { class: "beside" },
-      element("div", { class: "wide" }, chart, element("p", {}, again, " ", drawn)),
-      element("details", {}, element("summary", {}, "as a table"),
-        element("table", {},
-          element("thead", {}, element("tr", {},
-            ...["m", "−IWAE-m, nats", "sd", "sets"].map((head) =>
-              element("th", { scope: "col" }, head)))), body))),
+    chart,
+    element("p", {}, again, " ", drawn),
+    element("details", {}, element("summary", {}, "as a table"),
+      element("table", {},
+        element("thead", {}, element("tr", {},
+          ...["m", "−IWAE-m, nats", "sd", "sets"].map((head) =>
+            element("th", { scope: "col" }, head)))), body)),
   );
 
   const logWeights = new Float64Array(MOST_DRAWS);
@@ -51,18 +51,20 @@ export function tightenView({ model, state, names }) {
     schedule();
   }
 
+  const wanted = () => (visible ? MOST_DRAWS : ENOUGH);
+
   function schedule() {
     clearTimeout(timer);
-    if (visible && posterior && count < MOST_DRAWS) timer = setTimeout(work, 0);
+    if (posterior && count < wanted()) timer = setTimeout(work, visible ? 0 : 30);
   }
 
   function work() {
     const begun = performance.now();
-    while (count < MOST_DRAWS && performance.now() - begun < SLICE) {
+    while (count < wanted() && performance.now() - begun < SLICE) {
       logWeights[count] = model.logWeight(state.values.x, posterior, Math.random);
       count += 1;
     }
-    if (begun - looked > LOOK || count === MOST_DRAWS) {
+    if (begun - looked > LOOK || count >= wanted()) {
       looked = begun;
       show();
     }
@@ -72,7 +74,7 @@ export function tightenView({ model, state, names }) {
   function show() {
     const found = logWeights.subarray(0, count);
     const points = WEIGHTS.filter((m) => m <= count).map((m) => iwae(found, m));
-    if (!points.length) return;
+    if (!points.length || !state.values.estimate) return;
     const { nelbo } = state.values.estimate; // of the part above
     const last = points.at(-1);
     numbers.nelbo.show(nelbo);
@@ -91,9 +93,11 @@ export function tightenView({ model, state, names }) {
     const edges = points.flatMap(({ mean, deviation }) => [
       mean - (deviation ?? 0), mean + (deviation ?? 0),
     ]);
+    const width = Math.max(chart.clientWidth, 240); // so that its text has the page's size
+    chart.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
     const [low, high] = [Math.min(...edges, nelbo), Math.max(...edges, nelbo)];
     const pad = 0.08 * (high - low) + 0.01;
-    const x = (m) => LEFT + ((WIDTH - LEFT - 14) * Math.log10(m)) / 3;
+    const x = (m) => LEFT + ((width - LEFT - RIGHT) * Math.log10(m)) / 3;
     const y = (value) =>
       10 + ((HEIGHT - BOTTOM - 10) * (high + pad - value)) / (high - low + 2 * pad);
     const spread = points.filter(({ deviation }) => deviation !== null); // of one set, not known
@@ -102,21 +106,22 @@ export function tightenView({ model, state, names }) {
     const joined = (pairs) => pairs.map((pair) => pair.map((one) => one.toFixed(1)).join(",")).join(" ");
     const parts = [
       svg("polygon", { points: joined([...upper, ...lower.reverse()]), class: "band" }),
-      svg("line", { x1: LEFT, x2: WIDTH - 14, y1: y(nelbo), y2: y(nelbo), class: "elbo" }),
-      svg("text", { x: WIDTH - 16, y: y(nelbo) - 5, "text-anchor": "end" }, "NELBO"),
+      svg("line", { x1: LEFT, x2: width - RIGHT, y1: y(nelbo), y2: y(nelbo), class: "elbo" }),
+      svg("text", { x: width - RIGHT - 2, y: y(nelbo) - 5, "text-anchor": "end" }, "NELBO"),
       svg("polyline", { points: joined(points.map(({ m, mean }) => [x(m), y(mean)])),
         class: "curve" }),
       ...points.map(({ m, mean }) => svg("circle", { cx: x(m), cy: y(mean), r: 3, class: "curve" })),
-      svg("text", { x: (WIDTH + LEFT) / 2, y: HEIGHT - 2, "text-anchor": "middle" },
+      svg("text", { x: (width + LEFT) / 2, y: HEIGHT - 4, "text-anchor": "middle" },
         "m, draws of z (logarithmic)"),
     ];
     for (const m of [1, 10, 100, 1000]) {
-      parts.push(svg("text", { x: x(m), y: HEIGHT - 18, "text-anchor": "middle" }, String(m)));
+      const anchor = m === 1000 ? "end" : "middle"; // the last would not fit
+      parts.push(svg("text", { x: x(m), y: HEIGHT - 21, "text-anchor": anchor }, String(m)));
     }
     for (let i = 0; i <= 4; i++) {
       const value = low + ((high - low) * i) / 4;
       parts.push(
-        svg("line", { x1: LEFT, x2: WIDTH - 14, y1: y(value), y2: y(value), class: "grid" }),
+        svg("line", { x1: LEFT, x2: width - RIGHT, y1: y(value), y2: y(value), class: "grid" }),
         svg("text", { x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, shown(value, 1)),
       );
     }
@@ -128,6 +133,7 @@ export function tightenView({ model, state, names }) {
     visible = entry.isIntersecting;
     schedule();
   }).observe(section);
+  new ResizeObserver(() => show()).observe(chart);
   return {
     get count() {
       return count;
