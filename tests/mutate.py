@@ -38,7 +38,7 @@ OPERATORS = {
     **{ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is},
     **{ast.In: ast.NotIn, ast.NotIn: ast.In, ast.And: ast.Or, ast.Or: ast.And},
 }
-SECONDS = 600
+SECONDS = 1200
 
 
 def changes(source: str) -> Iterator[tuple[ast.AST, str]]:
