@@ -22,6 +22,7 @@ LEFT_OUT = {
     "codebase/explorer",
     "codebase/homework",
     "codebase/models/README.md",
+    "codebase/runs/README.md",
     "codebase/models/laplace_vae.py",
     *(f"codebase/runs/{name}.py" for name in ("compare", "reference", "replicates", "table")),
 }
