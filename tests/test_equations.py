@@ -125,7 +125,7 @@ def test_the_mixtures_estimate_is_unbiased():
 
 
 @pytest.mark.parametrize("build", [VAE, GMVAE])
-def test_more_importance_weights_never_hurt(build, monkeypatch):
+def test_more_importance_weights_never_loosen_the_bound(build, monkeypatch):
     """For each set of draws: that of all is at least the mean of those of its parts."""
     torch.manual_seed(0)
     model, x = build(z_dim=3).double(), binary_images(5).double()

@@ -32,6 +32,7 @@ EXPECTED = {
     "model=gmvae_z=10_k=500_run=0000": ("run_gmvae.py", (), "NELBO", 97.5, 100.0),
     "model=ssvae_gw=000_cw=100_run=0000": ("run_ssvae.py", ("--gw", 0), "accuracy", 0.72, 0.77),
     "model=ssvae_gw=001_cw=100_run=0000": ("run_ssvae.py", (), "accuracy", 0.92, 0.96),
+    "model=fsvae_run=0000_data=synthetic": ("run_fsvae.py", (), "NELBO", -500, -470),
 }
 
 
@@ -44,21 +45,23 @@ def clone(tmp_path):
 
 @pytest.mark.mnist
 @pytest.mark.parametrize("name", EXPECTED)
-def test_reference_weights(name, clone, mnist_dir):
+def test_reference_weights(name, clone, mnist_dir, whole_data):
     script, flags, figure, low, high = EXPECTED[name]
     before = contents(clone)
-    flags = (*flags, "--data_dir", mnist_dir, "--train", 0)
+    data_dir = whole_data if script == "run_fsvae.py" else mnist_dir
+    flags = (*flags, "--data_dir", data_dir, "--train", 0)
     stdout, stderr = succeed(clone, script, *flags, whole=True)
-    first = report_lines(stdout)[0]
-    assert re.fullmatch(
-        f"Evaluating {name}, iteration [23]0,000, reference weights, on MNIST", first
-    )
+    rest = "iteration [23]0,000, reference weights, on MNIST"
+    if script == "run_fsvae.py":
+        rest = "iteration 50,000 of 1,000,000, reference weights, on synthetic digits, .* SVHN"
+    assert re.fullmatch(f"Evaluating {name}, {rest}", report_lines(stdout)[0])
     found = json.loads(
         (clone / "logs" / "reference" / name / "results.json").read_text(encoding="utf-8")
     )
     assert low < found["figures"][figure] < high, stdout
     trained = found["trained"]
-    assert (found["name"], trained["seed"], trained["data"]) == (name, 0, "mnist")
+    data = "synthetic" if script == "run_fsvae.py" else "mnist"
+    assert (found["name"], trained["seed"], trained["data"]) == (name, 0, data)
     pictures = {path.stem for path in (clone / "logs" / "reference" / name).glob("*.png")}
     trains_a_decoder = "gw=000" not in name
     assert pictures == ({"samples", "reconstructions", "traversal"} if trains_a_decoder else set())
@@ -69,15 +72,21 @@ def test_reference_weights(name, clone, mnist_dir):
 
 def test_their_files_are_small_and_recorded():
     assert {path.name for path in REFERENCES.iterdir()} == EXPECTED.keys()
-    files = [path for path in REFERENCES.rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) < 8 << 20
+    assert all(path.stat().st_size < 8e6 for path in REFERENCES.rglob("*"))
     for name in EXPECTED:
         run = runs.read_run(REFERENCES / name)
         assert run.name == name and (run.flags["seed"], run.flags["compile"]) == (0, 0)
         assert run.build().describe() == run.model
         [path] = (REFERENCES / name).glob("*.pt")
-        assert path.name == ("model-30000.pt" if "ssvae" in name else "model-20000.pt")
+        steps = {"SSVAE": 30_000, "FSVAE": 50_000}
+        assert checkpoints.step_of(path) == steps.get(run.model["class"], 20_000)
         assert {tensor.dtype for tensor in weights(path).values()} == {torch.float16}
+
+
+def test_problem_five_can_be_seen_without_training(clone, data_dir):
+    stdout, stderr = succeed(clone, "run_fsvae.py", "--data_dir", data_dir, "--train", 0)
+    assert "iteration 50,000 of 1,000,000, reference weights, on synthetic digits" in stdout
+    assert "SYNTHETIC DATA" in stderr and "samples.png" in stdout
 
 
 def test_without_the_data_and_a_decoder_there_is_nothing(clone):
