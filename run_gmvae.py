@@ -1,5 +1,5 @@
 """Train a VAE whose prior is a mixture of Gaussians on MNIST and report its bounds (--train 0:
-report those of trained weights)."""
+evaluate trained weights)."""
 
 import codebase
 from codebase.runs.experiment import Experiment

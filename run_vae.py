@@ -1,4 +1,4 @@
-"""Train a VAE on MNIST and report its bounds (--train 0: report those of trained weights)."""
+"""Train a VAE on MNIST and report its bounds (--train 0: evaluate trained weights)."""
 
 import codebase
 from codebase.runs.experiment import Experiment

@@ -114,7 +114,7 @@ def load_training_state(name: str) -> dict | None:
     path = run_folder(name) / STATE_FILE
     if not path.exists():
         return None
-    state = _load(path, limit=1 << 40)  # three times as large as weights, and one's own
+    state = _load(path, limit=1 << 40)  # it is your own, and three times as large as weights
     if not isinstance(state, dict):
         raise CheckpointError(f"{path} holds a {type(state).__name__}, not a training state")
     return state

@@ -224,7 +224,7 @@ def labelled_subset(train: Images) -> tuple[Tensor, Tensor]:
 def examples(data: Data) -> tuple[Tensor, Tensor]:
     """100 images to show, with one-hot labels: the test set's first ten of each digit.
 
-    Where there is no test set, the subset.
+    If there is no test set, the subset.
     """
     images, labels = data.test
     if images is None:

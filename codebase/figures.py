@@ -108,7 +108,7 @@ def comparison(models: dict[str, torch.nn.Module], x: Tensor, y: Tensor) -> Pict
 
 
 def traversal(model: torch.nn.Module, x: Tensor, y: Tensor, most: int = 10) -> Picture:
-    """E[x|z] as one dimension of z goes from −3 to 3 and the others stay those of an image.
+    """E[x|z] as one dimension of z goes from −3 to 3 and the others keep an image's values.
 
     A dimension is used as far as its posterior mean varies over images (an active unit: Burda et
     al. 2016, section 5.2); the most used ones come first.
@@ -127,7 +127,7 @@ def traversal(model: torch.nn.Module, x: Tensor, y: Tensor, most: int = 10) -> P
     z[torch.arange(len(used)), :, used] = steps
     images = model.compute_mean_given(z, *(own[middle].expand(*z.shape[:2], -1) for own in labels))
     rows = [f"z_{i + 1}, Var {variance[i].item():.2g}" for i in used.tolist()]
-    title = "One dimension of z at a time, from −3 to 3; Var is that of its posterior mean"
+    title = "One dimension of z at a time, from −3 to 3; Var: variance of its posterior mean"
     return Picture(_grid(images, len(steps)), title, rows)
 
 
@@ -139,7 +139,7 @@ def most_used(means: Tensor) -> Tensor:
 def as_pixels(picture: Picture, heading: str = "") -> Tensor:
     """A picture with its title and labels: (height, width, channels), uint8.
 
-    matplotlib sets the text alone: it takes half a second to redraw a sheet's pixels as they were.
+    matplotlib sets only the text: to redraw a sheet's pixels would take it half a second.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure  # here: 0.2 s that importing this module does not need

@@ -133,8 +133,8 @@ class Trainer:
                         takes.bind(*batch)
                     except TypeError as error:
                         raise ValueError(
-                            f"a minibatch has {len(batch)} parts, expected those of "
-                            f"{type(self.model).__name__}.loss{takes}: {error}"
+                            f"a minibatch has {len(batch)} parts, expected the arguments "
+                            f"of {type(self.model).__name__}.loss{takes}: {error}"
                         ) from None
                     takes = None  # one look is enough
                 yield batch

@@ -269,7 +269,7 @@ def _distance(lines: np.ndarray, size: int, reach: float) -> np.ndarray:
     """Each pixel's distance to the nearest line: (n, pieces, 2 ends, 2) → (size, size, n).
 
     It is inf, or at least `reach`, wherever no line is nearer than that: each line is compared with
-    the pixels that it may reach in one of the images alone.
+    only the pixels that it may reach in one of the images.
     """
     pixel = np.arange(size, dtype=np.float32)[:, None] + np.float32(0.5)
     squared = np.full((size, size, len(lines)), np.inf, dtype=np.float32)

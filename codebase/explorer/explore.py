@@ -24,7 +24,7 @@ def explore(run: str | None, data_dir: Path, out: Path) -> None:
     """Write the page of a run.
 
     Args:
-        run: its name or path, see `codebase.load_run`; None: one's last run, else the reference
+        run: its name or path, see `codebase.load_run`; None: your last run, else the reference
             weights
         data_dir: folder of the data sets; what is not there is not downloaded
         out: the page's path
@@ -71,7 +71,7 @@ def write_page(
 
 
 def _last() -> Path | None:
-    """The run of one's own whose weights are the newest."""
+    """Your run with the newest weights."""
     weights = [
         checkpoints.file_of(folder, steps[-1])
         for folder in checkpoints.CHECKPOINTS.glob("model=*")

@@ -204,7 +204,7 @@ def layers(net: nn.Sequential, tensors: _Tensors) -> list[dict]:
 def checks(model: nn.Module, x: Tensor, y: Tensor, tensors: _Tensors) -> list[dict]:
     """PyTorch's numbers for a few images: the posterior, and what the decoder makes of its mean.
 
-    KL is in closed form, or that of the posterior's mean where there is none.
+    KL is in closed form or, if there is none, at the posterior's mean.
     """
     found = []
     for i in range(min(CHECKS, len(x))):

@@ -14,7 +14,7 @@ from codebase.machine.files import one_line
 class CompiledLoss:
     """A function of a minibatch, compiled for minibatches of one size.
 
-    The draws are those of the function itself. Its first minibatch tells the size; the smaller one
+    The draws are the same as without compiling. Its first minibatch tells the size; the smaller one
     at the end of an epoch, for which torch would compile once more, is given to the function as it
     is.
 

@@ -62,7 +62,7 @@ def tune_process(threads: int | None = None) -> None:
     The C library keeps what a step frees for the next step. glibc gives large blocks back to the
     system as they are freed, and every step pays page faults for its gradients and activations
     anew: a step of FSVAE takes 39 ms instead of 14, of SSVAE 27 instead of 21. Other C libraries
-    are left alone.
+    stay as they are.
 
     Args:
         threads: number of CPU threads; None leaves them as they are

@@ -97,8 +97,8 @@ class VAE(LatentVariableModel):
         """log q(z_i|x) − log p(z_i) and −log p(x|z_i) for each draw z_i ~ q(z|x) and image.
 
         log_w = −(kl + rec) are the log weights: log_mean_exp(log_w, 0) is each image's bound, and
-        1 / log_w.softmax(0).square().sum(0) its effective sample size. The gradient is that of the
-        reparameterised draws, so that of the bound is the weighted sum of Burda et al., eq. 14.
+        1 / log_w.softmax(0).square().sum(0) its effective sample size. The draws are
+        reparameterised: the bound's gradient is the weighted sum of Burda et al., eq. 14.
 
         The decoder is given 5,000 rows at a time. Without gradients memory does not grow with the
         number of pixels times iw; with gradients it does.

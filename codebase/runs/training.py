@@ -24,7 +24,7 @@ from codebase.train import Trainer
 BANNER = """\
 ************************************************************************
 *  SYNTHETIC DATA: digits drawn by this program in the place of {:<5}  *
-*  The metrics are not comparable with those of the real data set.     *
+*  Do not compare the metrics with metrics of the real data set.       *
 ************************************************************************"""
 CURVES = ("train", "test")  # keys of Training.curves; a row is iteration, NELBO, KL, Rec
 
@@ -165,7 +165,7 @@ class Training:
                 if state is not None and state.get(what) != now:
                     note = f"note: trained so far with {what} {state.get(what)!r:.20}, from here on"
                     note += f" with {now!r}: the last digits may differ"
-                    print(f"{note} from those of an uninterrupted run", file=sys.stderr)
+                    print(f"{note} from an uninterrupted run", file=sys.stderr)
             self.saved, self.has_begun = self.trainer.step, state is not None
             self.bar = stack.enter_context(
                 tqdm(

@@ -67,5 +67,5 @@ export function bar() {
   return outer;
 }
 
-/** Where something is to come after what the browser has to draw first. */
+/** A place for something that comes after what the browser has to draw first. */
 export const soon = (act) => setTimeout(act, 0);

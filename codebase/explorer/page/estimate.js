@@ -8,7 +8,7 @@ export class Estimate {
   /** The model, an image, and its label; a model that classifies sums over all labels. */
   constructor(model, x, label) {
     Object.assign(this, { model, x, label, draws: 0 });
-    this.random = seeded(1); // the same draws each time: numbers move with the image alone
+    this.random = seeded(1); // the same draws each time: only another image changes the numbers
     this.logQ = model.classifies ? model.classify(x) : null;
     const labels = this.logQ ? this.logQ.map((_, y) => y) : [label];
     this.parts = labels.map((y) => {
