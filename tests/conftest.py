@@ -1,6 +1,7 @@
 """What the tests share: folders of their own, data drawn once, and run scripts as processes."""
 
 import codecs
+import contextlib
 import gc
 import importlib
 import io
@@ -351,9 +352,42 @@ def succeed(*arguments, **options) -> tuple[str, str]:
     return stdout, stderr
 
 
+def in_process(folder: Path, script: str, *flags) -> tuple[int, str, str]:
+    """Run a command in this process, as a Child does: exit status, output, standard error."""
+    module = importlib.import_module(
+        "codebase.__main__" if script == "codebase" else script.removesuffix(".py")
+    )
+    printed, said, status = io.StringIO(), io.StringIO(), 0
+    folder.mkdir(exist_ok=True)
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(printed),
+        contextlib.redirect_stderr(said),
+    ):
+        patch.setattr(checkpoints, "CHECKPOINTS", folder / "checkpoints")
+        patch.setattr(runs, "LOGS", folder / "logs")
+        patch.setattr(sys, "argv", [script, *map(str, flags)])
+        for name, value in NO_NETWORK.items():
+            patch.setenv(name, value)
+        try:
+            if script == "codebase":
+                module.main()
+            else:
+                module.main(tiny.tiny(module.experiment), module.__doc__)
+        except SystemExit as ended:
+            status = ended.code
+        finally:
+            torch.set_num_threads(1)
+    return status, printed.getvalue(), said.getvalue()
+
+
 def refused(*arguments, **options) -> str:
-    """Run a Child that is to be refused in one line with exit status 2; returns the line."""
-    status, stdout, stderr = Child(*arguments, **options).finish()
+    """Run a command that must be refused in one line with exit status 2; returns the line.
+
+    It runs in this process, unless it has the options of a Child.
+    """
+    run = Child(*arguments, **options).finish if options else lambda: in_process(*arguments)
+    status, stdout, stderr = run()
     lines = [line for line in stderr.splitlines() if line.strip() and line[0] != "*"]
     lines = [line for line in lines if "it/s" not in line and "it]" not in line]  # the bar
     assert (status, stdout, len(lines)) == (2, "", 1), (status, stdout, stderr)
