@@ -335,7 +335,7 @@ def test_links_of_the_page():
         if target.startswith("#"):
             assert target[1:] in headings, target
             continue
-        path = (PAGE.parent / target).resolve()
+        path = (PAGE.parent / target.partition("#")[0]).resolve()
         assert path.exists() and path.is_relative_to(ROOT), target
         if code and path.is_file():
             *owner, function = name.split(".")
