@@ -18,7 +18,7 @@ experiment = Experiment(
     dataset="svhn",
     batch_size=100,
     next=lambda flags: (
-        "--resume 1 with a larger --iter_max, until each row of samples.png has its digit"
+        "train until each row of samples.png has its digit: --resume 1 with a larger --iter_max"
     ),
 )
 

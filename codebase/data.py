@@ -274,8 +274,8 @@ def find_or_download(dataset: str, source: str = "auto", data_dir: Path | str = 
         print(reason.replace("; ", ";\n  "), file=sys.stderr)
         return "synthetic"
     raise DataError(
-        f"--data {dataset}: {reason}; put the files there, name another --data_dir, or train on "
-        "synthetic digits with --data synthetic"
+        f"{reason}; put the files there, name another --data_dir, or train on synthetic digits "
+        "with --data synthetic"
     )
 
 

@@ -30,11 +30,11 @@ SCREEN = 1920  # pixels across, which a picture fills as far as whole multiples 
 MARGIN, HEAD = 150, 56  # pixels to the left of a grid for its rows' labels, and above for a title
 DPI = 100
 COMPONENTS = 30  # of a mixture prior, in a picture
-# Ten colours, a digit each, found by a search: any two are 42 apart (CIE 1976) to normal sight, and
-# 25 to colour-blind eyes (simulated after Machado et al. 2009). Alike digits are far apart.
+# Ten colours, a digit each, found by a search: any two are 41 apart (CIE 1976) to normal sight, and
+# 24 to colour-blind eyes (simulated after Machado et al. 2009). Alike digits are far apart.
 PALETTE = (
-    *("#c8c819", "#0096e1", "#4b4b4b", "#afe1af", "#004bc8"),
-    *("#af0000", "#e16496", "#c8964b", "#7d007d", "#00e1fa"),
+    *("#64c8c8", "#fa4b7d", "#64324b", "#afaffa", "#c8af64"),
+    *("#fa9619", "#6464e1", "#007d00", "#324b19", "#af1996"),
 )
 
 
@@ -233,8 +233,8 @@ def latent_plane(model: torch.nn.Module, x: Tensor, labels: Tensor, heading: str
         prior_m, prior_v = (p.detach()[0, used].cpu().numpy() for p in model.z_prior)
         widths, heights = 2 * np.sqrt(prior_v).T
         strongest, shown = shares[used[0]].item(), shares[used].sum().item()
-        label = f"{len(used)} of {len(shares)} components of p(z)"
-        label += f", likeliest for {shown:.0%} of the images"
+        label = f"{len(used)} of {len(shares)} components of p(z), one standard deviation; "
+        label += f"likeliest for {shown:.0%} of the images"
         axes.add_collection(
             EllipseCollection(
                 widths,
@@ -344,8 +344,9 @@ def curves(history: dict[str, list[list[float]]], heading: str = ""):
     figure.suptitle(heading)
     for i, name in enumerate(("NELBO", "KL", "Rec"), start=1):
         axes = figure.add_subplot(1, 3, i)
-        line, points = {"linewidth": 0.8}, {"marker": "o", "markersize": 5}
-        axes.plot(train[:, 0], train[:, i], color=PALETTE[4], label="training minibatches", **line)
+        points = {"marker": "o", "markersize": 5}
+        line = {"linewidth": 0.8, "marker": "." if len(train) < 20 else ""}  # one point is no line
+        axes.plot(train[:, 0], train[:, i], color=PALETTE[6], label="training minibatches", **line)
         axes.plot(test[:, 0], test[:, i], color=PALETTE[5], label="held-out images", **points)
         axes.set(xlabel="iteration", ylabel="nats per image", title=name)
         first = max(train[-1, 0] / 10, 100) if len(train) else 0

@@ -35,7 +35,9 @@ class Minibatches:
         binarised: bool = True,
         labelled: tuple[Tensor, Tensor] | None = None,
     ):
-        if images.dim() != 2:
+        if not isinstance(images, Tensor):
+            raise ValueError(f"images is a {type(images).__name__}, expected a tensor")
+        if images.dim() != 2 or not len(images):
             raise ValueError(
                 f"images has shape {tuple(images.shape)}, expected (n, x_dim): images.flatten(1)"
             )

@@ -131,10 +131,10 @@ class Trainer:
                 if takes is not None:
                     try:
                         takes.bind(*batch)
-                    except TypeError as error:
+                    except TypeError:
                         raise ValueError(
-                            f"a minibatch has {len(batch)} parts, expected the arguments "
-                            f"of {type(self.model).__name__}.loss{takes}: {error}"
+                            f"a minibatch has {len(batch)} tensors, expected what "
+                            f"{type(self.model).__name__}.loss takes: {', '.join(takes.parameters)}"
                         ) from None
                     takes = None  # one look is enough
                 yield batch

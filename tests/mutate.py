@@ -14,6 +14,7 @@ import copy
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -114,6 +115,8 @@ def main() -> None:
         print(f"caught {what} by {by:.120}" if by else f"SURVIVED {what}", flush=True)
         return bool(by)
 
+    # Shells let background processes ignore it, and then tests of interruptions fail.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         caught = sum(pool.map(attempt, chosen))
     print(f"{caught} of {len(chosen)} changes were caught")

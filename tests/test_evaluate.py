@@ -136,6 +136,12 @@ def test_images_of_another_form_are_refused(name):
             FSVAE().negative_elbo_bound(x, y)
 
 
+def test_labels_that_are_not_one_hot_are_refused():
+    for y in (torch.tensor([1, 2]), torch.eye(10)[:1], torch.zeros(2, 7)):
+        with pytest.raises(ValueError, match="expected y to be one-hot labels of shape .2, 10."):
+            FSVAE().negative_elbo_bound(torch.zeros(2, 3072), y)
+
+
 def test_what_a_bound_looks_at():
     """Shape and dtype always; the range at the first call, then only without gradients."""
     model, x = VAE(), torch.zeros(2, 784)
@@ -147,8 +153,11 @@ def test_what_a_bound_looks_at():
         model.negative_elbo_bound(x.double())
     with torch.no_grad(), pytest.raises(ValueError, match="got 255 to 255: x / 255"):
         model.negative_elbo_bound(x + 255)
-    for iw in (0, -1):
-        with pytest.raises(ValueError, match=f"iw is {iw}, expected at least 1"):
+    model.requires_grad_(False)  # as load_run's are
+    with pytest.raises(ValueError, match="got 255 to 255: x / 255"):
+        model.importance_terms(x + 255, 3)
+    for iw in (0, -1, 2.5, None):
+        with pytest.raises(ValueError, match=f"iw is {iw}, expected a whole number"):
             model.negative_iwae_bound(x, iw)
     for dtype in (torch.bfloat16, torch.float16):
         with pytest.raises(ValueError, match="expected float32 or float64: model.float"):

@@ -193,7 +193,9 @@ def test_a_mixtures_most_used_components_are_drawn():
     assert ellipses.get_edgecolors()[0, 3] > ellipses.get_edgecolors()[1, 3] > 0
     assert ellipses.get_edgecolors()[2, 3] == 0
     [text] = axes.get_legend().get_texts()
-    assert text.get_text() == "30 of 100 components of p(z), likeliest for 100% of the images"
+    assert text.get_text() == (
+        "30 of 100 components of p(z), one standard deviation; likeliest for 100% of the images"
+    )
 
 
 def test_reconstructions_say_what_they_are_given():

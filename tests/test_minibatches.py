@@ -44,6 +44,8 @@ def test_floats_are_used_as_they_are():
     "images, message",
     [
         (torch.zeros(5, 28, 28), r"shape \(5, 28, 28\), expected \(n, x_dim\): images.flatten"),
+        (torch.zeros(0, 784), "expected"),
+        ([[0.0]], "images is a list, expected a tensor"),
         (torch.full((5, 3), 255.0), "from 255 to 255, expected uint8, or floats in"),
         (torch.full((5, 3), -0.1), "from -0.1 to -0.1"),
         (torch.full((5, 3), torch.nan), "from nan to nan"),

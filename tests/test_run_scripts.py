@@ -248,7 +248,7 @@ def test_a_run_whose_data_are_gone_is_not_another_run(tmp_path, mnist_dir, base)
         line = refused(tmp_path, "run_vae.py", *flags, *gone, *more)
         assert "not in" in line and "--data synthetic" in line
     stdout, stderr = succeed(tmp_path, "run_vae.py", *gone, "--sheet", "2x2", "--train", 0)
-    assert "Only samples are drawn" in stderr and stdout.startswith("Picture: ")
+    assert "only samples are drawn" in stderr and stdout.startswith("Picture: ")
     assert contents(tmp_path / "checkpoints") == before
 
 

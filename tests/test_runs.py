@@ -196,7 +196,7 @@ def test_other_peoples_weights_are_evaluated_as_not_recorded(tmp_path, base, tra
     stdout, _ = succeed(tmp_path / "theirs", "codebase", "table", "--all")
     assert f"| {found['figures']['NELBO']:.2f} |" in stdout
     line = refused(tmp_path / "theirs", "run_vae.py", *base, "--train", 0)  # no 20,000
-    assert "model-20000.pt does not exist; iterations [4, 6]" in line
+    assert "model-20000.pt does not exist: iterations [4, 6] are there" in line
     line = refused(tmp_path / "theirs", "run_vae.py", *base, "--resume", 1)
     assert "no run.json" in line and "--train 0" in line and "--overwrite 1" in line
 
@@ -331,6 +331,11 @@ def test_a_run_is_not_replaced_while_it_is_evaluated(tmp_path, base, folders, tr
 
 
 # Training states, and what to do without one
+
+
+def test_resuming_what_is_not_there_is_said(tmp_path, base):
+    _, stderr = succeed(tmp_path, "run_vae.py", *base, *SHORT, "--resume", 1)
+    assert f"note: there is no run {NAME.format(0)} to resume: it starts anew" in stderr
 
 
 def test_a_damaged_state_names_the_ways_out(tmp_path, base, trained):

@@ -413,7 +413,7 @@ def test_minibatches_that_the_loss_does_not_take_are_refused():
         (Minibatches(x, y), 2),
         (torch.utils.data.DataLoader(x.float(), batch_size=3), 3),  # tensors instead of tuples
     ):
-        message = rf"a minibatch has {parts} parts, expected the arguments of VAE.loss\(x.*too many"
+        message = f"a minibatch has {parts} tensors, expected what VAE.loss takes: x$"
         with pytest.raises(ValueError, match=message):
             Trainer(VAE(), batches).train(2)
 

@@ -144,7 +144,7 @@ class LatentVariableModel(torch.nn.Module):
     def check_images(self, x: Tensor) -> None:
         """Raise ValueError, with what to do, unless x is (batch, x_dim) of floats in [0, 1].
 
-        The range is checked at the first call, and whenever there are no gradients: a training step
+        The range is checked at the first call, and whenever no gradient is needed: a training step
         costs 10 ms, and looking at its images 0.03.
         """
         if torch.compiler.is_compiling():
@@ -152,7 +152,8 @@ class LatentVariableModel(torch.nn.Module):
         expected = f"expected x to be float images in [0, 1] of shape (batch, {self.enc.x_dim})"
         if not isinstance(x, Tensor):
             raise ValueError(f"{expected}, got {type(x).__name__}: torch.from_numpy(x)")
-        own = next(self.parameters()).dtype
+        parameter = next(self.parameters())
+        own, in_training = parameter.dtype, torch.is_grad_enabled() and parameter.requires_grad
         if own not in (torch.float32, torch.float64):
             raise ValueError(f"the model is in {own}, expected float32 or float64: model.float()")
         if x.dim() != 2 or x.shape[1] != self.enc.x_dim:
@@ -166,7 +167,7 @@ class LatentVariableModel(torch.nn.Module):
             raise ValueError(f"{expected}, got dtype {x.dtype}: x.float() / 255")
         if x.dtype != own:
             raise ValueError(f"{expected}, got dtype {x.dtype}, the model has {own}: x.to({own})")
-        if self._has_seen_images and torch.is_grad_enabled():
+        if self._has_seen_images and in_training:
             return
         if len(x) and not (x.min() >= 0 and x.max() <= 1):
             low, high = x.min().item(), x.max().item()

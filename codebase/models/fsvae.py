@@ -30,9 +30,14 @@ class FSVAE(LatentVariableModel):
             (nelbo, kl_z, rec): scalars, nats, means over the batch
 
         Raises:
-            ValueError: x has another shape, dtype or range
+            ValueError: x has another shape, dtype or range, or y another shape
         """
         self.check_images(x)
+        if y.shape != (len(x), self.y_dim):
+            raise ValueError(
+                f"expected y to be one-hot labels of shape {(len(x), self.y_dim)}, got "
+                f"{tuple(y.shape)}: torch.nn.functional.one_hot(y, {self.y_dim}).float()"
+            )
         q_m, q_v = self.enc.encode(x, y)
         z = ut.sample_gaussian(q_m, q_v)
         kl_z = ut.kl_normal(q_m, q_v, *self.z_prior).mean()

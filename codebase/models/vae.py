@@ -1,5 +1,7 @@
 """The variational autoencoder (Kingma & Welling 2014) and its importance-weighted bound."""
 
+import numbers
+
 import torch
 from torch import Tensor
 
@@ -114,8 +116,8 @@ class VAE(LatentVariableModel):
             ValueError: iw is below 1, or x has another shape, dtype or range
         """
         self.check_images(x)
-        if iw < 1:
-            raise ValueError(f"iw is {iw}, expected at least 1 importance weight")
+        if not isinstance(iw, numbers.Integral) or iw < 1:
+            raise ValueError(f"iw is {iw!r}, expected a whole number of weights from 1")
         q_m, q_v = self.enc.encode(x)
         rows = ut.duplicate(torch.arange(len(x), device=x.device), iw)  # (iw·batch,): whose draw
         z = self.sample_q(q_m[rows], q_v[rows])

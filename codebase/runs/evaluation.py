@@ -36,7 +36,11 @@ def evaluate_saved(
     kept = {source: checkpoints.reference_folder(name) for source, name in names.items()}
     kept = {source: folder for source, folder in kept.items() if checkpoints.steps_in(folder)}
     if args.reference and not kept:
-        raise UserError(f"--reference 1: {names[sources[0]]} is not among the reference weights")
+        there = sorted(path.name for path in checkpoints.reference_folder("x").parent.glob("*"))
+        raise UserError(
+            f"--reference 1: {names[sources[0]]} is not among the reference weights, which are "
+            f"{', '.join(there)}"
+        )
     own = any(runs.has_begun(checkpoints.run_folder(name)) for name in names.values())
     reference = None
     if kept and (args.reference or not own):
@@ -60,8 +64,8 @@ def evaluate_saved(
         step = given.get("iter_max") or (is_recorded and steps and steps[-1]) or args.iter_max
         model = experiment.build(run.flags).to(device)
         path = checkpoints.file_of(folder, step)
-        if not steps:
-            advice = _what_there_is(experiment, given, run, bool(kept))
+        if step not in steps:
+            advice = _what_there_is(experiment, given, run, steps, bool(kept) and not reference)
             raise checkpoints.CheckpointError(f"{path} does not exist: {advice}")
         checkpoints.load_weights(model, path)
         whose = "your run" if is_recorded else "weights without a run.json"
@@ -76,9 +80,9 @@ def evaluate_saved(
         if missing:
             if not model.generates:
                 raise DataError(f"{missing} (--gw 0 trains no decoder: it has no samples to draw)")
-            reason = str(missing).replace("; ", ";\n  ")
-            print(f"Only samples are drawn, which need no data: {reason}", file=sys.stderr)
             heading = f"{run.name}, iteration {step}"
+            note = f"{heading}, {whose}: only samples are drawn, which need no data.\n  {missing}"
+            print(note.replace("; ", ";\n  "), file=sys.stderr)
             report.write_sheet(model, args.sheet, logs / "samples.png", heading)
             return
         data = experiment.data(Namespace(**run.flags), source)
@@ -97,10 +101,14 @@ def evaluate_saved(
         print("To evaluate the reference weights instead: --reference 1", file=sys.stderr)
 
 
-def _what_there_is(experiment: Experiment, given: dict, run: runs.Run, reference: bool) -> str:
-    """Return advice for a run without weights."""
+def _what_there_is(
+    experiment: Experiment, given: dict, run: runs.Run, steps: list[int], reference: bool
+) -> str:
+    """Return advice for an iteration without weights."""
     advice = "train first"
-    if (run.folder / checkpoints.STATE_FILE).exists():
+    if steps:
+        advice = f"iterations {steps} are there: pass one of them as --iter_max"
+    elif (run.folder / checkpoints.STATE_FILE).exists():
         advice = "the run was stopped before its first --iter_save, and --resume 1 continues it"
     other = experiment.dataset if run.is_synthetic else "synthetic"
     name = experiment.name_of(experiment.identity(given, other))

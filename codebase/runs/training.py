@@ -152,6 +152,8 @@ class Training:
             flags = Namespace(**run.flags)
             self.data = self.experiment.data(flags, self.source)
             model = self.experiment.build(run.flags).to(self.source.device)
+            if args.resume and state is None:
+                print(f"note: there is no run {name} to resume: it starts anew", file=sys.stderr)
             self.run = run
             self.trainer = Trainer(model, self.data.batches, flags.lr)
             self.curves: dict[str, list[list[float]]] = {kind: [] for kind in CURVES}
