@@ -220,7 +220,7 @@ def test_no_test_looks_at_the_users_runs(tmp_path):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text("junk", encoding="utf-8")
     before = contents(project / "checkpoints") | contents(project / "logs")
-    files = ("reference_runs", "readme", "equations", "explorer", "table", "teaching")
+    files = ("reference_runs", "readme", "equations")
     tests = [f"tests/test_{file}.py" for file in files]
     chosen = "not (process or sandbox or browser or catalogue or attack)"
     done = subprocess.run(
