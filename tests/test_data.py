@@ -119,9 +119,11 @@ def test_synthetic_digits_have_mnists_form(whole_data):
         assert tuple(mnist.targets.bincount().tolist()) == counts
         assert mnist.data.max() == 255 and len(mnist.data.unique()) == 256
         assert 0.1 < mnist.data.float().mean() / 255 < 0.25
-    (x, y), (labelled, _) = (
-        data.get_mnist_data("cpu", subset, whole_data, "synthetic")[1] for subset in (True, False)
+    (_, (x, y), (x_test, y_test)), (_, (labelled, _), _) = (
+        data.get_mnist_data("cpu", subset, whole_data, "synthetic") for subset in (True, False)
     )
+    assert x_test.shape == (10_000, 784) and (x_test.min(), x_test.max()) == (0, 1)
+    assert torch.equal(y_test, mnist.targets)
     assert x.shape == labelled.shape == (100, 784) and torch.equal(y.argmax(1), digits_in_order())
 
 

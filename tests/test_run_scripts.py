@@ -32,6 +32,7 @@ from codebase import ROOT, UserError, checkpoints, data
 from codebase.datasets import download, synthetic
 from codebase.machine import tuning
 from codebase.runs import flags as run_flags
+from codebase.runs import main as run_main
 
 NUMBER = r"-?\d+\.\d+"
 BOUNDS = [
@@ -340,6 +341,20 @@ def test_a_finished_run_can_be_extended(tmp_path, uninterrupted):
     stdout, _ = succeed(tmp_path / "run", "run_vae.py", *flags, "--resume", 1)
     path = tmp_path / "run" / "checkpoints" / VAE_NAME / "model-00200.pt"
     assert same_weights(weights(path), final) and report_lines(stdout) == lines
+
+
+def test_how_to_continue_is_a_command(monkeypatch):
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    trouble = run_main.Trouble(None)
+    monkeypatch.setattr(sys, "argv", ["/x/codebase/__main__.py", "grade", "a b"])
+    assert trouble._go_on() == "; to continue: python -m codebase grade 'a b'"
+    words = ["run_vae.py", "--overwrite", "1", "--resume=0", "--z", "3"]
+    monkeypatch.setattr(sys, "argv", words)
+    assert trouble._go_on().endswith("python run_vae.py --overwrite 1 --resume=0 --z 3")
+    trouble.training = argparse.Namespace(has_begun=True)
+    assert trouble._go_on() == "; to continue: python run_vae.py --z 3 --resume 1"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    assert trouble._go_on() == "; to continue: the same torchrun command"
 
 
 # Disks
