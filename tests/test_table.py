@@ -90,7 +90,11 @@ def test_the_whole_table(folders, capsys):
         folder = runs.LOGS / f"model=vae_z=10_run=100{i}"
         folder.mkdir()
         (folder / "results.json").write_text(bad, encoding="utf-8")
+    left, other = (runs.LOGS / f".{name}.csv.x.tmp" for name in ("table", "another"))
+    left.touch()  # by a process that was killed
+    other.touch()
     table.write(table.rows(table.collect()), runs.LOGS / "table")
+    assert not left.exists() and other.exists()
     text = capsys.readouterr().out
     assert (
         "| vae_z=10 | 97 | 0.001 | NELBO | 101.50 ± 0.71 | 0.500 | 2 | 101.50 ± 0.55 | +0.0 |"

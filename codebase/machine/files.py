@@ -59,9 +59,9 @@ def read_file(path: Path, limit: int) -> bytearray:
         return content
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files that a killed process left in a folder."""
-    for path in folder.glob(".*.tmp"):
+def remove_leftovers(folder: Path, name: str = "") -> None:
+    """Delete the temporary files that a killed process left in a folder, of one name or all."""
+    for path in folder.glob(f".{name}*.tmp"):
         with contextlib.suppress(OSError):
             path.unlink()
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from codebase import UserError
-from codebase.machine.files import write_atomically
+from codebase.machine.files import remove_leftovers, write_atomically
 from codebase.runs import run as runs
 
 # The results published with the homework: mean and standard deviation of 100 runs in nats, and the
@@ -156,6 +156,7 @@ def write(table: list[dict], path: Path) -> None:
     writer.writerows(table)
     for suffix, content in ((".csv", buffer.getvalue()), (".md", text)):
         file = path.with_name(path.name + suffix)
+        remove_leftovers(file.parent, file.name)
         write_atomically(file, content.encode())
         print(f"Table: {file}", file=sys.stderr)
 
