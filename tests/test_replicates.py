@@ -41,13 +41,15 @@ def name_of(run):
 
 def test_replicates(tmp_path, flags):
     """Three runs, the second of them interrupted before, the third done already."""
-    succeed(tmp_path, "run_vae.py", *flags[:-2], "--run", 2)
+    _, stderr = succeed(tmp_path, "run_vae.py", *flags[:-2], "--run", 2)
+    assert "Next: python run_gmvae.py" in stderr
     done_before = (tmp_path / "logs" / name_of(2) / "results.json").stat().st_mtime_ns
     succeed(tmp_path, "run_vae.py", *flags[:4], "--iter_max", 5, "--run", 1)
     stdout, stderr = succeed(tmp_path, "run_vae.py", *flags)
     assert (tmp_path / "logs" / name_of(2) / "results.json").stat().st_mtime_ns == done_before
     assert len(lines_of(stdout, 3)) == 5 and "NELBO: " not in stdout
     assert "NELBO: " in stderr  # of each run that was trained
+    assert "Next: " not in stderr
     found = [results(tmp_path, name_of(run)) for run in range(3)]
     assert [one["seed"] for one in found] == [0, 1, 2]
     table = (tmp_path / "logs" / f"{GROUP}_data=synthetic.csv").read_text(encoding="utf-8")
