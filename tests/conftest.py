@@ -30,7 +30,7 @@ from codebase.models.vae import VAE
 from codebase.runs import report
 from codebase.runs import run as runs
 
-# Imports make a million objects and no garbage: looking for it would take a third of their time.
+# Imports make many objects and no garbage: looking for it took a quarter to a third of their time.
 gc.disable()
 # Each of pytest-xdist's workers has a core of its own: threads would only wait for one another.
 torch.set_num_threads(1)

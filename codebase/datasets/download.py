@@ -62,7 +62,8 @@ def read_checked(path: Path, md5: str, packed: bool = False) -> bytearray | byte
             "--data auto (download, else synthetic digits)"
         ) from None
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is damaged ({one_line(error)}): move it away") from None
+        reason = one_line(error)
+        raise DataError(f"{path} is damaged ({reason}): move it away and run again") from None
     except OSError as error:
         raise DataError(
             f"{path} cannot be read ({error.strerror}): mend that, or pass another --data_dir"

@@ -3,10 +3,12 @@
 import contextlib
 import sys
 from argparse import Namespace
+from pathlib import Path
 
 import torch
 
 from codebase import UserError, checkpoints
+from codebase.checkpoints import REFERENCE
 from codebase.data import Source
 from codebase.datasets.download import DataError
 from codebase.machine.files import child_folder, remove_leftovers
@@ -30,22 +32,14 @@ def evaluate_saved(
     Raises:
         UserError: there are no such weights, or a flag contradicts what is recorded of them
     """
-    wanted, missing = given.get("data", "auto"), None
-    sources = (experiment.dataset, "synthetic") if wanted == "auto" else (wanted,)
-    names = {source: experiment.name_of(experiment.identity(given, source)) for source in sources}
-    kept = {source: checkpoints.reference_folder(name) for source, name in names.items()}
-    kept = {source: folder for source, folder in kept.items() if checkpoints.steps_in(folder)}
+    own, kept = _own_and_reference(experiment, given)
     if args.reference and not kept:
-        there = sorted(path.name for path in checkpoints.reference_folder("x").parent.glob("*"))
-        raise UserError(
-            f"--reference 1: {names[sources[0]]} is not among the reference weights, which are "
-            f"{', '.join(there)}"
-        )
-    own = any(runs.has_begun(checkpoints.run_folder(name)) for name in names.values())
-    reference = None
+        there = ", ".join(sorted(p.name for p in (checkpoints.CHECKPOINTS / REFERENCE).glob("*")))
+        raise UserError(f"--reference 1: no such weights are there, only of {there or 'no run'}")
+    reference, missing = None, None
     if kept and (args.reference or not own):
-        data, reference = next(iter(kept.items()))
-        given = given | {"data": data}
+        [(source_name, reference), *_] = kept.items()
+        given = given | {"data": source_name}
     try:
         source = source_of(experiment, given, args, device, train=False)
     except DataError as error:
@@ -71,7 +65,7 @@ def evaluate_saved(
         whose = "your run" if is_recorded else "weights without a run.json"
         if reference is not None:
             whose = "reference weights"
-            logs = child_folder(runs.LOGS / checkpoints.REFERENCE, run.name)
+            logs = child_folder(runs.LOGS / REFERENCE, run.name)
         else:
             before = runs.read_results(run.name)
             replaces = not is_recorded and step == steps[-1]
@@ -99,6 +93,16 @@ def evaluate_saved(
     report.say_what_now(experiment, run, logs)
     if kept and reference is None:
         print("To evaluate the reference weights instead: --reference 1", file=sys.stderr)
+
+
+def _own_and_reference(experiment: Experiment, given: dict) -> tuple[bool, dict[str, Path]]:
+    """Whether a run of yours fits the flags; and folders of reference weights, by their data."""
+    wanted = given.get("data", "auto")
+    sources = (experiment.dataset, "synthetic") if wanted == "auto" else (wanted,)
+    names = {source: experiment.name_of(experiment.identity(given, source)) for source in sources}
+    own = any(runs.has_begun(checkpoints.run_folder(name)) for name in names.values())
+    kept = {source: checkpoints.reference_folder(name) for source, name in names.items()}
+    return own, {s: folder for s, folder in kept.items() if checkpoints.steps_in(folder)}
 
 
 def _what_there_is(
