@@ -79,6 +79,8 @@ def test_a_sheet_has_a_class_in_each_row(ssvae_run):
     folder, name, stdout = ssvae_run
     path = folder / "logs" / name / "samples.png"
     assert f"Picture: {path}" in stdout
+    with Image.open(path) as picture:
+        assert picture.mode == "L"  # a third of the file
     x = torch.from_numpy(cells(path, 10, 20, (28, 28), labelled=True)[..., 0]).flatten(2)
     model = SSVAE(name=name)
     weights = folder / "checkpoints" / name / "model-00200.pt"
@@ -344,6 +346,8 @@ def test_house_numbers_in_colour(whole_data, tmp_path):
     flags = ("--data_dir", whole_data, "--data", "synthetic", "--iter_max", 60)
     succeed(tmp_path, "run_fsvae.py", *flags, whole=True)
     [logs] = (tmp_path / "logs").glob("model=*")
+    with Image.open(logs / "samples.png") as picture:
+        assert picture.mode == "RGB"
     sheet = cells(logs / "samples.png", 10, 20, (32, 32), labelled=True)
     assert np.abs(sheet[..., 0] - sheet[..., 2]).max() > 0.02  # in colour
     style_apart = np.abs(sheet - sheet.mean(1, keepdims=True)).mean()
