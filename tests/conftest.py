@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 import warnings
 from pathlib import Path
 
@@ -369,6 +370,7 @@ def in_process(folder: Path, script: str, *flags) -> tuple[int, str, str]:
         patch.setattr(sys, "argv", [script, *map(str, flags)])
         for name, value in NO_NETWORK.items():
             patch.setenv(name, value)
+        urllib.request.install_opener(None)  # the last one has kept the proxies of its time
         try:
             if script == "codebase":
                 module.main()
@@ -377,6 +379,7 @@ def in_process(folder: Path, script: str, *flags) -> tuple[int, str, str]:
         except SystemExit as ended:
             status = ended.code
         finally:
+            urllib.request.install_opener(None)
             torch.set_num_threads(1)
     return status, printed.getvalue(), said.getvalue()
 
