@@ -17,9 +17,7 @@ experiment = Experiment(
     iter_max=1_000_000,
     dataset="svhn",
     batch_size=100,
-    next=lambda flags: (
-        "train until each row of samples.png has its digit: --resume 1 with a larger --iter_max"
-    ),
+    next=lambda flags: "train longer, until each row of samples.png has its digit",
 )
 
 if __name__ == "__main__":

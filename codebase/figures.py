@@ -71,7 +71,9 @@ def sample_sheet(model: torch.nn.Module, rows: int = 10, columns: int = COLUMNS)
         y = torch.eye(model.y_dim, device=z.device)[:, None]
         x = model.compute_mean_given(z, y)  # (class, style, x_dim)
         labels = [f"class {digit}" for digit in range(model.y_dim)]
-        return Picture(_grid(x, columns), "E[x|z, y]: a class a row, a style z a column", labels)
+        return Picture(
+            _grid(x, columns), "E[x|z, y]: one class per row, one style z per column", labels
+        )
     x = model.compute_mean_given(model.sample_z(rows * columns))
     return Picture(_grid(x, columns), "E[x|z], z drawn from the prior")
 
@@ -263,9 +265,10 @@ def component_shares(model: torch.nn.Module, means: Tensor) -> Tensor:
     Returns:
         tensor: (components,)
     """
-    log_p = ut.log_normal(means.unsqueeze(1), *model.z_prior)  # (n, components)
-    likeliest = log_p.argmax(dim=1).bincount(minlength=log_p.shape[1])
-    return likeliest / len(means)
+    m, v = model.z_prior  # (1, components, z_dim)
+    log_p = (ut.log_normal(part.unsqueeze(1), m, v) for part in means.split(500))  # for its memory
+    likeliest = torch.cat([of_part.argmax(dim=1) for of_part in log_p])
+    return likeliest.bincount(minlength=m.shape[1]) / len(means)
 
 
 def manifold(model: torch.nn.Module, x: Tensor, labels: Tensor, heading: str = "", size: int = 20):

@@ -37,19 +37,19 @@ class Minibatches:
     ):
         if not isinstance(images, Tensor):
             raise ValueError(f"images is a {type(images).__name__}, expected a tensor")
-        if images.dim() != 2 or not len(images):
+        if images.dim() != 2 or not images.numel():
             raise ValueError(
                 f"images has shape {tuple(images.shape)}, expected (n, x_dim): images.flatten(1)"
             )
-        if images.dtype != torch.uint8:
-            low, high = (value.item() for value in images.aminmax())
-            if not (images.is_floating_point() and low >= 0 and high <= 1):
-                raise ValueError(
-                    f"images has {images.dtype} from {low:g} to {high:g}, expected uint8, or "
-                    "floats in [0, 1]"
-                )
-        if wrong := [len(target) for target in targets if len(target) != len(images)]:
-            raise ValueError(f"there are {wrong[0]} targets of {len(images)} images")
+        if images.dtype not in (torch.uint8, torch.float32, torch.float64):
+            raise ValueError(f"images has {images.dtype}, expected uint8, float32 or float64")
+        if images.dtype != torch.uint8 and not (images.min() >= 0 and images.max() <= 1):
+            low, high = images.min().item(), images.max().item()
+            raise ValueError(f"images goes from {low:g} to {high:g}, expected floats in [0, 1]")
+        for target in targets:
+            if not isinstance(target, Tensor) or target.shape[:1] != images.shape[:1]:
+                shape = tuple(target.shape) if isinstance(target, Tensor) else type(target).__name__
+                raise ValueError(f"a target is {shape}, expected a tensor of {len(images)} rows")
         self.images, self.targets = images, targets
         self.batch_size, self.binarised, self.labelled = batch_size, binarised, labelled
         self._left = torch.empty(0, dtype=torch.int64)  # positions not yet used in this epoch

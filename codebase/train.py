@@ -129,6 +129,9 @@ class Trainer:
             batch = None
             for batch in self.batches:
                 if takes is not None:
+                    if not isinstance(batch, tuple | list):
+                        what = type(batch).__name__
+                        raise ValueError(f"a minibatch is a {what}, expected a tuple of tensors")
                     try:
                         takes.bind(*batch)
                     except TypeError:

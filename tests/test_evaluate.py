@@ -137,7 +137,8 @@ def test_images_of_another_form_are_refused(name):
 
 
 def test_labels_that_are_not_one_hot_are_refused():
-    for y in (torch.tensor([1, 2]), torch.eye(10)[:1], torch.zeros(2, 7)):
+    wrong = (torch.tensor([1, 2]), torch.eye(10)[:1], torch.zeros(2, 7), torch.eye(10)[:2].double())
+    for y in (*wrong, [1, 2]):
         with pytest.raises(ValueError, match="expected y to be one-hot labels of shape .2, 10."):
             FSVAE().negative_elbo_bound(torch.zeros(2, 3072), y)
 
@@ -147,6 +148,9 @@ def test_what_a_bound_looks_at():
     model, x = VAE(), torch.zeros(2, 784)
     with pytest.raises(ValueError, match="got ndarray: torch.from_numpy"):
         model.negative_elbo_bound(x.numpy())
+    model.negative_elbo_bound(x[:0])  # no image was seen
+    with pytest.raises(ValueError, match="got 255 to 255"):
+        model.negative_elbo_bound(x + 255)
     model.negative_elbo_bound(x)
     model.negative_elbo_bound(x + 255)  # a training step does not look again
     with pytest.raises(ValueError, match="float images"):

@@ -458,6 +458,11 @@ def test_what_the_page_cannot_compute_is_refused(tmp_path, layer):
     model.dec.net[0].weight[0, 0] = math.nan
     with pytest.raises(UserError, match="not finite"):
         export.write(tmp_path / "page.html", model, "", "")
+    model = VAE(likelihood=Gaussian(0.1, torch.sigmoid))
+    model.requires_grad_(False).dec.net[4].bias.fill_(math.inf)
+    model.dec.net[4].weight.fill_(-math.inf)
+    with pytest.raises(UserError, match="not finite"):
+        export.write(tmp_path / "page.html", model, "", "")
     model = made("vae")
     model.enc.net[4].bias[0] = 1e25  # whose square is not
     with pytest.raises(UserError, match="not finite"):

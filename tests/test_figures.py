@@ -1,6 +1,7 @@
 """The pictures and the events of a run, read back."""
 
 import json
+import struct
 import sys
 
 import numpy as np
@@ -206,6 +207,15 @@ def test_reconstructions_say_what_they_are_given():
         with torch.no_grad():
             picture = figures.reconstructions(model, x, y)
         assert list(picture.rows) == ["x", mean] and picture.title.endswith(mean)
+
+
+def test_a_picture_of_any_size_is_an_event(tmp_path):
+    """Pillow takes pictures of more than 179 million pixels for attacks."""
+    png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4s2I", 13, b"IHDR", 60_000, 70_000)
+    with events.Events(tmp_path) as written:
+        written.picture(3, "samples", png)
+    [image] = [v.image for event in events_of(tmp_path) for v in event.summary.value]
+    assert (image.width, image.height, image.encoded_image_string) == (60_000, 70_000, png)
 
 
 def rgb(colour):

@@ -46,17 +46,20 @@ def test_floats_are_used_as_they_are():
         (torch.zeros(5, 28, 28), r"shape \(5, 28, 28\), expected \(n, x_dim\): images.flatten"),
         (torch.zeros(0, 784), "expected"),
         ([[0.0]], "images is a list, expected a tensor"),
-        (torch.full((5, 3), 255.0), "from 255 to 255, expected uint8, or floats in"),
+        (torch.full((5, 3), 255.0), "from 255 to 255, expected floats in"),
         (torch.full((5, 3), -0.1), "from -0.1 to -0.1"),
         (torch.full((5, 3), torch.nan), "from nan to nan"),
-        (torch.zeros(5, 3, dtype=torch.int64), "torch.int64 from 0 to 0"),
+        (torch.zeros(5, 3, dtype=torch.int64), "torch.int64, expected uint8, float32 or float64"),
+        (torch.zeros(5, 3, dtype=torch.bfloat16), "torch.bfloat16, expected"),
+        (torch.zeros(5, 0), "expected"),
     ],
 )
 def test_images_of_another_form_are_refused(images, message):
     with pytest.raises(ValueError, match=message):
         Minibatches(images)
-    with pytest.raises(ValueError, match="4 targets of 5 images"):
-        Minibatches(torch.zeros(5, 3), torch.zeros(4))
+    for target in (torch.zeros(4), torch.tensor(3), 3):
+        with pytest.raises(ValueError, match="expected a tensor of 5 rows"):
+            Minibatches(torch.zeros(5, 3), target)
 
 
 def test_a_pixel_without_ink_is_never_drawn(monkeypatch):

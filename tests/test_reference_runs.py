@@ -194,6 +194,32 @@ def test_keeping_a_run(folders):
     assert isinstance(load_run(run.name), GMVAE)
 
 
+def test_weights_too_large_for_half_precision_replace_nothing(folders):
+    run = finished_run("run_vae.py", 2)
+    runs.write_json(run.logs / "results.json", run.results(2, {"NELBO": 1.0}, torch.device("cpu")))
+    keep_as_reference(run.name)
+    model = run.build()
+    next(model.parameters()).data.fill_(7e4)
+    checkpoints.save_model_by_name(model, 2)
+    before = contents(folders / "checkpoints" / "reference")
+    with pytest.raises(UserError, match="too large for half precision"):
+        keep_as_reference(run.name)
+    assert contents(folders / "checkpoints" / "reference") == before
+
+
+def test_a_link_among_the_references_hides_no_run_of_yours(folders, data_dir, tmp_path):
+    run = finished_run("run_vae.py", 2)
+    (folders / "elsewhere").mkdir()
+    (folders / "elsewhere" / "model-00002.pt").touch()
+    (folders / "checkpoints" / "reference").mkdir()
+    (folders / "checkpoints" / "reference" / run.name).symlink_to(folders / "elsewhere")
+    assert load_run(run.name).name == run.name
+    flags = ("--data", "synthetic", "--data_dir", data_dir, "--train", 0)
+    assert "your run" in succeed(folders, "run_vae.py", *flags)[0]
+    line = refused(folders, "run_vae.py", *flags, "--reference", 1)
+    assert "leads out of" in line
+
+
 def test_what_cannot_be_kept(folders):
     with pytest.raises(UserError, match="train the run first"):
         keep_as_reference("model=vae_z=03_run=0000")

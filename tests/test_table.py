@@ -4,6 +4,7 @@ import csv
 import importlib
 import math
 import shutil
+import threading
 
 import pytest
 from conftest import succeed
@@ -129,3 +130,16 @@ def test_the_command(tmp_path, data_dir):
     stdout, stderr = succeed(tmp_path, "codebase", "table", "--all")
     assert "| vae_z=03_data=synthetic |" in stdout and "gmvae_z=10_k=004" in stdout
     assert (tmp_path / "logs" / "table.csv").exists() and "table.csv" in stderr
+
+
+def test_tables_written_at_once_do_not_disturb_each_other(folders, capsys):
+    rows, path = table.rows(results_of(101.0)), runs.LOGS / "table"
+    threads = [threading.Thread(target=table.write, args=(rows, path)) for _ in range(20)]
+    trouble = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading, "excepthook", lambda args: trouble.append(args.exc_value))
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert trouble == [] and (runs.LOGS / "table.csv").exists()

@@ -409,11 +409,11 @@ print((torch.full((1 << 20,), 1e-30) * 1e-10).count_nonzero().item())
 
 def test_minibatches_that_the_loss_does_not_take_are_refused():
     x, y = torch.zeros(5, 784, dtype=torch.uint8), torch.zeros(5)
-    for batches, parts in (
-        (Minibatches(x, y), 2),
-        (torch.utils.data.DataLoader(x.float(), batch_size=3), 3),  # tensors instead of tuples
+    for batches, message in (
+        (Minibatches(x, y), "a minibatch has 2 tensors, expected what VAE.loss takes: x$"),
+        (DataLoader(x.float()), "a minibatch is a Tensor, expected a tuple of tensors"),
+        ([{"x": x}], "a minibatch is a dict"),
     ):
-        message = f"a minibatch has {parts} tensors, expected what VAE.loss takes: x$"
         with pytest.raises(ValueError, match=message):
             Trainer(VAE(), batches).train(2)
 

@@ -98,7 +98,9 @@ def reason_it_is_missing(dataset: str, data_dir: Path) -> str | None:
     reason = _download(dataset, missing, folder, md5)
     if reason is None:
         return None
-    what = dataset.upper() if len(missing) == len(md5) else ", ".join(missing)
+    what = dataset.upper()
+    if len(missing) < len(md5):
+        what += f" ({', '.join(missing)})"
     return f"{what} is not in {folder}, and could not be downloaded: {reason}"
 
 

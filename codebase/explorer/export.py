@@ -165,8 +165,10 @@ def in_half_precision(model: nn.Module) -> nn.Module:
 
     That is, if the bound on images of its own moves by less than a hundredth of a nat.
     """
-    rounded = copy.deepcopy(model).half().float()
     x, y, _ = _samples(model)
+    if not x.isfinite().all():
+        raise UserError(NOT_FINITE)
+    rounded = copy.deepcopy(model).half().to(x.dtype)
     observed = model.observed(x, nn.functional.one_hot(y, max(model.y_dim, 10)).to(x))
     bounds = []
     for one in (model, rounded):

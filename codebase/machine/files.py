@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import glob
 import os
 import stat
 import tempfile
@@ -61,7 +62,7 @@ def read_file(path: Path, limit: int) -> bytearray:
 
 def remove_leftovers(folder: Path, name: str = "") -> None:
     """Delete the temporary files that a killed process left in a folder, of one name or all."""
-    for path in folder.glob(f".{name}*.tmp"):
+    for path in folder.glob(f".{glob.escape(name)}*.tmp"):
         with contextlib.suppress(OSError):
             path.unlink()
 

@@ -33,6 +33,7 @@ class LatentVariableModel(torch.nn.Module):
     family = "gaussian"
     generates = True
     arguments = ("nn",)
+    _has_seen_images = False
 
     def __init__(
         self,
@@ -45,7 +46,6 @@ class LatentVariableModel(torch.nn.Module):
         super().__init__()
         self.nn, self.name, self.z_dim, self.y_dim = nn, name, z_dim, y_dim
         self.likelihood = likelihood
-        self._has_seen_images = False
         networks = nns.architecture(nn)
         self.enc = networks.Encoder(z_dim, y_dim)
         self.dec = networks.Decoder(z_dim, y_dim)
@@ -173,4 +173,4 @@ class LatentVariableModel(torch.nn.Module):
             low, high = x.min().item(), x.max().item()
             hint = "x / 255" if low >= 0 and 1 < high <= 255 else "they are on another scale"
             raise ValueError(f"{expected}, got {low:g} to {high:g}: {hint}")
-        self._has_seen_images = True
+        self._has_seen_images = len(x) > 0

@@ -33,10 +33,11 @@ class FSVAE(LatentVariableModel):
             ValueError: x has another shape, dtype or range, or y another shape
         """
         self.check_images(x)
-        if y.shape != (len(x), self.y_dim):
+        found = (tuple(y.shape), y.dtype) if isinstance(y, Tensor) else type(y).__name__
+        if found != ((len(x), self.y_dim), x.dtype):
             raise ValueError(
-                f"expected y to be one-hot labels of shape {(len(x), self.y_dim)}, got "
-                f"{tuple(y.shape)}: torch.nn.functional.one_hot(y, {self.y_dim}).float()"
+                f"expected y to be one-hot labels of shape {(len(x), self.y_dim)}, {x.dtype}, got "
+                f"{found}: torch.nn.functional.one_hot makes them of digits"
             )
         q_m, q_v = self.enc.encode(x, y)
         z = ut.sample_gaussian(q_m, q_v)

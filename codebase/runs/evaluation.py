@@ -3,7 +3,6 @@
 import contextlib
 import sys
 from argparse import Namespace
-from pathlib import Path
 
 import torch
 
@@ -34,12 +33,13 @@ def evaluate_saved(
     """
     own, kept = _own_and_reference(experiment, given)
     if args.reference and not kept:
-        there = ", ".join(sorted(p.name for p in (checkpoints.CHECKPOINTS / REFERENCE).glob("*")))
-        raise UserError(f"--reference 1: no such weights are there, only of {there or 'no run'}")
+        folders = (checkpoints.CHECKPOINTS / REFERENCE).glob("model=*")
+        there = ", ".join(sorted(folder.name for folder in folders)) or "no run"
+        raise UserError(f"--reference 1: no such weights are there, only of {there}")
     reference, missing = None, None
     if kept and (args.reference or not own):
-        [(source_name, reference), *_] = kept.items()
-        given = given | {"data": source_name}
+        [(data_name, run_name), *_] = kept.items()
+        given, reference = given | {"data": data_name}, checkpoints.reference_folder(run_name)
     try:
         source = source_of(experiment, given, args, device, train=False)
     except DataError as error:
@@ -95,14 +95,14 @@ def evaluate_saved(
         print("To evaluate the reference weights instead: --reference 1", file=sys.stderr)
 
 
-def _own_and_reference(experiment: Experiment, given: dict) -> tuple[bool, dict[str, Path]]:
-    """Whether a run of yours fits the flags; and folders of reference weights, by their data."""
+def _own_and_reference(experiment: Experiment, given: dict) -> tuple[bool, dict[str, str]]:
+    """Whether a run of yours fits the flags; and names of reference runs that do, by their data."""
     wanted = given.get("data", "auto")
     sources = (experiment.dataset, "synthetic") if wanted == "auto" else (wanted,)
     names = {source: experiment.name_of(experiment.identity(given, source)) for source in sources}
     own = any(runs.has_begun(checkpoints.run_folder(name)) for name in names.values())
-    kept = {source: checkpoints.reference_folder(name) for source, name in names.items()}
-    return own, {s: folder for s, folder in kept.items() if checkpoints.steps_in(folder)}
+    place = checkpoints.CHECKPOINTS / REFERENCE
+    return own, {s: name for s, name in names.items() if checkpoints.steps_in(place / name)}
 
 
 def _what_there_is(
@@ -116,7 +116,7 @@ def _what_there_is(
         advice = "the run was stopped before its first --iter_save, and --resume 1 continues it"
     other = experiment.dataset if run.is_synthetic else "synthetic"
     name = experiment.name_of(experiment.identity(given, other))
-    places = checkpoints.run_folder(name), checkpoints.reference_folder(name)
+    places = checkpoints.run_folder(name), checkpoints.CHECKPOINTS / REFERENCE / name
     if any(checkpoints.steps_in(place) for place in places):
         advice += f"; or use the weights trained on {other} data, with --data {other}"
     return advice + ("; or use the reference weights, with --reference 1" if reference else "")

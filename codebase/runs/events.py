@@ -1,11 +1,9 @@
 """TensorBoard's view of a run: scalars, pictures, and final metrics by flags."""
 
-import io
+import struct
 import sys
 import time
 from pathlib import Path
-
-from PIL import Image
 
 from codebase.machine.files import one_line
 
@@ -59,9 +57,8 @@ class Events:
         """Record a picture."""
         from tensorboardX.proto.summary_pb2 import Summary
 
-        with Image.open(io.BytesIO(png)) as image:
-            size = {"width": image.width, "height": image.height}
-        image = Summary.Image(encoded_image_string=png, **size)
+        width, height = struct.unpack(">2I", png[16:24])  # as the PNG's first chunk has them
+        image = Summary.Image(encoded_image_string=png, width=width, height=height)
         self._write(step=step, summary=Summary(value=[Summary.Value(tag=tag, image=image)]))
 
     def hyperparameters(self, flags: dict, metrics: dict[str, float]) -> None:

@@ -43,8 +43,10 @@ def located(run: str | Path, step: int | None = None) -> tuple[Path, int, Run]:
             raise UserError(f"{path} has the weights of iteration {of_file}, not {step}")
         path, step = path.parent, of_file
     elif len(path.parts) == 1:
-        own, reference = checkpoints.run_folder(str(run)), checkpoints.reference_folder(str(run))
-        path = next((folder for folder in (own, reference) if folder.is_dir()), path)
+        for place in (checkpoints.run_folder, checkpoints.reference_folder):
+            if place(str(run)).is_dir():
+                path = place(str(run))
+                break
     elif path.parts[:-1] == (checkpoints.REFERENCE,) and not path.exists():
         path = checkpoints.reference_folder(path.name)
     if not path.is_dir():

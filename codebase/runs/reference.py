@@ -18,7 +18,8 @@ def keep_as_reference(name: str) -> Path:
         the file of weights
 
     Raises:
-        UserError: there is no such run, or it is not recorded or not finished
+        UserError: there is no such run, it is not recorded or not finished, or its weights are not
+            finite in half precision
     """
     folder = checkpoints.run_folder(name)
     run, steps = runs.read_run(folder), checkpoints.steps_in(folder)
@@ -28,9 +29,11 @@ def keep_as_reference(name: str) -> Path:
         raise UserError(f"{name} is not finished: pass --resume 1 first")
     model = run.build()
     checkpoints.load_weights(model, checkpoints.file_of(folder, steps[-1]))
+    if not all(tensor.isfinite().all() for tensor in model.half().state_dict().values()):
+        raise UserError(f"{name} has weights too large for half precision: train it anew")
     place = checkpoints.reference_folder(name)
     path = checkpoints.file_of(place, steps[-1])
-    checkpoints.write_weights(model.half(), path)
+    checkpoints.write_weights(model, path)
     runs.write_json(place / runs.RUN_FILE, runs.read_json(folder / runs.RUN_FILE))
     for step in set(checkpoints.steps_in(place)) - {steps[-1]}:  # of weights kept before
         checkpoints.file_of(place, step).unlink()

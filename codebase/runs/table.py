@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+import filelock
+
 from codebase import UserError
 from codebase.machine.files import remove_leftovers, write_atomically
 from codebase.runs import run as runs
@@ -154,11 +156,14 @@ def write(table: list[dict], path: Path) -> None:
     writer = csv.DictWriter(buffer, [*columns, *FIELDS])
     writer.writeheader()
     writer.writerows(table)
-    for suffix, content in ((".csv", buffer.getvalue()), (".md", text)):
-        file = path.with_name(path.name + suffix)
-        remove_leftovers(file.parent, file.name)
-        write_atomically(file, content.encode())
-        print(f"Table: {file}", file=sys.stderr)
+    lock = path.parent / ".locks" / path.name
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(lock):  # what another process is writing is not left over
+        for suffix, content in ((".csv", buffer.getvalue()), (".md", text)):
+            file = path.with_name(path.name + suffix)
+            remove_leftovers(file.parent, file.name)
+            write_atomically(file, content.encode())
+            print(f"Table: {file}", file=sys.stderr)
 
 
 def collect(everything: bool = False) -> list[dict]:
