@@ -26,7 +26,7 @@ class Lock:
     def __init__(self, path):
         self.path = path
 
-    def acquire(self, timeout):
+    def acquire(self, timeout=-1):
         try:
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL))
         except FileExistsError:
@@ -34,6 +34,12 @@ class Lock:
 
     def release(self):
         os.unlink(self.path)
+
+    def __enter__(self):
+        self.acquire()
+
+    def __exit__(self, *error):
+        self.release()
 
 
 def hide_posix() -> None:
