@@ -1,144 +1,156 @@
-"""Questions that a submission is asked, and this project's answers to them."""
+"""Test cases for the graded functions, and this project's outputs for them."""
 
 import ast
 import functools
 import hashlib
 import inspect
-import json
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 
 from codebase import utils
-from codebase.homework import worker
 from codebase.homework.problems import Problem
+from codebase.homework.sandboxed import calling
+from codebase.homework.sandboxed.calling import Call, Case, Spec
+from codebase.homework.sandboxed.functions import Helpers
 from codebase.models import FSVAE, GMVAE, SSVAE, VAE, likelihoods
 from codebase.models.nns import v1, v2
 
 _ONE_AT_A_TIME = threading.Lock()  # torch has one generator for all threads
 MODELS = {"VAE": VAE, "GMVAE": GMVAE, "SSVAE": SSVAE, "FSVAE": FSVAE}
-SECONDS, MANY_SECONDS = 10, 40  # for a question; most take 0.1, with many draws 1
-EXACT = 2  # draws that are compared one by one
-FEW = 12  # draws that show what is grossly wrong
-# Draws whose means are compared: of any q(z|x), and where it is narrow; fewer of large models.
-DRAWS = {"VAE": (160, 120), "GMVAE": (160, 120), "SSVAE": (60, 24), "FSVAE": (60, 20)}
-MANY_GRADIENTS, CALM_GRADIENTS = 20, 40  # of these, those with gradients
-BATCH, WIRED_BATCH = 7, 100
+SECONDS, MANY_SECONDS = 10, 40  # of CPU time for a case; most take 0.1, with many draws 1
+SET_NOISE = (0.83, -0.57)  # what draws are set to: two numbers tell ε from |ε|, ε² or ε + c
+BATCHES = {"VAE": 7, "GMVAE": 7, "SSVAE": 4, "FSVAE": 4}
+HARD_CODED = 100  # the size of minibatches in training, by which some functions only work
+# Draws that are compared on average, and images of each: of narrow q(z|x), where gradients and
+# constants show, and of wide ones, where the noise itself shows.
+NARROW = {"VAE": (120, 7), "GMVAE": (120, 7), "SSVAE": (32, 4), "FSVAE": (32, 4)}
+WIDE = {"VAE": (96, 100), "GMVAE": (96, 100), "SSVAE": (48, 40), "FSVAE": (64, 40)}
+WIDE_OF_WEIGHTS = (64, 20)
+NARROW_SPREAD, WIDE_SPREAD = -6.0, 10.0  # variances of about 0.002 and 10
 IMPORTANCE_WEIGHTS = 3
-SEEDS = 8
+SEEDS = 4
 
 
 def seed_of(content: bytes) -> int:
-    """One of a few seeds, by a submission's content: each one's right answers serve many."""
+    """One of a few seeds, by a submission's content: the right outputs serve many submissions."""
     return int.from_bytes(hashlib.sha256(content).digest()[:6], "big") % SEEDS
 
 
-def questions(problem: Problem, seed: int) -> dict[str, dict]:
-    """The questions about a function, by what they find out.
+def cases(problem: Problem, seed: int) -> dict[str, Case]:
+    """The test cases of a function, by what they test.
 
     Args:
         problem: the function
-        seed: of what it is given
+        seed: seed of the arguments and weights
 
     Returns:
-        "exact" asks for few calls, with gradients; "many" for enough calls to compare expectations,
-        "calm many" where q(z|x) is so narrow that gradients differ little from draw to draw;
-        "wired" for a batch of 100; the others are about the parts of their names
+        "reference draws": few calls, with gradients, whose draws are the reference's if the
+        function draws as the hand-out says; "set noise": the same calls with every draw set to a
+        number; "narrow" and "wide": many calls, compared on average; "hard-coded": another size of
+        the batch; others: the parts, and the notes, of their names
     """
     own = {
-        "sample_gaussian": _about_sample_gaussian,
-        "log_normal": _about_log_normal,
-        "log_normal_mixture": _about_log_normal_mixture,
+        "sample_gaussian": _sample_gaussian,
+        "log_normal": _log_normal,
+        "log_normal_mixture": _log_normal_mixture,
     }
-    about = own[problem.function]() if not problem.model else _about_method(problem)
-    base = {
-        "function": problem.function,
-        "model": problem.model,
-        "method": problem.method,
-        "file": problem.file,
-        "constructor": problem.constructor,
-        "helpers": None,
-        "dtype": "float32",
-    }
+    base = Case(problem.method, problem.model, problem.file, (), seed, seconds=SECONDS)
+    if problem.model:
+        return _bound(problem, base)
     return {
-        name: base
-        | {"seed": seed + 97 * i, "seconds": MANY_SECONDS if "many" in name else SECONDS}
-        | question
-        for i, (name, question) in enumerate(about.items())
+        name: replace(case, seed=seed + 97 * i)
+        for i, (name, case) in enumerate(own[problem.function](base).items())
     }
 
 
-def _of(kind: str, *shape: int, **more) -> dict:
-    return {"kind": kind, "shape": list(shape)} | more
-
-
-def _calls(*all_args: list, seed: int = 1000, **more) -> dict:
-    return {"calls": [{"seed": seed, "args": args} | more for args in all_args]}
-
-
-def _about_sample_gaussian() -> dict[str, dict]:
-    m, v = _of("normal", 9, 5), _of("positive", 9, 5)
-    small = [_of("normal", 8, 5), _of("positive", 8, 5)]
+def _sample_gaussian(base: Case) -> dict[str, Case]:
+    m, v = Spec("normal", (9, 5)), Spec("positive", (9, 5))
+    small = (Spec("normal", (8, 5)), Spec("positive", (8, 5)))
     return {
-        "exact": _calls([m, v], repeat=EXACT, gradients=EXACT),
-        "broadcasting": _calls(
-            [_of("normal", 6, 3), _of("positive", 1)], [_of("normal", 6, 4), _of("positive", 4)]
+        "reference draws": replace(base, calls=(Call((m, v), repeat=2, gradients=2),)),
+        "set noise": replace(base, calls=_with_set_noise(Call((m, v), gradients=1))),
+        "many draws": replace(base, calls=(Call(small, 5000, 1000),), seconds=MANY_SECONDS),
+        "a v of fewer elements": replace(
+            base, calls=(Call((Spec("normal", (6, 4)), Spec("positive", (4,)))),)
         ),
-        "many": _calls(small, seed=5000, repeat=1000),
-        "many broadcasting": _calls([_of("normal", 3, 2), _of("positive", 1)], repeat=400),
     }
 
 
-def _about_log_normal() -> dict[str, dict]:
-    x, m, v = _of("normal", 8, 6, scale=2), _of("normal", 8, 6), _of("positive", 8, 6)
-    far = [_of("normal", 5, 4, scale=1e4), _of("normal", 5, 4), _of("positive", 5, 4, scale=1e-6)]
+def _with_set_noise(*calls: Call) -> tuple[Call, ...]:
+    return tuple(replace(call, noise=noise) for call in calls for noise in SET_NOISE)
+
+
+def _log_normal(base: Case) -> dict[str, Case]:
+    base = replace(base, dtype="float64")
+    x, m, v = Spec("normal", (8, 6), 2.0), Spec("normal", (8, 6)), Spec("positive", (8, 6))
+    far = (Spec("normal", (5, 4), 1e4), Spec("normal", (5, 4)), Spec("positive", (5, 4), 1e-6))
+    zero, one = Spec("normal", (1,), 0.0), Spec("one-hot", (1,))  # as z_prior is
+    several = (Spec("normal", (3, 4, 6)), Spec("normal", (3, 4, 6)), Spec("positive", (3, 4, 6)))
+    mixture = (Spec("normal", (3, 1, 6)), Spec("normal", (3, 4, 6)), Spec("positive", (3, 4, 6)))
+    plain = replace(base, calls=(Call((x, m, v), gradients=1),))
     return {
-        "exact": _calls([x, m, v], gradients=1) | {"dtype": "float64"},
-        "extreme values": _calls(far) | {"dtype": "float64"},
-        "broadcasting": _calls(
-            [x, _of("normal", 1), _of("positive", 1)],
-            [_of("normal", 3, 1, 6), _of("normal", 4, 6), _of("positive", 4, 6)],
-        )
-        | {"dtype": "float64"},
-        "single": _calls([x, m, v], gradients=1),
+        "values": plain,
+        "shapes": replace(base, calls=(Call(several), Call((x, zero, one)), Call(mixture))),
+        "float32": replace(plain, dtype="float32"),
+        "a v of one element": replace(base, calls=(Call((x, m, Spec("positive", (1,)))),)),
+        "values far beyond training's": replace(base, calls=(Call(far),)),
     }
 
 
-def _about_log_normal_mixture() -> dict[str, dict]:
-    z, m, v = _of("normal", 8, 3), _of("normal", 8, 5, 3), _of("positive", 8, 5, 3)
-    shared = [z, _of("normal", 1, 5, 3), _of("positive", 1, 5, 3)]
-    far = [_of("normal", 8, 3, scale=200), _of("normal", 8, 5, 3), _of("positive", 8, 5, 3)]
+def _log_normal_mixture(base: Case) -> dict[str, Case]:
+    z, m, v = Spec("normal", (8, 3)), Spec("normal", (8, 5, 3)), Spec("positive", (8, 5, 3))
+    far = Spec("normal", (8, 3), 25.0)  # log densities of −100 to −10,000, which float32's exp
+    near = Spec("positive", (8, 5, 3), 0.5)  # does not reach
+    shared = (z, Spec("normal", (1, 5, 3)), Spec("positive", (1, 5, 3)))
+    plain = replace(base, calls=(Call((z, m, v), gradients=1),))
     return {
-        "exact": _calls([z, m, v], shared, gradients=1) | {"dtype": "float64"},
-        "extreme values": _calls(far) | {"dtype": "float64"},
-        "single": _calls([z, m, v], shared, gradients=1),
+        "values": replace(plain, dtype="float64"),
+        "extreme values": replace(base, calls=(Call((far, m, near)),)),
+        "float32": plain,
+        "m and v of shape (1, mix, dim)": replace(base, dtype="float64", calls=(Call(shared),)),
     }
 
 
-def _about_method(problem: Problem) -> dict[str, dict]:
-    model = _reference_model(problem.model, tuple(sorted(problem.constructor.items())))
-    weights = {
-        name: (list(parameter.shape), _scale(problem.model, name, parameter.shape))
+def _bound(problem: Problem, base: Case) -> dict[str, Case]:
+    model = _reference_model(problem.model, problem.options)
+    weights = tuple(
+        (name, tuple(parameter.shape), _scale(problem.model, name, parameter.shape))
         for name, parameter in model.named_parameters()
-    }
+    )
+    base = replace(base, constructor=problem.options, weights=weights)
+    of_weights = "iwae" in problem.method
 
-    def args(batch: int) -> list:
+    def args(batch: int, iw: int = IMPORTANCE_WEIGHTS) -> tuple[Spec | int, ...]:
         if problem.model == "FSVAE":
-            batch = 4 if batch == BATCH else batch  # of 3072 pixels
-            return [_of("uniform", batch, 3072), _of("one-hot", batch, 10)]
-        images = _of("binary", batch, 784)
-        return [images, IMPORTANCE_WEIGHTS] if "iwae" in problem.method else [images]
+            return (Spec("uniform", (batch, 3072)), Spec("one-hot", (batch, 10)))
+        images = Spec("binary", (batch, 784))
+        return (images, iw) if of_weights else (images,)
 
-    more = {"weights": weights}
-    many, calm = DRAWS[problem.model]
+    batch = BATCHES[problem.model]
+    plain = Call(args(batch), repeat=2, gradients=1)
+    # A batch as large as iw, and other sizes, where a function may take one axis for the other.
+    sizes = (Call(args(3, 3), 2000), Call(args(2, 5), 3000)) if of_weights else ()
+    (narrow, small), (wide, large) = NARROW[problem.model], WIDE[problem.model]
+    if of_weights:  # which have iw rows for each image
+        wide, large = WIDE_OF_WEIGHTS
+    many = replace(base, seconds=MANY_SECONDS)
+    steep = tuple(
+        (name, shape, 10 * scale if name == "dec.net.4.weight" else scale)
+        for name, shape, scale in weights
+    )
     return {
-        "exact": _calls(args(BATCH), gradients=1) | more,
-        "few many": _calls(args(BATCH), seed=4000, repeat=FEW, gradients=2) | more,
-        "many": _calls(args(BATCH), seed=5000, repeat=many, gradients=MANY_GRADIENTS) | more,
-        "calm many": _calls(args(BATCH), seed=7000, repeat=calm, gradients=CALM_GRADIENTS)
-        | more
-        | {"calm": True},
-        "wired": _calls(args(WIRED_BATCH), gradients=1) | more,
+        "reference draws": replace(base, calls=(plain, *sizes)),
+        "set noise": replace(base, calls=_with_set_noise(replace(plain, repeat=1), *sizes)),
+        "narrow": replace(
+            many, calls=(Call(args(small), 5000, narrow, narrow // 2),), spread=NARROW_SPREAD
+        ),
+        "wide": replace(
+            many, calls=(Call(args(large), 7000, wide),), spread=WIDE_SPREAD, weights=steep
+        ),
+        "hard-coded": replace(base, calls=(Call(args(HARD_CODED), gradients=1),)),
     }
 
 
@@ -150,9 +162,9 @@ def _scale(model: str, name: str, shape: torch.Size) -> float:
         return 0.1
     of = {"cls.net.4.weight": 6}.get(name, 1.2)
     if name == "dec.net.4.weight":
-        of = {"SSVAE": 0.3, "FSVAE": 0.01}.get(model, 0.1)
+        of = {"SSVAE": 0.3, "FSVAE": 0.05}.get(model, 0.1)
     if shape[-1] in (784 + 10, 3072 + 10):
-        of = 4  # a label is one input of so many, and is to be seen
+        of = 4  # a label is one input of so many, and must show
     return of / shape[-1] ** 0.5
 
 
@@ -161,44 +173,37 @@ def _reference_model(kind: str, options: tuple) -> torch.nn.Module:
     return MODELS[kind](**dict(options))
 
 
-def reference(question: dict, function=None) -> list[list[dict]]:
-    """The right answer to a question; or that of another function in the place of the right one.
+@functools.lru_cache(maxsize=16384)
+def reference(case: Case, function: Callable | None = None) -> list[list[dict]]:
+    """The right outputs of a case, or those of another function, which are kept.
 
     Args:
-        question: see `questions`
-        function: takes what the question's function takes, the model first where it is a method
+        case: see `cases`
+        function: takes the arguments of the case's function, the model first if it is a method
     """
-    key = json.dumps(question | {"helpers": None})
-    if function is not None:
-        return _answer(question, function)
-    return _right_answer(key)
-
-
-@functools.lru_cache(maxsize=2048)
-def _right_answer(key: str) -> list[list[dict]]:
-    return _answer(json.loads(key), None)
+    return outputs(case, function)
 
 
 @functools.lru_cache(maxsize=3)  # of 30 MB for FSVAE
-def _drawn(key: str) -> dict:
-    """A question's tensors, which the right answer and those of all mistakes share."""
-    return worker.draw(torch, json.loads(key))
+def drawn(case: Case) -> calling.Drawn:
+    """A case's tensors, which the right function and those of all mistakes share."""
+    return calling.draw(case)
 
 
-def _answer(question: dict, function) -> list[list[dict]]:
+def outputs(case: Case, function: Callable | None = None) -> list[list[dict]]:
+    """The same, without keeping them."""
     with _ONE_AT_A_TIME, torch.random.fork_rng(devices=[]):
-        drawn = _drawn(json.dumps(question | {"helpers": None}))
-        if not question["model"]:
-            right = getattr(utils, question["method"])
-            return worker.ask(torch, question, drawn, function or right)
-        model = _reference_model(question["model"], tuple(sorted(question["constructor"].items())))
+        tensors = drawn(case)
+        if not case.model:
+            return calling.outputs(case, tensors, function or getattr(utils, case.function))
+        model = _reference_model(case.model, case.constructor)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
-                parameter.copy_(drawn["weights"][name])
-        method = getattr(model, question["method"])
+                parameter.copy_(tensors.weights[name])
+        method = getattr(model, case.function)
         if function is not None:
             method = functools.partial(function, model)
-        return worker.ask(torch, question, drawn, method, model)
+        return calling.outputs(case, tensors, method, model)
 
 
 # This project's helpers, for a submission whose own ones are wrong
@@ -215,8 +220,8 @@ MARKED_BEFORE = {
 
 
 @functools.cache
-def helpers_for(problem: Problem) -> dict:
-    """Sources of utils and networks, without the function that is asked for and later ones.
+def helpers_for(problem: Problem) -> Helpers:
+    """Sources of utils and networks, without the function that is graded and later ones.
 
     A method's helpers are all functions of utils; no bound of a model is among them.
     """
@@ -240,4 +245,44 @@ def helpers_for(problem: Problem) -> dict:
         )
         for net in (likelihoods, v1, v2)
     }
-    return {"utils": ast.unparse(tree), "names": names} | nets
+    return Helpers(tuple(names), {"utils": ast.unparse(tree)} | nets)
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a submission's function gave in a case.
+
+    Args:
+        calls: see `calling.outputs`; None: it gave nothing
+        error: why it gave nothing
+        kind: the error's class; "Ended" for a process or a time that ended
+        printed: what the submission printed
+        missing: packages that it imports and that are not here
+        broken: modules that could not be imported, and why
+        cpu: CPU time in seconds
+    """
+
+    calls: list[list[dict]] | None
+    error: str = ""
+    kind: str = ""
+    printed: str = ""
+    missing: tuple[str, ...] = ()
+    broken: tuple[tuple[str, str], ...] = ()
+    cpu: float = 0.0
+
+    @property
+    def ended(self) -> bool:
+        """Whether its process, or its time, ended."""
+        return self.kind == "Ended"
+
+    @property
+    def said(self) -> str:
+        """Why it gave nothing, in a sentence; empty where it gave something."""
+        error = self.error[:400]
+        if self.kind == "NotImplementedError":
+            return "You have not written it yet (NotImplementedError)."
+        if self.ended:
+            return f"Your code gave no output: {error}."
+        if self.kind == "Absent":
+            return f"It cannot be called: {error}."
+        return f"Your code raises {error}." if error else ""

@@ -2,20 +2,21 @@
 
 import functools
 import math
+from collections.abc import Iterator
 
 import torch
 
 from codebase.homework import cases
+from codebase.homework.sandboxed.calling import Case
 
 # Differences that are no mistakes, relative to 1 + the right value. Correct solutions of other
 # forms differ by up to 2e-7 in float32, and by 4e-8 in float64, where log 2π is a float32.
 TOLERANCE = {"float32": 5e-6, "float64": 1e-6}
-SLOPE_TOLERANCE = 5e-4  # sums over up to 3 million weights in float32: up to 3e-5
+GRADIENT_TOLERANCE = 5e-4  # sums over up to 3 million weights in float32: up to 3e-5
+# Of means over draws: a right function exceeds so many in one of 1.7 million comparisons.
 STANDARD_ERRORS = 5
 LARGEST = 1e15  # beyond which sums of squares lose their meaning
-# A term may vary from draw to draw three times as much as the right terms do. Noise without a bound
-# would hide any mistake in its standard error.
-MOST_NOISE = 3
+NEGLIGIBLE = 1e-6  # derivatives, relative to the largest, that count as none
 
 
 # Values
@@ -32,178 +33,317 @@ def close(found: float, right: float, tolerance: float) -> bool:
     )
 
 
+def pairs(found: list, right: list) -> Iterator[tuple[dict, dict]]:
+    """The outputs of a function beside the right ones, call by call."""
+    return zip(sum(found, []), sum(right, []), strict=True)
+
+
 def shapes(found: list, right: list) -> str:
-    """What is wrong with the shapes of a function's results."""
-    for one, other in calls(found, right):
+    """What is wrong with the shapes of a function's outputs."""
+    for one, other in pairs(found, right):
         shape = one["shapes"][0] if one["shapes"] else None
         if len(one["shapes"]) != 1 or shape != other["shapes"][0]:
-            returned = tuple(shape) if len(one["shapes"]) == 1 else f"{len(one['shapes'])} results"
-            return f"The shape is {returned}; {tuple(other['shapes'][0])} is wanted."
+            returned = (
+                f"a tensor of shape {tuple(shape)}"
+                if len(one["shapes"]) == 1
+                else f"{len(one['shapes'])} results"
+            )
+            return f"You return {returned}; return shape {tuple(other['shapes'][0])}."
     return ""
 
 
 def difference(found: list, right: list, dtype: str) -> str:
-    """What is wrong with the values of a function's results."""
+    """What is wrong with the values of a function's outputs."""
     if reason := shapes(found, right):
         return reason
-    for one, other in calls(found, right):
-        for value, wanted in zip(one["values"][0], other["values"][0], strict=True):
-            if not close(value, wanted, TOLERANCE[dtype]):
-                return f"A value is {value:.6g} and should be {wanted:.6g}."
+    for one, other in pairs(found, right):
+        for value, expected in zip(one["values"][0], other["values"][0], strict=True):
+            if not close(value, expected, TOLERANCE[dtype]):
+                return f"One of your values is {value:.6g}; it should be {expected:.6g}."
     return ""
-
-
-def calls(found: list, right: list):
-    """The results of a function beside the right ones, call by call."""
-    return zip(sum(found, []), sum(right, []), strict=True)
-
-
-def finite(found: list) -> bool:
-    """Whether all values of a function's results are."""
-    return all(
-        math.isfinite(value) for calls in found for call in calls for value in call["values"][0]
-    )
 
 
 def gradient_of_inputs(found: list, right: list, wrong: bool) -> str:
-    """What is wrong with the gradients of a function's inputs."""
-    for one, other in calls(found, right):
-        for name, wanted in other["gradients"].items():
-            slopes = (one.get("gradients") or {}).get(name)
-            argument = ("the first", "the second", "the third")[int(name)]
-            if not slopes or (any(wanted) and not any(slopes)):
-                return f"There is no gradient for {argument} argument."
-            if not all(map(math.isfinite, slopes)):
-                return f"The gradient for {argument} argument is not finite."
+    """What is wrong with the gradients of a function's arguments."""
+    for one, other in pairs(found, right):
+        for name, expected in other["gradients"].items():
+            gradient = (one.get("gradients") or {}).get(name)
+            argument = ("first", "second", "third")[int(name)]
+            if not gradient or (any(expected) and not any(gradient)):
+                return f"Your result has no gradient for the {argument} argument."
+            if not all(map(math.isfinite, gradient)):
+                return f"Your gradient for the {argument} argument is not finite."
             if not wrong and not all(
-                close(slope, value, SLOPE_TOLERANCE)
-                for slope, value in zip(slopes, wanted, strict=True)
+                close(value, expected, GRADIENT_TOLERANCE)
+                for value, expected in zip(gradient, expected, strict=True)
             ):
-                return f"The gradient for {argument} argument is wrong."
+                return f"Your gradient for the {argument} argument is wrong."
     return ""
 
 
-def gradient_of_draws(question: dict, found: list, wrong: bool) -> str:
+def gradient_of_draws(case: Case, found: list, wrong: bool) -> str:
     """What is wrong with the gradients of z = m + √v·ε, at the draws that were returned."""
-    for call, results in zip(_arguments(question), found, strict=True):
-        m, v = (argument.double() for argument in call)
-        for result in results:
-            slopes = result.get("gradients") or {}
-            if any(not slopes.get(name) or not any(slopes[name]) for name in "01"):
-                return "No gradient reaches the mean, or the variance: nothing would be trained."
+    for (m, v), outputs in zip(cases.drawn(case).args, found, strict=True):
+        m, v = m.double(), v.double()
+        for output in outputs:
+            gradients = output.get("gradients") or {}
+            if any(not gradients.get(name) or not any(gradients[name]) for name in "01"):
+                return "Your z has no gradient for the mean or the variance; nothing would train."
             if wrong:
                 continue
-            z = torch.tensor(result["values"][0], dtype=torch.float64).view_as(m)
+            z = torch.tensor(output["values"][0], dtype=torch.float64).view_as(m)
             weights = torch.linspace(0.5, 1.5, z.numel(), dtype=torch.float64).view_as(m)
-            for name, wanted in (("0", weights), ("1", weights * (z - m) / (2 * v))):
-                slope = torch.tensor(slopes[name], dtype=torch.float64).view_as(m)
-                if not torch.allclose(slope, wanted, SLOPE_TOLERANCE, SLOPE_TOLERANCE):
-                    return "The gradient with respect to the mean or the variance is wrong."
+            for name, expected in (("0", weights), ("1", weights * (z - m) / (2 * v))):
+                gradient = torch.tensor(gradients[name], dtype=torch.float64).view_as(m)
+                if not torch.allclose(gradient, expected, GRADIENT_TOLERANCE, GRADIENT_TOLERANCE):
+                    return "Your gradient for the mean or the variance is wrong."
     return ""
 
 
-def _arguments(question: dict) -> list[list[torch.Tensor]]:
-    return cases.worker.draw(torch, question)["args"]
+# A bound's terms
 
 
-def distribution(question: dict, found, right, error: str) -> str:
+def terms(names: list[str], found: list, right: list) -> dict[str, str]:
+    """What is wrong with the value of each term; empty for those that are right."""
+    told = dict.fromkeys(names, "")
+    for one, other in pairs(found, right):
+        for i, name in enumerate(names):
+            told[name] = told[name] or _term(name, i, one, other["values"][i][0])
+    return told
+
+
+def _term(name: str, i: int, output: dict, right: float) -> str:
+    if i >= len(output["values"]):
+        return f"You return {len(output['values'])} values, without {name}."
+    values, shape = output["values"][i], output["shapes"][i]
+    if len(values) != 1:
+        return f"Your {name} has shape {tuple(shape)}; return a scalar, the mean over the batch."
+    if not close(values[0], right, TOLERANCE["float32"]):
+        return f"Your {name} is {values[0]:.6g}; it should be {right:.6g}."
+    return ""
+
+
+def gradient_of_bound(found: list, right: list, wrong: bool) -> str:
+    """What is wrong with the gradient of a bound, by the networks that it trains.
+
+    Args:
+        found, right: outputs
+        wrong: whether the bound's value is wrong; its gradient then only has to be there
+    """
+    for one, other in pairs(found, right):
+        gradients = one.get("gradients") or {}
+        for group, expected in other.get("gradients", {}).items():
+            if expected != 0 and not gradients.get(group):  # None, 0, or not there
+                return f"Your bound has no gradient for {group}; it would not be trained."
+            value = gradients.get(group) or 0.0
+            if not math.isfinite(value):
+                return f"Your bound's gradient for {group} is not finite."
+            if not wrong and not close(value, expected, GRADIENT_TOLERANCE):
+                return f"Your bound's gradient for {group} is wrong: perhaps you detach something."
+    return ""
+
+
+def repeated(found: list, right: list) -> str:
+    """What is wrong with outputs that are the same for two seeds, although draws differ."""
+    for outputs, expected in zip(found, right, strict=True):
+        for i, other in enumerate(expected[1:], 1):
+            if other["values"] != expected[0]["values"] and len(outputs) > i:
+                same = outputs[i]["values"] == outputs[0]["values"]
+                if same:
+                    return "You draw the same noise at every call; draw new noise each time."
+    return ""
+
+
+# Noise
+
+
+def draws(found: list) -> bool:
+    """Whether a function made draws that `calling.SetNoise` has set."""
+    return any(one.get("drawn") for outputs in found for one in outputs)
+
+
+def differentiates_noise(found: list) -> bool:
+    """Whether a function's outputs are differentiable with respect to those draws."""
+    return any(any(term) for outputs in found for one in outputs for term in one.get("noise", ()))
+
+
+def noise(i: int, found: list, right: list, shared: int = 0, several: bool = True) -> str:
+    """What is wrong with the draws that a term depends on, whose values were all set.
+
+    The derivatives with respect to the draws are the same numbers, in any order, for every right
+    function: each element of z has a draw of its own. A mean over several draws of z divides each
+    into as many parts.
+
+    Args:
+        i: the term
+        found, right: outputs
+        shared: size of the first axis of the right draws, along which one may be shared
+        several: whether a mean over several draws is right
+    """
+    for one, other in pairs(found, right):
+        expected = torch.tensor(other["noise"][i], dtype=torch.float64)
+        if not expected.any():
+            continue
+        given = one.get("noise", ())
+        numbers = torch.tensor(given[i] if i < len(given) else [], dtype=torch.float64)
+        several_draws = max(len(numbers) // len(expected), 1) if several else 1
+        choices = [expected.repeat(several_draws) / several_draws]
+        if shared:
+            choices.append(expected.view(shared, -1).sum(0))
+        if not any(_same_numbers(numbers, choice) for choice in choices):
+            count, right_count = (_count(numbers), _count(expected))
+            if count < right_count:
+                return (
+                    f"{count} of your draws of noise matter, of {right_count}; draw noise for "
+                    "every image, dimension and sample."
+                )
+            return "You use the noise otherwise than z = m + √v·ε, with one ε for each element."
+    return ""
+
+
+def _count(numbers: torch.Tensor) -> int:
+    largest = numbers.abs().max() if len(numbers) else 0
+    return int((numbers.abs() > NEGLIGIBLE * largest).sum())
+
+
+def _same_numbers(found: torch.Tensor, right: torch.Tensor) -> bool:
+    """Whether two sets of numbers are the same but for zeros and rounding."""
+    size = max(len(found), len(right))
+    if not found.isfinite().all():
+        return False
+    one, other = (
+        torch.nn.functional.pad(numbers, (0, size - len(numbers))).sort().values
+        for numbers in (found, right)
+    )
+    tolerance = GRADIENT_TOLERANCE * right.abs().max()
+    return bool(((one - other).abs() <= tolerance).all())
+
+
+def distribution(case: Case, found: list, right: list) -> str:
     """What is wrong with many draws as draws from N(m, diag v): mean, variances, shape, order."""
-    from scipy.stats import kstest  # here: it takes 0.9 s, and few submissions are asked this
+    from scipy.stats import kstest  # here: it takes 0.9 s, and few submissions need it
 
-    if error:
-        return error
     if reason := shapes(found, right):
         return reason
-    m, v = torch.broadcast_tensors(*(a.double() for a in _arguments(question)[0]))
-    z = torch.tensor([call["values"][0] for call in found[0]], dtype=torch.float64)
-    noise = (z - m.flatten()) / v.flatten().sqrt()  # (draws, elements): N(0, I)
-    n = len(noise)
-    if not noise.isfinite().all():
-        return "Some draws are not finite."
+    m, v = torch.broadcast_tensors(*(a.double() for a in cases.drawn(case).args[0]))
+    z = torch.tensor([output["values"][0] for output in found[0]], dtype=torch.float64)
+    standard = (z - m.flatten()) / v.flatten().sqrt()  # (draws, elements): N(0, I)
+    n = len(standard)
+    if not standard.isfinite().all():
+        return "Some of your draws are not finite."
     several = STANDARD_ERRORS + 1  # of so many tests, one may well exceed 5
-    mean, total = noise.mean(0), noise.numel()
+    mean, total = standard.mean(0), standard.numel()
     if (mean.abs() > several / n**0.5).any() or abs(mean.mean()) > STANDARD_ERRORS / total**0.5:
-        return "The mean of its draws is not m."
-    covariance = noise.T @ noise / n
+        return "The mean of your draws is not m."
+    covariance = standard.T @ standard / n
     off = covariance - covariance.diag().diag()
     each, ratio = covariance.diag() - 1, covariance.diag().mean()
     if (each.abs() > several * (2 / n) ** 0.5).any() or abs(ratio - 1) > STANDARD_ERRORS * (
         2 / total
     ) ** 0.5:
-        return f"The variance of its draws is not v, but about {ratio:.2g} times v."
+        return f"The variance of your draws is about {ratio:.2g} times v; it should be v."
     if (off.abs() > several / n**0.5).any():
-        return "Its elements share their noise: each needs a draw of its own."
-    following = (noise[1:] * noise[:-1]).mean().abs()
-    if following > STANDARD_ERRORS / noise.numel() ** 0.5:
-        return "Its draws repeat themselves."
-    heavy = abs(noise.pow(4).mean() - 3) > STANDARD_ERRORS * (96 / total) ** 0.5
-    if heavy or kstest(noise.flatten().numpy(), "norm").pvalue < 1e-7:
-        return "Its draws are not normal."
+        return "Your elements share their noise; draw noise for each of them."
+    following = (standard[1:] * standard[:-1]).mean().abs()
+    if following > STANDARD_ERRORS / standard.numel() ** 0.5:
+        return "Your draws repeat themselves; draw new noise each time."
+    heavy = abs(standard.pow(4).mean() - 3) > STANDARD_ERRORS * (96 / total) ** 0.5
+    if heavy or kstest(standard.flatten().numpy(), "norm").pvalue < 1e-7:
+        return "Your draws are not normal."
     return ""
 
 
-# Means of draws
+# Means over draws
 
 
-def usual_noise(right: list) -> dict[str, float]:
-    """How much terms, and slopes by their networks, may vary from draw to draw."""
-    values = torch.tensor([[v[0] for v in call["values"]] for call in right[0]]).double()
-    noise = {"terms": MOST_NOISE * values.std(0).max().item()}
-    slopes = [call["gradients"] for call in right[0] if call.get("gradients")]
-    for group in slopes[0]:
-        values = torch.tensor([slope.get(group, 0.0) for slope in slopes]).double()
-        noise[group] = MOST_NOISE * values.std().item()
-    return noise
+def means(names: list[str], found: list, right: list) -> tuple[dict[str, str], str]:
+    """What is wrong with each term on average over many draws, and with the bound's gradient."""
+    found, right = found[0], right[0]
+    told = {}
+    for i, name in enumerate(names):
+        if all(i < len(one["values"]) and len(one["values"][i]) == 1 for one in found):
+            values = [one["values"][i][0] for one in found]
+            expected = [one["values"][i][0] for one in right]
+            told[name] = _mean(f"Your {name}", values, expected)
+        else:
+            told[name] = f"Your {name} is not a scalar."
+    gradient = ""
+    differentiated = [pair for pair in zip(found, right, strict=True) if pair[1].get("gradients")]
+    for group in differentiated[0][1]["gradients"] if differentiated else ():
+        values = [(one.get("gradients") or {}).get(group) or 0.0 for one, _ in differentiated]
+        expected = [other["gradients"].get(group, 0.0) for _, other in differentiated]
+        if any(expected) and not any(values):
+            gradient = f"Your bound has no gradient for {group}; it would not be trained."
+        gradient = gradient or _mean(f"Your bound's gradient for {group}", values, expected)
+    return told, gradient
 
 
-def mean(name: str, values: list[float], right: list[float], most_noise: float, errors) -> str:
-    """What is wrong with the mean of draws, beside the mean of right draws."""
+def _mean(name: str, values: list[float], right: list[float]) -> str:
+    """What is wrong with a mean over draws, or with how the draws spread around it."""
     values, right = (torch.tensor(v, dtype=torch.float64) for v in (values, right))
     if not (values.abs() < LARGEST).all():  # nan, too
         return f"{name} is not finite for some draws."
-    mean, wanted = values.mean().item(), right.mean().item()
-    spread = values.std().item()
-    least = TOLERANCE["float32"] * (1 + abs(wanted))
-    if not spread <= most_noise + least:
-        return f"{name} varies by ±{spread:.3g} from draw to draw; up to {most_noise:.3g} is usual."
-    error = math.sqrt((spread**2 + right.std().item() ** 2) / len(values))
-    if not abs(mean - wanted) <= errors * error + least:
-        return f"{name} is {mean:.6g} on average and should be {wanted:.6g} ± {error:.2g}."
+    mean, expected, spread = values.mean().item(), right.mean().item(), values.std().item()
+    usual, least = right.std().item(), TOLERANCE["float32"] * (1 + abs(expected))
+    # Too wide a spread is noise that images or dimensions share, and would hide any mistake in its
+    # standard error; a narrow one may be a mean over several draws.
+    excess = 1 + STANDARD_ERRORS * _error_of_spread(right)
+    if not spread <= usual * excess + least:
+        return f"{name} varies by ±{spread:.3g} between draws; it should vary by ±{usual:.3g}."
+    error = math.sqrt((spread**2 + usual**2) / len(values))
+    if not abs(mean - expected) <= STANDARD_ERRORS * error + least:
+        return f"{name} is {mean:.6g} on average; it should be {expected:.6g} ± {error:.2g}."
     return ""
+
+
+def _error_of_spread(values: torch.Tensor) -> float:
+    """The standard error of the ratio of two standard deviations, of as many draws each."""
+    centred = values - values.mean()
+    variance = centred.square().mean().clamp(min=1e-300)
+    kurtosis = max(3.0, (centred.pow(4).mean() / variance**2).item())
+    return math.sqrt(2 * (kurtosis - 1) / (4 * len(values)))
 
 
 # Equality
 
 
-def same(found: list, answers: list, dtype: str, gradients: bool) -> bool:
-    """Whether two answers to a question have the same numbers, but for rounding.
+def same(found: list, outputs: list, dtype: str, gradients: bool) -> bool:
+    """Whether two outputs of a case have the same numbers, but for rounding.
 
     Args:
-        found, answers: results of each call, see `worker.ask`
-        dtype: in which the question is asked
-        gradients: whether those are to be the same, too
+        found, outputs: outputs, see `calling.outputs`
+        dtype: dtype of the case
+        gradients: whether those are compared, too
     """
-    for one, other in calls(found, answers):
+    for one, other in pairs(found, outputs):
         if one["shapes"] != other["shapes"]:
             return False
-        for values, wanted in zip(one["values"], other["values"], strict=True):
+        for values, expected in zip(one["values"], other["values"], strict=True):
             if not all(
                 close(a, b, TOLERANCE[dtype]) or (math.isnan(a) and math.isnan(b))
-                for a, b in zip(values, wanted, strict=True)
+                for a, b in zip(values, expected, strict=True)
             ):
                 return False
         if gradients and not _same_gradients(one.get("gradients"), other.get("gradients")):
             return False
+        for i, expected in enumerate(other.get("noise", ())):
+            given = one.get("noise", ())
+            numbers = torch.tensor(given[i] if i < len(given) else [], dtype=torch.float64)
+            expected = torch.tensor(expected, dtype=torch.float64)
+            if numbers.any() != expected.any() or (
+                expected.any() and not _same_numbers(numbers, expected)
+            ):
+                return False
     return True
 
 
-def _same_gradients(found: dict | None, wanted: dict | None) -> bool:
-    found, wanted = found or {}, wanted or {}
-    for name in found.keys() | wanted.keys():
-        pair = [gradients.get(name) or 0.0 for gradients in (found, wanted)]
+def _same_gradients(found: dict | None, expected: dict | None) -> bool:
+    found, expected = found or {}, expected or {}
+    for name in found.keys() | expected.keys():
+        pair = [gradients.get(name) or 0.0 for gradients in (found, expected)]
         one, other = (value if isinstance(value, list) else [value] for value in pair)
         if len(one) != len(other):
             return False
-        if not all(map(functools.partial(close, tolerance=SLOPE_TOLERANCE), one, other)):
+        if not all(map(functools.partial(close, tolerance=GRADIENT_TOLERANCE), one, other)):
             return False
     return True

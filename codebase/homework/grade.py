@@ -1,19 +1,22 @@
-"""Grading a submission: each function is asked in a sandbox, and marked outside of it."""
+"""Grading a submission: each function is called in a sandbox, and marked outside of it."""
 
 import hashlib
 import importlib.util
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from codebase import ROOT
 from codebase.homework import cases, marking, sandbox
-from codebase.homework.marking import Finding, Mark
+from codebase.homework.cases import Output
+from codebase.homework.marks import Finding, Mark, Run
 from codebase.homework.problems import PROBLEMS
+from codebase.homework.sandboxed.calling import Case
+from codebase.homework.sandboxed.functions import Helpers
+from codebase.homework.sandboxed.importing import STAND_INS
 from codebase.homework.submission import Submission
 
-SECONDS = 240  # for a submission; a right one takes 3
+SECONDS = 240  # of CPU time for a submission; a right one takes 3
 ORDER = sorted(PROBLEMS, key=lambda problem: bool(problem.model))  # see `cases.helpers_for`
 
 
@@ -53,32 +56,37 @@ class Graded:
         return sum(mark.points for mark in self.marks if not mark.problem.bonus)
 
 
-def grade(handed_in: Submission, points: dict[str, float], kind: str) -> Graded:
+def grade(
+    handed_in: Submission, points: dict[str, float], kind: str, another: bool = False
+) -> Graded:
     """Grade a submission.
 
     Args:
         handed_in: see `submission.read`
-        points: for each function
-        kind: of sandbox
+        points: points of each function
+        kind: kind of sandbox
+        another: whether another submission follows, whose sandbox starts meanwhile
     """
     seed = cases.seed_of(handed_in.digest.encode())
     marks, seconds = {}, {}
     with sandbox.Sandbox(kind, handed_in.package, handed_in.sources) as box:
-        asking = _Asking(box.ask)
+        running = _Running(box.run)
         box.ready()
+        if another:
+            box.prepare(kind)
         for problem in ORDER:
             begun = time.monotonic()
             marks[problem.function] = marking.mark(
-                problem, points[problem.function], seed, asking, marks
+                problem, points[problem.function], seed, running, marks
             )
             seconds[problem.function] = time.monotonic() - begun
     in_order = tuple(marks[problem.function] for problem in PROBLEMS)
-    notes = (*handed_in.notes, *asking.notes(handed_in.package))
-    return Graded(handed_in.name, handed_in.package, in_order, notes, asking.printed, seconds)
+    notes = (*handed_in.notes, *running.notes())
+    return Graded(handed_in.name, handed_in.package, in_order, notes, running.printed, seconds)
 
 
 def unreadable(name: str, points: dict[str, float], reason: str) -> Graded:
-    """What a submission gets that holds no code that could be asked anything."""
+    """What a submission gets that has no code that could be called."""
     marks = []
     for problem in PROBLEMS:
         findings = tuple(Finding(part, False) for part in problem.parts)
@@ -96,46 +104,39 @@ def key_of(handed_in: Submission, points: dict[str, float], *settings) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-class _Asking:
-    """Asks a sandbox, until the submission's time is used up, and keeps what is said besides."""
+class _Running:
+    """Runs test cases until the submission's time is used up, and keeps what else is said."""
 
-    def __init__(self, ask: Callable[[dict], dict]):
-        self._ask, self._left = ask, float(SECONDS)
+    def __init__(self, run: Run):
+        self._run, self._left = run, float(SECONDS)
         self.printed, self._missing, self._broken = "", set(), {}
 
-    def __call__(self, question: dict) -> dict:
+    def __call__(self, case: Case, helpers: Helpers | None) -> Output:
         if self._left <= 0:
-            return {"error": f"the submission's {SECONDS} seconds are used up", "kind": "Ended"}
+            return Output(None, f"your submission's {SECONDS} seconds are used up", "Ended")
         begun = time.monotonic()
-        answer = self._ask(question)
-        self._left -= time.monotonic() - begun
-        if question["helpers"] is None:  # else it could print the helpers that it was given
-            self._listen(answer)
-        return answer
+        output = self._run(case, helpers)
+        # CPU time, for a busy machine costs no points; but sleep is not free either.
+        self._left -= max(output.cpu, (time.monotonic() - begun) / sandbox.server.WAITING)
+        if helpers is None:  # else it could print the helpers that it was given
+            if output.printed not in self.printed:
+                self.printed = (self.printed + output.printed)[:20_000]
+            self._missing |= set(output.missing)
+            self._broken |= dict(output.broken)
+        return output
 
-    def _listen(self, answer: dict) -> None:
-        printed = answer.get("printed")
-        if isinstance(printed, str) and printed not in self.printed:
-            self.printed = (self.printed + printed)[:20_000]
-        missing = answer.get("missing")
-        if isinstance(missing, list):
-            self._missing |= {word for word in missing if isinstance(word, str)}
-        broken = answer.get("broken")
-        if isinstance(broken, dict):
-            self._broken |= {k: v for k, v in broken.items() if isinstance(v, str)}
-
-    def notes(self, package: str) -> list[str]:
+    def notes(self) -> list[str]:
         """What was mended: packages that are not here, files that could not be imported."""
         notes = []
         if absent := sorted(name for name in self._missing if not _is_here(name)):
             names = ", ".join(absent)[:200]
-            notes.append(f"imports {names}, which is not here: a stand-in took its place")
+            notes.append(f"Your code imports {names}, not installed here; a stand-in replaced it.")
         for module, reason in sorted(self._broken.items())[:20]:
             file = module.replace(".", "/")
-            notes.append(f"{file[:100]} could not be imported whole: {reason[:300]}")
+            notes.append(f"Your file {file[:100]}.py cannot be imported: {reason[:300]}")
         return notes
 
 
 def _is_here(package: str) -> bool:
     """Whether a package is installed: some are replaced all the same, which saves their import."""
-    return package in sandbox.worker.STAND_INS and importlib.util.find_spec(package) is not None
+    return package in STAND_INS and importlib.util.find_spec(package) is not None

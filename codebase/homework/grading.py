@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from codebase import UserError
 from codebase.homework import grade, report, sandbox, submission, summary, weights
+from codebase.homework.sandboxed import limits
 from codebase.machine.files import child_folder, write_atomically
 
 
@@ -55,41 +56,68 @@ class Outcome:
     markdown: str
 
 
-def find(paths: list[Path]) -> dict[str, Path]:
-    """Submissions by name: zips and folders; in place of a folder of submissions, those.
+def find(paths: list[Path]) -> tuple[dict[str, Path], list[str]]:
+    """Submissions by name, zips and folders; in place of a folder of submissions, its entries.
+
+    Returns:
+        (found, skipped): paths by name; and a line for each entry that is not a submission
 
     Raises:
         UserError: there is none at a path, or two have one name
     """
     found: dict[str, Path] = {}
+    skipped = []
     for path in paths:
         if not path.exists():
             raise UserError(f"{path}: there is no such zip or folder")
-        for one in _members(path) or [path]:
+        members, others = _members(path)
+        skipped += others
+        for one in members or [path]:
             name = submission.name_of(one)
             if name in found:
-                raise UserError(f"{found[name]} and {one} have one name: rename one of them")
+                raise UserError(f"{found[name]} and {one} have the same name: rename one of them")
             found[name] = one
-    return found
+    return found, skipped
 
 
-def _members(path: Path) -> list[Path]:
-    """The submissions in a folder, zips and folders; none where it is a submission itself."""
+def _members(path: Path) -> tuple[list[Path], list[str]]:
+    """The submissions in a folder, and what else is in it; none if it is a submission itself."""
     if not path.is_dir() or submission.has_package(path):
-        return []
-    folders = [one for one in sorted(path.glob("[!._]*")) if one.is_dir()]
-    inside = [one for one in folders if any(map(submission.has_package, [one, *one.glob("*")]))]
-    zips = sorted(path.glob("[!.]*.zip"))
-    return [*zips, *inside] if zips or len(inside) > 1 else []
+        return [], []
+    entries = sorted(path.iterdir())
+    folders = [one for one in entries if one.is_dir() and one.name not in NOISE]
+    folders = [one for one in folders if not one.name.startswith(".")]
+    archives = [
+        one for one in entries if submission.archive_suffix(one.name) and one not in folders
+    ]
+    archives = [one for one in archives if not one.name.startswith(".")]
+    several = len(folders) > 1 and any(map(_is_like_one, folders))
+    if not (archives or several or (folders and _holds_archive(folders[0]))):
+        return [], []
+    members = [*archives, *folders]
+    others = [one for one in entries if one not in members]
+    return members, [f"{one}: skipped, not a zip or folder of a submission" for one in others]
 
 
-def grade_one(path: Path, settings: Settings) -> Outcome:
-    """Grade a submission; one that cannot be read gets no points and is told why."""
+NOISE = ("__MACOSX", "__pycache__")
+
+
+def _is_like_one(folder: Path) -> bool:
+    """Whether a folder has the homework's code or an archive, at its top or one level down."""
+    return any(map(submission.has_package, [folder, *folder.glob("*")])) or _holds_archive(folder)
+
+
+def _holds_archive(folder: Path) -> bool:
+    return any(submission.archive_suffix(one.name) for one in folder.iterdir())
+
+
+def grade_one(path: Path, settings: Settings, another: bool = False) -> Outcome:
+    """Grade a submission; one that cannot be read gets no points, and the reason."""
     lines = []
     try:
         handed_in = submission.read(path)
         key = settings.key(path, handed_in)
-        graded = grade.grade(handed_in, settings.points, settings.kind)
+        graded = grade.grade(handed_in, settings.points, settings.kind, another)
         if settings.with_weights:
             lines = weights.evaluate(path, handed_in, settings.data_dir)
         return _outcome(graded, key, settings, lines)
@@ -153,19 +181,23 @@ def _is_graded(folder: Path, path: Path, settings: Settings) -> bool:
 
 def _in_parallel(paths: list[Path], settings: Settings, jobs: int) -> Iterator[Outcome]:
     if jobs == 1 or len(paths) < 2:
-        for path in paths:
-            yield grade_one(path, settings)
+        for i, path in enumerate(paths, 1):
+            yield grade_one(path, settings, another=i < len(paths))
+        sandbox.Sandbox.discard()
         return
     parent = (os.getpid(),)
     pool = ProcessPoolExecutor(min(jobs, len(paths)), get_context("spawn"), _begin, parent)
     try:
-        waiting = [pool.submit(grade_one, path, settings) for path in paths]
+        last = len(paths) - jobs  # whose processes have another submission after them
+        waiting = [
+            pool.submit(grade_one, path, settings, another=i < last) for i, path in enumerate(paths)
+        ]
         for future in as_completed(waiting):
             yield future.result()
     except BrokenProcessPool:
         raise UserError(
-            "a process that graded was ended from outside, perhaps for its memory: take fewer "
-            "--jobs; the same command goes on"
+            "a grading process was killed, probably because memory ran out: pass fewer --jobs and "
+            "run the same command to continue"
         ) from None
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -179,7 +211,7 @@ def _begin(parent: int) -> None:
     """In a process that grades: an interruption is its parent's to act upon, its end ends this."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
-        sandbox.worker.end_with_parent(signal.SIGTERM)
+        limits.end_with_parent(signal.SIGTERM)
         if os.getppid() != parent:
             sys.exit(1)
     torch.set_num_threads(1)
@@ -187,7 +219,9 @@ def _begin(parent: int) -> None:
 
 def command(paths: list[Path], settings: Settings, out: Path | None, jobs: int) -> None:
     """Grade submissions and print how they did."""
-    found = find(paths)
+    found, skipped = find(paths)
+    for line in skipped:
+        print(line, file=sys.stderr)
     print(sandbox.guarantees(settings.kind), file=sys.stderr)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
@@ -201,9 +235,9 @@ def command(paths: list[Path], settings: Settings, out: Path | None, jobs: int) 
                 print(outcome.table)
         bar.update(len(found) - done)
     if done < len(found):
-        print(f"{len(found) - done} graded already, and not changed since", file=sys.stderr)
+        print(f"{len(found) - done} were graded before and have not changed", file=sys.stderr)
     if out is not None:
         if len(found) > 1:
-            summary.write(out, found)
+            summary.write(out, found, skipped)
             print(f"Summary: {out / summary.SUMMARY}")
         print(f"Reports: {out}")

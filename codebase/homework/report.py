@@ -47,8 +47,9 @@ def explanation(mark: Mark) -> list[str]:
     """Sentences: which mistake it is, which parts are wrong, and what else there is to know."""
     lines = []
     if mark.mistakes:
-        also = "This is the mistake" if len(mark.mistakes) == 1 else "These mistakes give it"
-        lines.append(f"{also}: {' Or: '.join(mistake.sentence for mistake in mark.mistakes)}")
+        told = [mistake.sentence for mistake in mark.mistakes]
+        same = len({mistake.loses for mistake in mark.mistakes}) == 1  # or one for each term
+        lines += [" Or: ".join(told)] if same else told
     return [one_line(line) for line in [*lines, *mark.reasons, *mark.notes]]
 
 
@@ -96,7 +97,7 @@ def _test(mark: Mark, visibility: str) -> dict:
         "score": mark.score,
         "max_score": mark.points,
         "status": "passed" if mark.score == mark.points else "failed",
-        "output": "\n".join(explanation(mark)) or "Right.",
+        "output": "\n".join(explanation(mark)) or _nothing_to_say(mark),
         "output_format": "text",
         "visibility": visibility,
         "extra_data": {
@@ -105,6 +106,10 @@ def _test(mark: Mark, visibility: str) -> dict:
             "mistakes": [mistake.name for mistake in mark.mistakes],
         },
     }
+
+
+def _nothing_to_say(mark: Mark) -> str:
+    return "Nothing was graded; see the note at the top." if mark.lost else "Right."
 
 
 def name(problem: Problem) -> str:

@@ -1,10 +1,11 @@
 """Where submissions run: processes that see no solution, no other submission, and no network.
 
-bubblewrap gives them a file system of their own where it works; else root gives them another user
-and namespaces; else there are limits alone, and `guarantees` says what is not kept from them.
+bubblewrap gives them a file system of their own. Where it does not work there are only limits, and
+`guarantees` says what they do not keep from submissions.
 """
 
 import contextlib
+import io
 import json
 import math
 import os
@@ -16,18 +17,23 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import ClassVar
 
 from codebase import UserError
-from codebase.homework import SANDBOXES, worker
+from codebase.homework import SANDBOXES, sandboxed
+from codebase.homework.cases import Output
+from codebase.homework.sandboxed import calling, limits, server
+from codebase.homework.sandboxed.calling import Case
+from codebase.homework.sandboxed.functions import Helpers
 
-WORKER = Path(worker.__file__)
 END_SECONDS = 5  # in which killed processes are gone
 START_SECONDS = 60  # importing torch takes 2, and on a busy machine 20
 MEMORY = 3000 << 20  # bytes, of all processes of a sandbox together
-# Of root's sandboxes: user ids that systemd's table leaves free. Each grading process has one of
-# its own, for the limit on processes counts a user's.
+# As root: a user id that systemd's table leaves free. Each grading process has one of its own, for
+# the limit on processes counts a user's.
 USER = 60_706 + os.getpid() % 478
 
 
@@ -58,17 +64,12 @@ def guarantees(kind: str) -> str:
     """One line: how submissions are kept apart, and what is not guaranteed."""
     if kind == "bubblewrap":
         return (
-            "Submissions run in bubblewrap: they see no file of this project or of others, and no "
-            "network."
-        )
-    if kind == "namespaces":
-        return (
-            "Submissions run as another user, in namespaces of their own: they see no file of this "
-            "project or of others, and no network."
+            "Submissions run in bubblewrap: they see no file of this project or of other "
+            "submissions, and no network."
         )
     who = "another user may" if os.geteuid() == 0 else "you may"
     return (
-        f"Submissions run only with limits ({_bubblewraps_trouble()}): they CAN read and write "
+        f"Submissions run only with limits ({_bubblewraps_trouble()}). They CAN read and write "
         f"what {who}, perhaps this project's solution."
     )
 
@@ -76,27 +77,28 @@ def guarantees(kind: str) -> str:
 def _bubblewraps_trouble() -> str:
     """Why bubblewrap does not run here, and what to do."""
     if shutil.which("bwrap") is None:
-        return "bubblewrap is not installed: apt install bubblewrap"
-    command = [*_prefix("bubblewrap"), sys.executable, "-I", "-c", "pass"]
+        return "bubblewrap is not installed: run `apt install bubblewrap`"
+    command = [*_command("bubblewrap", os.devnull)[:-3], sys.executable, "-I", "-c", "pass"]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     said = done.stderr.strip().splitlines()
     if not said:
-        return "bubblewrap was not asked for" if done.returncode == 0 else "bubblewrap fails"
+        return "you did not choose bubblewrap" if done.returncode == 0 else "bubblewrap fails"
     return (
-        f"bubblewrap fails with {said[-1]!r:.200}: where AppArmor or a container forbids user "
-        "namespaces, allow them for bwrap"
+        f"bubblewrap fails with {said[-1]!r:.200}; AppArmor (Ubuntu 24.04) and Docker's seccomp "
+        "forbid it user namespaces: give bwrap an AppArmor profile with `userns,`, or run Docker "
+        "with --security-opt seccomp=unconfined"
     )
 
 
 def _works(kind: str) -> bool:
+    sandbox = Sandbox(kind, "", {})
     try:
-        sandbox = Sandbox(kind, "", {})
-        try:
-            return sandbox.start("--check")
-        finally:
-            sandbox.close()
+        sandbox._open(("--check",))
+        return sandbox._receive(START_SECONDS).get("ready") is True
     except (OSError, SandboxEnded):
         return False
+    finally:
+        sandbox.close()
 
 
 def _environment(kind: str) -> dict[str, str]:
@@ -107,13 +109,23 @@ def _environment(kind: str) -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
-        "GRADER_PROCESSES": str(worker.LIMITS["processes"] + _own_processes()),
+        "GRADER_PROCESSES": str(limits.LIMITS["processes"] + _own_processes()),
     }
-    if kind != "limits":
+    if kind == "bubblewrap":
         environment["GRADER_OWN_PIDS"] = "1"
     if os.geteuid() == 0:
         environment["GRADER_USER"] = str(USER)
     return environment
+
+
+def _archive() -> bytes:
+    """The package `sandboxed` as a zip that Python runs."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for path in sorted(Path(sandboxed.__file__).parent.glob("*.py")):
+            archive.write(path, f"sandboxed/{path.name}")
+        archive.writestr("__main__.py", "from sandboxed.server import serve\n\nserve()\n")
+    return content.getvalue()
 
 
 def _folders() -> list[str]:
@@ -137,17 +149,18 @@ def _own_processes() -> int:
     return sum(1 for _ in Path("/proc").glob("[0-9]*/task/*"))
 
 
-def _prefix(kind: str) -> list[str]:
-    """The command that starts another one in a sandbox; namespaces are made by the worker."""
-    if kind != "bubblewrap":
-        return []
+def _command(kind: str, archive: str) -> list[str]:
+    """The command that runs the archive with Python, in a sandbox."""
     program = shutil.which("bwrap")
+    if kind != "bubblewrap":
+        return [sys.executable, "-I", archive]
     if program is None:
         raise FileNotFoundError("bwrap")
     command = [program, "--die-with-parent", "--new-session", "--unshare-pid", "--unshare-net"]
     command += ["--unshare-ipc", "--unshare-uts", "--proc", "/proc", "--dev", "/dev"]
     for folder in ("/tmp", "/dev/shm"):
-        command += ["--perms", "1777", "--size", str(worker.LIMITS["file"]), "--tmpfs", folder]
+        size = str(limits.LIMITS["file"])
+        command += ["--perms", "1777", "--size", size, "--tmpfs", folder]
     command += ["--chdir", "/tmp"]
     for folder in _folders():
         for parent in reversed(Path(folder).parents[:-1]):  # which another user may pass through
@@ -159,8 +172,17 @@ def _prefix(kind: str) -> list[str]:
             command += ["--ro-bind", folder, folder]
     for folder in _hidden():
         command += ["--tmpfs", folder]
-    command += ["--ro-bind", str(WORKER), "/grader.py"]
-    return [*command, "--remount-ro", "/dev", "--remount-ro", "/"]
+    command += ["--ro-bind", archive, "/grader.pyz"]
+    return [
+        *command,
+        "--remount-ro",
+        "/dev",
+        "--remount-ro",
+        "/",
+        sys.executable,
+        "-I",
+        "/grader.pyz",
+    ]
 
 
 class Sandbox:
@@ -172,41 +194,39 @@ class Sandbox:
         sources: its files
     """
 
-    _spare: ClassVar[tuple[subprocess.Popen, str] | None] = None  # of namespaces, see worker.serve
+    spare: ClassVar["Sandbox | None"] = None  # one that imports torch, for the next submission
 
     def __init__(self, kind: str, package: str, sources: dict[str, str]):
         self.kind = kind
-        self._hello = {"package": package, "sources": sources}
+        self._submission = {"package": package, "sources": sources}
         self._process, self._temporary = None, None
 
     def __enter__(self):
         return self
 
-    def __exit__(self, exception, *_):
-        if self._process is not None and exception is None and self._ended():
-            Sandbox._spare = (self._process, self._temporary)
-            self._process = None
+    def __exit__(self, *exception):
         self.close()
 
-    def ask(self, question: dict) -> dict:
-        """The answer to a question, see `worker.answer`; or its `error`.
+    def run(self, case: Case, helpers: Helpers | None = None) -> Output:
+        """Run a test case.
 
-        A submission may end its own sandbox: the next question then gets a new one.
+        A submission may end its own sandbox: the next case then gets a new one.
         """
         try:
             if self._process is None:
                 self.start()
-            self._send(question)
-            return checked(self._receive(question["seconds"] + 10), question)
+            self._send({"case": asdict(case), "helpers": helpers and asdict(helpers)})
+            longest = server.WAITING * case.seconds + END_SECONDS + 5
+            return checked(self._receive(longest), case)
         except SandboxEnded as ended:
             self.close()
-            return {"error": str(ended), "kind": "Ended", "broken": {}, "missing": []}
+            return Output(None, str(ended), "Ended")
 
     def ready(self) -> None:
-        """Start it, so that the first question does not wait for that."""
+        """Start it, so that the first case does not wait for that."""
         try:
             self.start()
-        except SandboxEnded:  # the first question tries again, and says why
+        except SandboxEnded:  # the first case tries again, and says why
             self.close()
 
     def close(self) -> None:
@@ -230,66 +250,56 @@ class Sandbox:
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
 
-    def start(self, *arguments: str) -> bool:
-        """Start its processes; returns whether they say that they are ready.
+    def start(self) -> None:
+        """Start its processes.
 
         Raises:
             SandboxEnded: they do not start
         """
-        if self.kind == "namespaces" and Sandbox._spare is not None:
-            (self._process, self._temporary), Sandbox._spare = Sandbox._spare, None
-            ready = {"ready": True}
+        spare, Sandbox.spare = Sandbox.spare, None
+        if spare is not None and spare.kind == self.kind:
+            self._process, self._temporary = spare._process, spare._temporary
         else:
-            self._open(arguments)
-            ready = self._receive(START_SECONDS)
-        if "ready" in ready:
-            self._send({"submission": True})
-            self._send(self._hello)
-            begun = self._receive(START_SECONDS)
-            if "files" in begun:
-                return ready["ready"] is True
-            ready = begun
-        raise SandboxEnded(f"the sandbox does not start: {ready.get('error')}")
+            self._open()
+        answer = self._receive(START_SECONDS)
+        if "ready" in answer:
+            self._send(self._submission)
+            answer = self._receive(START_SECONDS)
+            if "files" in answer:
+                return
+        raise SandboxEnded(f"the sandbox does not start: {answer.get('error')}")
 
-    def _open(self, arguments: tuple[str, ...]) -> None:
+    @classmethod
+    def prepare(cls, kind: str) -> None:
+        """Start the processes for the next submission: importing torch takes them 2 seconds."""
+        cls.spare = cls(kind, "", {})
+        cls.spare._open()
+
+    @classmethod
+    def discard(cls) -> None:
+        """End the processes that were prepared, if no submission has taken them."""
+        spare, cls.spare = cls.spare, None
+        if spare is not None:
+            spare.close()
+
+    def _open(self, arguments: tuple[str, ...] = ()) -> None:
         """Start its first process."""
-        if self.kind == "namespaces" and (sys.platform != "linux" or os.geteuid() != 0):
-            raise PermissionError("namespaces are for root on Linux")
-        # As text, where the file itself is about to be hidden, or another user may not read it.
-        script = (
-            ["/grader.py"]
-            if self.kind == "bubblewrap"
-            else ["-c", WORKER.read_text(encoding="utf-8")]
-        )
         environment = _environment(self.kind)
+        self._temporary = tempfile.mkdtemp(prefix="grader-")
+        archive = Path(self._temporary, "grader.pyz")
+        archive.write_bytes(_archive())
+        if user := environment.get("GRADER_USER"):
+            os.chown(self._temporary, int(user), int(user))
         if self.kind == "limits":
-            self._temporary = tempfile.mkdtemp(prefix="grader-")
-            if user := environment.get("GRADER_USER"):
-                os.chown(self._temporary, int(user), int(user))
             environment["TMPDIR"] = environment["HOME"] = self._temporary
-        if self.kind == "namespaces":
-            self._temporary = environment["GRADER_ROOT"] = tempfile.mkdtemp(prefix="grader-")
-            environment["TMPDIR"] = "/tmp"  # of its own
-            folders = {"seen": _folders(), "hidden": _hidden()}
-            environment["GRADER_FOLDERS"] = json.dumps(folders)
         self._process = subprocess.Popen(
-            [*_prefix(self.kind), sys.executable, "-I", *script, *arguments],
+            [*_command(self.kind, str(archive)), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=environment,
             start_new_session=True,
         )
-
-    def _ended(self) -> bool:
-        """Whether nothing of the submission is left, and the first process waits for another."""
-        if self.kind != "namespaces":
-            return False
-        try:
-            self._send({"end": True})
-            return self._receive(END_SECONDS) == {"ended": True}
-        except SandboxEnded:
-            return False
 
     def _send(self, message: dict) -> None:
         content = json.dumps(message).encode()
@@ -305,7 +315,7 @@ class Sandbox:
         descriptor = self._process.stdout.fileno()
         while len(content) < wanted:
             if time.monotonic() > deadline:
-                raise SandboxEnded(f"none came within {seconds:g} seconds")
+                raise SandboxEnded(f"it did not end within {seconds:g} seconds")
             if not select.select([descriptor], [], [], 0.2)[0]:
                 if resident(descendants(self._process.pid)) > MEMORY:
                     raise SandboxEnded(f"its processes use more than {MEMORY >> 20} MB together")
@@ -316,8 +326,8 @@ class Sandbox:
             content += piece
             if wanted == 4 and len(content) >= 4:
                 wanted = 4 + struct.unpack("<I", content[:4])[0]
-                if wanted > 2 * worker.LIMITS["output"]:
-                    raise SandboxEnded("an answer of more than 8 MB")
+                if wanted > 2 * limits.LIMITS["output"]:
+                    raise SandboxEnded("its output is larger than 8 MB")
         try:
             message = json.loads(bytes(content[4:wanted]))
         except (ValueError, RecursionError):
@@ -334,54 +344,61 @@ def runs(pid: int) -> bool:
     return False
 
 
-def checked(answer: dict, question: dict) -> dict:
-    """An answer of which only numbers and texts are left, of the form that the question asks for.
+def checked(answer: dict, case: Case) -> Output:
+    """An answer of which only numbers and texts are left, of the form that the case has.
 
     What comes out of a sandbox may have been written by the submission: nothing about it is sure.
     """
-    kept = {
-        "printed": answer.get("printed") if isinstance(answer.get("printed"), str) else "",
-        "missing": [],
-        "broken": {},
-    }
-    if isinstance(answer.get("missing"), list):
-        kept["missing"] = [word for word in answer["missing"][:50] if isinstance(word, str)]
-    if isinstance(answer.get("broken"), dict):
-        pairs = list(answer["broken"].items())[:50]
-        kept["broken"] = {name: reason for name, reason in pairs if isinstance(reason, str)}
+    printed, missing, broken, cpu = (
+        answer.get(key) for key in ("printed", "missing", "broken", "cpu")
+    )
+    about = {"printed": printed if isinstance(printed, str) else ""}
+    if isinstance(missing, list):
+        about["missing"] = tuple(word for word in missing[:50] if isinstance(word, str))
+    if isinstance(broken, dict):
+        pairs = list(broken.items())[:50]
+        about["broken"] = tuple((name, why) for name, why in pairs if isinstance(why, str))
+    about["cpu"] = float(cpu) if type(cpu) is float and 0 <= cpu < 1e6 else 0.0
     try:
         calls = [
-            [_numbers(result, question, call) for result in results]
-            for results, call in zip(answer["calls"], question["calls"], strict=True)
+            [_numbers(output, case, i) for output in outputs]
+            for i, outputs in enumerate(answer["calls"])
         ]
-        if [len(results) for results in calls] != [c.get("repeat", 1) for c in question["calls"]]:
+        if [len(outputs) for outputs in calls] != [call.repeat for call in case.calls]:
             raise ValueError
-        return kept | {"calls": calls}
+        return Output(calls, **about)
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
-        unknown = "an answer that is none" if "calls" in answer else "no answer"
+        unknown = "its output is not numbers" if "calls" in answer else "it gave no output"
         error, kind = answer.get("error"), answer.get("kind")
-        kept["error"] = error if isinstance(error, str) else unknown
-        return kept | {"kind": kind if isinstance(kind, str) else "Ended"}
+        error = error if isinstance(error, str) else unknown
+        return Output(None, error, kind if isinstance(kind, str) else "Ended", **about)
 
 
-def _numbers(result: dict, question: dict, call: dict) -> dict:
-    """One result: values and shapes of its terms, and gradients."""
-    values = [[float(value) for value in term] for term in result["values"]]
-    shapes = [[int(size) for size in shape] for shape in result["shapes"]]
+def _numbers(output: dict, case: Case, i: int) -> dict:
+    """One output: values and shapes of its terms, gradients, and derivatives by the noise."""
+    values = [[float(value) for value in term] for term in output["values"]]
+    shapes = [[int(size) for size in shape] for shape in output["shapes"]]
     for term, shape in zip(values, shapes, strict=True):
-        if min(shape, default=0) < 0 or len(term) != min(math.prod(shape), worker.MOST_VALUES):
+        if min(shape, default=0) < 0 or len(term) != min(math.prod(shape), calling.MOST_VALUES):
             raise ValueError
     gradients = {}
-    for name, value in (result.get("gradients") or {}).items():
+    for name, value in (output.get("gradients") or {}).items():
         if value is None:
             gradients[name] = None
-        elif question["model"]:
+        elif case.model:
             gradients[name] = float(value)
         else:
-            gradients[name] = [float(slope) for slope in value]
-            if len(value) != math.prod(call["args"][int(name)]["shape"]):
+            gradients[name] = [float(number) for number in value]
+            if len(value) != math.prod(case.calls[i].args[int(name)].shape):
                 raise ValueError
-    return {"values": values, "shapes": shapes, "gradients": gradients}
+    kept = {"values": values, "shapes": shapes, "gradients": gradients}
+    if case.calls[i].noise is not None:
+        kept["noise"] = [
+            [float(number) for number in term[: calling.MOST_VALUES]]
+            for term in output["noise"][: calling.MOST_TERMS]
+        ]
+        kept["drawn"] = int(output["drawn"])
+    return kept
 
 
 def descendants(process: int) -> list[int]:

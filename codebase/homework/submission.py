@@ -1,6 +1,6 @@
 """What a student handed in: the homework's Python files, found in a zip or a folder.
 
-Nothing is unpacked: files are read into memory, and only those that could be asked something.
+Nothing is unpacked: files are read into memory, and only those that could be called.
 """
 
 import ast
@@ -17,7 +17,9 @@ from codebase import UserError
 from codebase.machine.files import one_line, read_file
 
 PACKAGES = ("codebase", "submission")  # the homework's, and its successor's
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".rar", ".7z")  # of which only .zip is read
 LARGEST_ZIP = 256 << 20  # bytes
+LARGEST_INNER = 64 << 20  # of a zip in a submission
 LARGEST_FILE = 1 << 20  # of Python
 LARGEST_SUM = 8 << 20
 MOST_ENTRIES = 20_000
@@ -30,11 +32,11 @@ class Submission:
     """A submission's code.
 
     Args:
-        name: of the zip or folder
-        package: what its modules import one another by, "codebase" or "submission"
+        name: name of the zip or folder
+        package: name by which its modules import one another, "codebase" or "submission"
         sources: contents by paths such as codebase/models/vae.py
-        notes: what was left out or mended, for the report
-        weights: where checkpoints lie in it, by run and iteration
+        notes: sentences about what was left out or mended
+        weights: paths of the checkpoints, by run and iteration
     """
 
     name: str
@@ -45,7 +47,7 @@ class Submission:
 
     @property
     def digest(self) -> str:
-        """Of the code alone: two submissions of the same code are marked alike."""
+        """A hash of only the code: two submissions of the same code get the same marks."""
         content = repr((self.package, sorted(self.sources.items()))).encode()
         return hashlib.sha256(content).hexdigest()
 
@@ -60,12 +62,19 @@ def read(path: Path) -> Submission:
 
 
 def name_of(path: Path) -> str:
-    """A submission's name: its folder's, or its zip's without .zip."""
-    return (path.name or path.resolve().name).removesuffix(".zip")
+    """A submission's name: its folder's, or its archive's without the suffix."""
+    name = path.name or path.resolve().name
+    suffix = archive_suffix(name)
+    return name[: -len(suffix)] if suffix and len(name) > len(suffix) else name
+
+
+def archive_suffix(name: str) -> str:
+    """The suffix of an archive's name, in any case; empty for other files."""
+    return next((name[-len(end) :] for end in ARCHIVES if name.lower().endswith(end)), "")
 
 
 def has_package(folder: Path) -> bool:
-    """Whether the homework's code lies at the top of a folder."""
+    """Whether the homework's code is at the top of a folder."""
     return any(
         (folder / name / "utils.py").exists() for name in (*PACKAGES, ".") if folder.is_dir()
     )
@@ -82,18 +91,34 @@ def content(path: Path, inner: str, limit: int) -> bytes:
 
 
 def _files(path: Path) -> "_Files":
+    """The files of a submission; of the one zip in it, where it has no package itself."""
+    if path.is_file() and path.suffix == ".py":
+        raise UserError(f"{path}: {LONE_FILE}")
+    if archive_suffix(path.name).lower() not in ("", ".zip"):
+        raise UserError(f"{path}: only zips and folders can be read: hand in a .zip")
     try:
-        if path.is_dir():
-            return _in_folder(path)
-        if path.exists():
-            return _in_zip(path)
+        if not path.exists():
+            raise UserError(f"{path}: there is no such zip or folder")
+        files = _in_folder(path) if path.is_dir() else _in_zip(bytes(read_file(path, LARGEST_ZIP)))
+        zips = [inner for inner in files.paths if inner.lower().endswith(".zip")]
+        zips = [inner for inner in zips if not any(map(_is_noise, inner.split("/")))]
+        if _package(files.paths) is None and len(zips) == 1:
+            inside = _in_zip(files.contents(zips[0], LARGEST_INNER))
+            inside.notes[:0] = [*files.notes, f"Your code was read from {zips[0]!r:.100}."]
+            return inside
+        return files
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None
     except UserError:
         raise
     except Exception as error:  # whatever zipfile raises for damaged zips
         raise UserError(f"{path}: it cannot be read as a zip: {one_line(error)}") from None
-    raise UserError(f"{path}: there is no such zip or folder")
+
+
+LONE_FILE = (
+    "one file is not enough: hand in the whole folder codebase/, as `python -m codebase submit` "
+    "makes it"
+)
 
 
 class _Files:
@@ -108,12 +133,12 @@ def _in_folder(root: Path) -> _Files:
     for folder, folders, files in os.walk(root):
         for name in list(folders):
             if (Path(folder) / name).is_symlink():
-                notes.append(f"{_below(root, folder, name)} is a link and was left out")
+                notes.append(f"{_below(root, folder, name)} is a link and was ignored.")
         folders[:] = sorted(name for name in folders if not _is_noise(name))
         for name in sorted(files):
             path = Path(folder, name)
             if path.is_symlink():
-                notes.append(f"{_below(root, folder, name)} is a link and was left out")
+                notes.append(f"{_below(root, folder, name)} is a link and was ignored.")
             elif stat.S_ISREG(path.lstat().st_mode):
                 paths.append(_below(root, folder, name))
             if len(paths) > MOST_ENTRIES:
@@ -125,19 +150,18 @@ def _below(root: Path, folder: str, name: str) -> str:
     return Path(folder, name).relative_to(root).as_posix()
 
 
-def _in_zip(path: Path) -> _Files:
-    content = bytes(read_file(path, LARGEST_ZIP))
+def _in_zip(content: bytes) -> _Files:
     if content.count(ENTRY) > MOST_ENTRIES:
-        raise UserError(f"{path}: it has more than {MOST_ENTRIES:,} entries")
+        raise OSError(0, f"it has more than {MOST_ENTRIES:,} entries")
     archive = zipfile.ZipFile(io.BytesIO(content))
     entries, notes = {}, []
     for entry in archive.infolist():
         name = entry.filename.replace("\\", "/")
         parts = PurePosixPath(name).parts
         if name.startswith("/") or ".." in parts or "\0" in name or not parts:
-            notes.append(f"{name!r:.100} leads out of the zip and was left out")
+            notes.append(f"{name!r:.100} leads out of the zip and was ignored.")
         elif stat.S_ISLNK(entry.external_attr >> 16):
-            notes.append(f"{name!r:.100} is a link and was left out")
+            notes.append(f"{name!r:.100} is a link and was ignored.")
         elif not entry.is_dir() and not name.endswith("/"):
             entries["/".join(parts)] = entry
 
@@ -165,14 +189,22 @@ def _submission(name: str, path: Path, files: _Files) -> Submission:
     paths = [p for p in files.paths if not any(map(_is_noise, p.split("/")))]
     root = _package(paths)
     if root is None:
-        notebooks = [p for p in paths if p.endswith(".ipynb")]
-        also = f"; it has {notebooks[0]}, and notebooks are not marked" if notebooks else ""
         wanted = " or ".join(f"{package}/" for package in PACKAGES)
-        raise UserError(f"{path}: no folder {wanted} with utils.py and models/ is in it{also}")
+        about = f"no folder {wanted} with utils.py and models/ is in it"
+        if notebooks := [p for p in paths if p.endswith(".ipynb")]:
+            about += f"; it has {notebooks[0]}, and notebooks are not graded"
+        elif any(p.endswith(".py") for p in paths):
+            about += f"; {LONE_FILE}"
+        elif others := [p for p in paths if archive_suffix(p)]:
+            about += f"; it has {others[0]}: hand in one zip of the code"
+        raise UserError(" ".join([f"{path}: {about}", *(f"({note})" for note in files.notes[:3])]))
     notes = list(files.notes)
     chosen, others = root
     if others:
-        notes.append(f"of {len(others) + 1} copies of the code, {chosen or 'the first'} is marked")
+        notes.append(
+            f"You handed in {len(others) + 1} copies of the code; "
+            f"{chosen or 'the one at the top'} is graded."
+        )
     package = chosen.rpartition("/")[2] if chosen.rpartition("/")[2] in PACKAGES else PACKAGES[0]
     prefix = f"{chosen}/" if chosen else ""
     sources, size = {}, 0
@@ -182,11 +214,11 @@ def _submission(name: str, path: Path, files: _Files) -> Submission:
             content = files.contents(file, LARGEST_FILE)
         except (OSError, zipfile.BadZipFile) as error:
             reason = error.strerror if isinstance(error, OSError) else one_line(error)
-            notes.append(f"{inner} was left out: {reason}")
+            notes.append(f"{inner} was ignored: {reason}.")
             continue
         size += len(content)
         if size > LARGEST_SUM or len(sources) == MOST_FILES:
-            notes.append(f"{inner} and what follows was left out: too much code")
+            notes.append(f"{inner} and the files after it were ignored: too much code.")
             break
         sources[inner] = _decoded(content, inner, notes)
     return Submission(name, package, sources, tuple(notes), _weights(paths))
@@ -216,7 +248,7 @@ def _decoded(content: bytes, file: str, notes: list[str]) -> str:
         for mark, encoding in ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"), (b"", "latin-1")):
             if content.startswith(mark):
                 text = content.decode(encoding, errors="replace")
-                notes.append(f"{file} was read as {encoding}: it is not UTF-8")
+                notes.append(f"{file} is not UTF-8; it was read as {encoding}.")
                 break
     return text.replace("\r\n", "\n").replace("\r", "\n")
 

@@ -1,30 +1,28 @@
-"""A class at a glance: grades.csv, and summary.md with the points, the mistakes, and likenesses."""
+"""A class at a glance: grades.csv; summary.md with points, mistakes and similar submissions."""
 
-import ast
 import csv
 import io
 import statistics
 from collections import defaultdict
-from itertools import combinations
 from pathlib import Path
 
-from codebase import UserError, figures
-from codebase.homework import report, submission
+from codebase import figures
+from codebase.homework import report, similarity
 from codebase.homework.problems import BY_FUNCTION, PROBLEMS
 from codebase.machine.files import child_folder, write_atomically
 
 GRADES, SUMMARY, PICTURE = "grades.csv", "summary.md", "points.png"
-ALIKE = 2 / 3  # of the graded code, by which two submissions are worth a look
-MOST_PAIRS = 50
+MOST_CLUSTERS = 50
 FUNCTIONS = [problem.function for problem in PROBLEMS]
 
 
-def write(out: Path, found: dict[str, Path]) -> None:
+def write(out: Path, found: dict[str, Path], skipped: list[str]) -> None:
     """Write the three files from the reports in a folder.
 
     Args:
         out: folder of the reports
         found: paths of the submissions by name
+        skipped: a line for each entry that is not a submission
     """
     graded = {}
     for name in sorted(found):
@@ -33,12 +31,12 @@ def write(out: Path, found: dict[str, Path]) -> None:
             graded[name] = results
     write_atomically(out / GRADES, grades(graded).encode(errors="replace"))
     write_atomically(out / PICTURE, figures.png(_picture(graded)))
-    text = summary(graded, _alike(found))
+    text = summary(graded, similarity.clusters(found), skipped)
     write_atomically(out / SUMMARY, text.encode(errors="replace"))
 
 
 def grades(graded: dict[str, dict]) -> str:
-    """A row a submission, a column a function."""
+    """One row per submission, one column per function."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["submission", *FUNCTIONS, "total"])
@@ -48,7 +46,7 @@ def grades(graded: dict[str, dict]) -> str:
 
 
 def _cell(name: str) -> str:
-    """A name that no spreadsheet takes for a formula."""
+    """A name that no spreadsheet reads as a formula."""
     name = report.one_line(name)
     return f"'{name}" if name.startswith(("=", "+", "-", "@")) else name
 
@@ -58,13 +56,13 @@ def _scores(results: dict) -> list[float]:
     return [by_function[function] for function in FUNCTIONS]
 
 
-def summary(graded: dict[str, dict], alike: list[tuple[str, str, float]]) -> str:
-    """The page."""
+def summary(graded: dict[str, dict], clusters: list[similarity.Cluster], skipped: list[str]) -> str:
+    """The page in Markdown."""
     totals = [results["score"] for results in graded.values()]
     lines = ["# Summary", ""]
     if totals:
         middle = report.number(statistics.median(totals))
-        lines += [f"{len(totals)} submissions; median {middle} points, the bonus included.", ""]
+        lines += [f"{len(totals)} submissions; the median is {middle} points, with the bonus.", ""]
     lines += [f"![points by problem]({PICTURE})", ""]
     lines += ["| function | points | mean | full | none |", "|---|---|---|---|---|"]
     table = list(zip(*map(_scores, graded.values()), strict=True)) or [()] * len(FUNCTIONS)
@@ -86,24 +84,28 @@ def summary(graded: dict[str, dict], alike: list[tuple[str, str, float]]) -> str
     for (function, mistake), names in _mistakes(graded):
         who = ", ".join(map(report.in_markdown, names))
         lines.append(f"| `{function}` | {mistake} | {len(names)} | {who} |")
-    lines += ["", "## Alike", ""]
+    lines += ["", "## Similarity", ""]
     lines += [
-        "Pairs of which two thirds of the graded code, of the one that has more, is the same but "
-        "for names and layout. A hint to look, no proof: short functions have few right forms.",
+        "Submissions whose graded functions have at least 60 % of their fingerprints in common, "
+        "whatever the names and the layout. What few wrote counts most. This is a reason to look, "
+        "not a proof.",
         "",
     ]
-    if not alike:
+    if not clusters:
         lines.append("None.")
-    for one, other, share in alike[:MOST_PAIRS]:
-        names = f"{report.in_markdown(one)} and {report.in_markdown(other)}"
-        lines.append(f"- {names}: {share:.0%}")
-    if len(alike) > MOST_PAIRS:
-        lines.append(f"- … and {len(alike) - MOST_PAIRS} more pairs")
+    for names, least, most in clusters[:MOST_CLUSTERS]:
+        who = ", ".join(map(report.in_markdown, names))
+        share = f"{most:.0%}" if len(names) == 2 else f"{least:.0%} to {most:.0%}"
+        lines.append(f"- {who}: {share}")
+    if len(clusters) > MOST_CLUSTERS:
+        lines.append(f"- … and {len(clusters) - MOST_CLUSTERS} more")
+    if skipped:
+        lines += ["", "## Skipped", "", *(f"- {report.in_markdown(line)}" for line in skipped)]
     return "\n".join(lines) + "\n"
 
 
 def _mistakes(graded: dict[str, dict]) -> list[tuple[tuple[str, str], list[str]]]:
-    """Who made which mistake, the most frequent first."""
+    """Who made which mistake, the most frequent mistake first."""
     who = defaultdict(list)
     for name, results in graded.items():
         for test in results["tests"]:
@@ -129,61 +131,3 @@ def _picture(graded: dict[str, dict]):
         ax.tick_params(labelsize=8)
         ax.yaxis.get_major_locator().set_params(integer=True)
     return figure
-
-
-# Code that is alike
-
-
-def _alike(found: dict[str, Path]) -> list[tuple[str, str, float]]:
-    """Pairs of submissions, and the share of their graded code that is the same."""
-    shapes = {name: _shapes(path) for name, path in sorted(found.items())}
-    sizes = {name: sum(size for _, size in shape.values()) for name, shape in shapes.items()}
-    pairs = []
-    for one, other in combinations(shapes, 2):
-        same = sum(
-            size
-            for function, (shape, size) in shapes[one].items()
-            if shapes[other].get(function) == (shape, size)
-        )
-        largest = max(sizes[one], sizes[other])
-        if largest and same >= ALIKE * largest:
-            pairs.append((one, other, same / largest))
-    return sorted(pairs, key=lambda pair: (-pair[2], pair[:2]))
-
-
-def _shapes(path: Path) -> dict[str, tuple[str, int]]:
-    """Of each graded function: its syntax tree without names and layout, and its size."""
-    try:
-        handed_in = submission.read(path)
-    except UserError:
-        return {}
-    shapes = {}
-    for problem in PROBLEMS:
-        source = handed_in.sources.get(f"{handed_in.package}/{problem.file}", "")
-        try:
-            tree = ast.parse(source)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            continue
-        node = submission.function_in(tree, problem.model, problem.method)
-        if node is not None and not submission.is_blank(node):
-            shapes[problem.function] = _shape(node)
-    return shapes
-
-
-def _shape(node: ast.FunctionDef) -> tuple[str, int]:
-    body = node.body
-    if isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
-        body = body[1:]  # the docstring
-    numbers: dict[str, int] = {}  # names by the order in which they come
-    words = []
-    for statement in body:
-        for inner in ast.walk(statement):
-            words.append(type(inner).__name__)
-            if isinstance(inner, ast.Name):
-                words.append(str(numbers.setdefault(inner.id, len(numbers))))
-            elif isinstance(inner, ast.Attribute):
-                words.append(inner.attr)
-            elif isinstance(inner, ast.Constant):
-                value = inner.value  # an integer may have more digits than repr allows
-                words.append(hex(value) if type(value) is int else repr(value))
-    return " ".join(words), len(words)

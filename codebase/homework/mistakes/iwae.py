@@ -1,18 +1,19 @@
 """Mistakes in the importance-weighted bounds."""
 
+import functools
 import math
 
 import torch
 
 from codebase import utils as ut
 from codebase.homework.mistakes.catalogue import mistake
-from codebase.homework.mistakes.parts import bound, draw, log_standard, reconstruction
+from codebase.homework.mistakes.parts import WRONG_NOISE, bound, draw, log_standard, reconstruction
 
 
-def _weighted(model, x, iw):
+def _weighted(model, x, iw, sample=ut.sample_gaussian):
     """q's parameters and z of iw·batch rows, with log q − log p and −log p(x|z) of each."""
     q_m, q_v = (ut.duplicate(q, iw) for q in model.enc.encode(x))
-    z = ut.sample_gaussian(q_m, q_v)
+    z = sample(q_m, q_v)
     kl = ut.log_normal(z, q_m, q_v) - model.log_p_z(z)
     return q_m, q_v, z, kl, reconstruction(model, ut.duplicate(x, iw), z)
 
@@ -24,14 +25,17 @@ def _iwae(log_weights, iw, kl, rec):
 
 
 @mistake(
-    "iwae", "no − log m", "niwae", "log-sum-exp lacks − log m: it is the log of the mean weight."
+    "iwae",
+    "no − log m",
+    "niwae",
+    "You leave out − log m; subtract it, for the log of the mean of m weights.",
 )
 def _(model, x, iw):
     *_, kl, rec = _weighted(model, x, iw)
     return _iwae(-kl - rec + math.log(iw), iw, kl, rec)
 
 
-@mistake("iwae", "− log m twice", "niwae", "log m is subtracted twice.")
+@mistake("iwae", "− log m twice", "niwae", "You subtract log m twice; subtract it once.")
 def _(model, x, iw):
     *_, kl, rec = _weighted(model, x, iw)
     return _iwae(-kl - rec - math.log(iw), iw, kl, rec)
@@ -41,7 +45,7 @@ def _(model, x, iw):
     "iwae",
     "mean of logarithms",
     "niwae",
-    "The mean of the log weights is the ELBO; the log of the weights' mean is wanted.",
+    "You average the log weights, which is the ELBO; take the log of the mean weight.",
 )
 def _(model, x, iw):
     *_, kl, rec = _weighted(model, x, iw)
@@ -52,7 +56,7 @@ def _(model, x, iw):
     "iwae",
     "rows the wrong way round",
     "niwae",
-    "duplicate repeats the whole batch: its rows are (m, batch), not (batch, m).",
+    "You reshape to (batch, m); duplicate repeats the batch, so reshape to (m, batch).",
 )
 def _(model, x, iw):
     *_, kl, rec = _weighted(model, x, iw)
@@ -60,27 +64,40 @@ def _(model, x, iw):
     return niwae, kl.mean(), rec.mean()
 
 
-@mistake("iwae", "wrong axis", "niwae", "The log of the mean is over the batch, not the weights.")
+@mistake(
+    "iwae",
+    "wrong axis",
+    "niwae",
+    "You average over the batch inside the log; average over the m weights.",
+)
 def _(model, x, iw):
     *_, kl, rec = _weighted(model, x, iw)
     niwae = -ut.log_mean_exp((-kl - rec).view(iw, len(x)), 1).mean()
     return niwae, kl.mean(), rec.mean()
 
 
-@mistake("iwae", "mean over everything", "niwae", "Each image has a mean weight of its own.")
+@mistake(
+    "iwae",
+    "mean over everything",
+    "niwae",
+    "You average the weights of all images; average the m weights of each image.",
+)
 def _(model, x, iw):
     *_, kl, rec = _weighted(model, x, iw)
     return -ut.log_mean_exp(-kl - rec, 0), kl.mean(), rec.mean()
 
 
-@mistake("iwae", "inverse weights", "niwae", "The weights are q/p; they are p/q.")
+@mistake("iwae", "inverse weights", "niwae", "You use q/p as weights; use p/q.")
 def _(model, x, iw):
     *_, kl, rec = _weighted(model, x, iw)
     return _iwae(kl + rec, iw, kl, rec)
 
 
 @mistake(
-    "iwae", "sign within", "niwae", "log-mean-exp is taken of the negative log weights: a sign."
+    "iwae",
+    "sign within",
+    "niwae",
+    "You negate the log weights in the log-mean-exp; negate only the result.",
 )
 def _(model, x, iw):
     *_, kl, rec = _weighted(model, x, iw)
@@ -88,14 +105,16 @@ def _(model, x, iw):
     return -niwae, kl, rec
 
 
-@mistake("iwae", "sign of the bound", "niwae", "This is the bound; its negative is wanted.")
+@mistake("iwae", "sign of the bound", "niwae", "You return the bound; return its negative.")
 def _(model, x, iw):
     *_, kl, rec = _weighted(model, x, iw)
     niwae, kl, rec = _iwae(-kl - rec, iw, kl, rec)
     return -niwae, kl, rec
 
 
-@mistake("iwae", "weights without q", "niwae", "log q(z|x) is missing from the weights.")
+@mistake(
+    "iwae", "weights without q", "niwae", "You leave log q(z|x) out of the weights; subtract it."
+)
 def _(model, x, iw):
     *_, z, kl, rec = _weighted(model, x, iw)
     return _iwae(model.log_p_z(z) - rec, iw, kl, rec)
@@ -105,26 +124,41 @@ def _(model, x, iw):
     "iwae",
     "weights without the prior",
     "niwae|niwae.gradient",
-    "log p(z) is missing from the weights.",
+    "You leave log p(z) out of the weights; add it.",
 )
 def _(model, x, iw):
     q_m, q_v, z, kl, rec = _weighted(model, x, iw)
     return _iwae(-ut.log_normal(z, q_m, q_v) - rec, iw, kl, rec)
 
 
-@mistake("iwae", "weights of rec alone", "niwae|niwae.gradient", "The weights lack p(z)/q(z|x).")
+@mistake(
+    "iwae",
+    "weights of rec alone",
+    "niwae|niwae.gradient",
+    "You use p(x|z) as weights; multiply by p(z)/q(z|x).",
+)
 def _(model, x, iw):
     *_, kl, rec = _weighted(model, x, iw)
     return _iwae(-rec, iw, kl, rec)
 
 
-@mistake("iwae", "weights of kl alone", "niwae.gradient", "The weights lack p(x|z).")
+@mistake(
+    "iwae",
+    "weights of kl alone",
+    "niwae.gradient",
+    "You use p(z)/q(z|x) as weights; multiply by p(x|z).",
+)
 def _(model, x, iw):
     *_, kl, rec = _weighted(model, x, iw)
     return _iwae(-kl, iw, kl, rec)
 
 
-@mistake("iwae", "one z for all", "niwae", "Each weight needs a draw of its own; z is duplicated.")
+@mistake(
+    "iwae",
+    "one z for all",
+    "niwae",
+    "You repeat one draw of z; draw one for each of the m weights.",
+)
 def _(model, x, iw):
     q_m, q_v, z = draw(model, x)
     kl = ut.log_normal(z, q_m, q_v) - model.log_p_z(z)
@@ -136,7 +170,7 @@ def _(model, x, iw):
     "iwae",
     "z is the mean",
     "niwae.kl.rec",
-    "z is q's mean: the draws from q(z|x) are missing.",
+    "You use the mean of q(z|x) as z; draw m times with sample_gaussian.",
 )
 def _(model, x, iw):
     q_m, q_v = model.enc.encode(x)
@@ -144,7 +178,9 @@ def _(model, x, iw):
     return bound(kl, reconstruction(model, x, q_m))
 
 
-@mistake("iwae", "largest weight", "niwae", "The largest weight, not the weights' mean.")
+@mistake(
+    "iwae", "largest weight", "niwae", "You take the largest weight; take the mean of the weights."
+)
 def _(model, x, iw):
     *_, kl, rec = _weighted(model, x, iw)
     return (kl + rec).view(iw, -1).amin(0).mean(), kl.mean(), rec.mean()
@@ -154,7 +190,7 @@ def _(model, x, iw):
     "iwae",
     "images and draws mismatched",
     "niwae.rec",
-    "The rows of x and of z are of other images.",
+    "You pair x and z of different images; repeat both in the same order.",
 )
 def _(model, x, iw):
     *_, z, kl, _rows = _weighted(model, x, iw)
@@ -162,25 +198,35 @@ def _(model, x, iw):
     return _iwae(-kl - rec, iw, kl, rec)
 
 
-@mistake("iwae", "sign of rec", "niwae.rec", "The reconstruction term has the wrong sign.")
+@mistake("iwae", "sign of rec", "niwae.rec", "You return +log p(x|z) as rec; rec is −log p(x|z).")
 def _(model, x, iw):
     *_, kl, rec = _weighted(model, x, iw)
     return _iwae(-kl + rec, iw, kl, -rec)
 
 
-@mistake("iwae", "sign of rec returned", "rec", "The bound is right, but rec has the wrong sign.")
+@mistake(
+    "iwae",
+    "sign of rec returned",
+    "rec",
+    "You return rec with the wrong sign; return −log p(x|z). The bound is right.",
+)
 def _(model, x, iw):
     *_, kl, rec = _weighted(model, x, iw)
     return _iwae(-kl - rec, iw, kl, -rec)
 
 
-@mistake("iwae", "kl and rec left 0", "kl.rec", "The bound is right, but kl and rec are left 0.")
+@mistake(
+    "iwae",
+    "kl and rec left 0",
+    "kl.rec",
+    "You return kl and rec as 0; return their values. The bound is right.",
+)
 def _(model, x, iw):
     *_, kl, rec = _weighted(model, x, iw)
     return _iwae(-kl - rec, iw, 0 * kl.detach(), 0 * rec.detach())
 
 
-@mistake("iwae", "averaged over pixels", "niwae.rec", "rec is a sum over pixels, not their mean.")
+@mistake("iwae", "averaged over pixels", "niwae.rec", "You average rec over pixels; sum over them.")
 def _(model, x, iw):
     *_, kl, rec = _weighted(model, x, iw)
     rec = rec / x.shape[-1]
@@ -188,7 +234,10 @@ def _(model, x, iw):
 
 
 @mistake(
-    "iwae", "not averaged over the batch", "niwae.kl.rec", "The mean over the batch is missing."
+    "iwae",
+    "not averaged over the batch",
+    "niwae.kl.rec",
+    "You return one value per image; average over the batch.",
 )
 def _(model, x, iw):
     *_, kl, rec = _weighted(model, x, iw)
@@ -196,13 +245,23 @@ def _(model, x, iw):
     return -ut.log_mean_exp(-kl - rec, 0), kl.mean(0), rec.mean(0)
 
 
-@mistake("iwae", "without gradient", "gradient", "The bound is detached: it trains nothing.")
+@mistake(
+    "iwae",
+    "without gradient",
+    "gradient",
+    "You detach the bound, so it trains nothing; let gradients through.",
+)
 def _(model, x, iw):
     *_, kl, rec = _weighted(model, x, iw)
     return tuple(term.detach() for term in _iwae(-kl - rec, iw, kl, rec))
 
 
-@mistake("iwae", "z is detached", "gradient", "z is detached: the encoder gets a wrong gradient.")
+@mistake(
+    "iwae",
+    "z is detached",
+    "gradient",
+    "You detach z, so the encoder's gradient is wrong; let gradients through.",
+)
 def _(model, x, iw):
     q_m, q_v, z, *_ = _weighted(model, x, iw)
     z = z.detach()
@@ -212,14 +271,17 @@ def _(model, x, iw):
 
 
 @mistake(
-    "iwae", "weights clipped", "niwae.gradient", "The log weights are clipped before the mean."
+    "iwae",
+    "weights clipped",
+    "niwae.gradient",
+    "You clip the log weights; log_mean_exp needs no clipping.",
 )
 def _(model, x, iw):
     *_, kl, rec = _weighted(model, x, iw)
     return _iwae((-kl - rec).clamp(min=-100), iw, kl, rec)
 
 
-@mistake("iwae", "one weight", "niwae", "One weight alone is used, whatever m is.")
+@mistake("iwae", "one weight", "niwae", "You use only one weight; use all m.")
 def _(model, x, iw):
     *_, kl, rec = _weighted(model, x, iw)
     first = (kl + rec)[: len(x)].mean()
@@ -230,7 +292,7 @@ def _(model, x, iw):
     "vae iwae",
     "closed-form KL in the weights",
     "niwae",
-    "The weights want log q − log p at each z.",
+    "You use the closed-form KL in the weights; use log q(z|x) − log p(z) at each z.",
 )
 def _(model, x, iw):
     q_m, q_v, z, kl, rec = _weighted(model, x, iw)
@@ -239,7 +301,10 @@ def _(model, x, iw):
 
 
 @mistake(
-    "gmvae iwae", "prior N(0, I)", "niwae.kl.gradient", "The prior is the mixture, not N(0, I)."
+    "gmvae iwae",
+    "prior N(0, I)",
+    "niwae.kl.gradient",
+    "You use the prior N(0, I); use the mixture of Gaussians.",
 )
 def _(model, x, iw):
     q_m, q_v, z, _kl, rec = _weighted(model, x, iw)
@@ -248,7 +313,10 @@ def _(model, x, iw):
 
 
 @mistake(
-    "gmvae iwae", "prior without − log k", "niwae.kl", "The mixture's weights 1/k are missing."
+    "gmvae iwae",
+    "prior without − log k",
+    "niwae.kl",
+    "You leave out the mixture's weights 1/k; subtract log k from log p(z).",
 )
 def _(model, x, iw):
     *_, kl, rec = _weighted(model, x, iw)
@@ -256,9 +324,79 @@ def _(model, x, iw):
     return _iwae(-kl - rec, iw, kl, rec)
 
 
-@mistake("gmvae iwae", "prior's variance ignored", "niwae.kl", "The prior's variances are ignored.")
+@mistake(
+    "gmvae iwae",
+    "prior's variance ignored",
+    "niwae.kl",
+    "You ignore the prior's variances; pass both means and variances.",
+)
 def _(model, x, iw):
     q_m, q_v, z, _kl, rec = _weighted(model, x, iw)
     p_m, p_v = model.z_prior
     kl = ut.log_normal(z, q_m, q_v) - ut.log_normal_mixture(z, p_m, torch.ones_like(p_v))
     return _iwae(-kl - rec, iw, kl, rec)
+
+
+# Draws of z, and slips
+
+
+def _with_noise(sample, model, x, iw):
+    *_, kl, rec = _weighted(model, x, iw, sample)
+    return _iwae(-kl - rec, iw, kl, rec)
+
+
+for (name, sentence), sample in WRONG_NOISE.items():
+    mistake("iwae", name, "niwae.kl.rec", sentence)(functools.partial(_with_noise, sample))
+
+
+@mistake("iwae", "not written", "niwae.kl.rec.gradient", "You return 0; write the function.")
+def _(model, x, iw):
+    return torch.zeros(3).unbind()
+
+
+@mistake(
+    "iwae",
+    "rec is the mean of kl",
+    "rec",
+    "You return the mean of kl as rec; return the mean of rec.",
+)
+def _(model, x, iw):
+    *_, kl, rec = _weighted(model, x, iw)
+    return _iwae(-kl - rec, iw, kl, kl)
+
+
+@mistake(
+    "iwae",
+    "terms weighted",
+    "kl.rec",
+    "You weight kl and rec by the importance weights; return their plain means.",
+)
+def _(model, x, iw):
+    *_, kl, rec = _weighted(model, x, iw)
+    shares = (-kl - rec).view(iw, -1).softmax(0)
+    niwae, _kl, _rec = _iwae(-kl - rec, iw, kl, rec)
+    return niwae, *((shares * term.view(iw, -1)).sum(0).mean() for term in (kl, rec))
+
+
+@mistake(
+    "iwae",
+    "log-mean-exp of each term",
+    "niwae.kl.rec",
+    "You take the log-mean-exp of kl and of rec; take it of the log weights −(kl + rec).",
+)
+def _(model, x, iw):
+    *_, kl, rec = _weighted(model, x, iw)
+    return bound(-ut.log_mean_exp(-kl, 0), -ut.log_mean_exp(-rec, 0))
+
+
+@mistake(
+    "iwae",
+    "axis found by its size",
+    "niwae",
+    "You look for the axis of the weights by its size; the rows are (m, batch), always.",
+)
+def _(model, x, iw):
+    *_, kl, rec = _weighted(model, x, iw)
+    log_weights = (-kl - rec).view(iw, len(x))
+    axis = max(i for i, size in enumerate(log_weights.shape) if size == iw)
+    return -ut.log_mean_exp(log_weights, axis).mean(), kl.mean(), rec.mean()

@@ -1,0 +1,134 @@
+"""Naming the mistake in a function: the catalogue's whose numbers are the submission's."""
+
+from collections.abc import Iterable
+
+from codebase.homework import cases, comparing
+from codebase.homework.marks import Attempt, Checked
+from codebase.homework.mistakes import MISTAKES, Mistake
+from codebase.homework.sandboxed.calling import Case
+from codebase.homework.sandboxed.functions import Helpers
+
+
+def named(checked: Checked, given: Helpers) -> tuple[Mistake, ...]:
+    """The mistakes whose numbers a function's are; empty where there is none.
+
+    Args:
+        checked: the function
+        given: this project's helpers
+    """
+    attempt = checked.attempt
+    if not attempt.problem.model:
+        parts = [name for name in attempt.cases if name in attempt.problem.parts]
+        names = tuple(dict.fromkeys([attempt.first, *parts]))
+        found = _equal_in_any(attempt, [names])
+        if found or attempt.problem.function != "sample_gaussian":
+            return found
+        return _equal_in_any(attempt, [("set noise",)])
+    found = _equal_in_any(attempt, [("reference draws",), ("set noise",)])
+    if not found and not checked.ended and attempt.helpers is None:
+        helped = attempt.with_helpers(given)  # another mistake, in a helper, may hide this one
+        found = _equal_in_any(helped, [("reference draws",), ("set noise",)])
+    return found or _on_average(attempt) or _by_term(checked)
+
+
+def _equal_in_any(attempt: Attempt, choices: list[tuple[str, ...]]) -> tuple[Mistake, ...]:
+    for gradients in (True, False):
+        for names in choices:
+            if found := equal(attempt, names, gradients):
+                return found
+    return ()
+
+
+def equal(attempt: Attempt, names: Iterable[str], gradients: bool) -> tuple[Mistake, ...]:
+    """The mistakes that give a function's values, and gradients, in some cases."""
+    found = {name: attempt(name)[0].calls for name in names}
+    if any(calls is None for calls in found.values()):
+        return ()
+    if "set noise" in found and not comparing.draws(found["set noise"]):
+        return ()
+    hidden = _hidden(attempt) if "set noise" in found else ()
+    return tuple(
+        mistake
+        for mistake in MISTAKES[attempt.problem.function]
+        if mistake not in hidden
+        and (gradients or mistake.loses != {"gradient"})
+        and all(
+            outputs is not None
+            and comparing.same(found[name], outputs, attempt.case(name).dtype, gradients)
+            for name in found
+            for outputs in [_outputs(mistake, attempt.case(name))]
+        )
+    )
+
+
+def _hidden(attempt: Attempt) -> list[Mistake]:
+    """The mistakes that do not show where all draws are set to one number."""
+    case = attempt.case("set noise")
+    right = cases.reference(case)
+    return [
+        mistake
+        for mistake in MISTAKES[attempt.problem.function]
+        for outputs in [_outputs(mistake, case)]
+        if outputs is not None and comparing.same(outputs, right, case.dtype, gradients=True)
+    ]
+
+
+def _on_average(attempt: Attempt) -> tuple[Mistake, ...]:
+    """Of the mistakes that do not show there, those whose means over many draws are the same."""
+    found = attempt("set noise")[0].calls
+    if found is None or not comparing.draws(found):
+        return ()
+    same = comparing.same(found, cases.reference(attempt.case("set noise")), "float32", True)
+    output = attempt("wide")[0] if same else None
+    if output is None or output.calls is None:
+        return ()
+    terms, named = attempt.problem.terms, []
+    for mistake in _hidden(attempt):
+        expected = _outputs(mistake, attempt.case("wide"))
+        if expected and not any(comparing.means(terms, output.calls, expected)[0].values()):
+            named.append(mistake)
+    return tuple(named)
+
+
+def _outputs(mistake: Mistake, case: Case) -> list | None:
+    """A mistake's outputs in a case; None where it gives none."""
+    try:
+        return cases.reference(case, mistake.run)
+    except (RuntimeError, IndexError, ValueError):
+        return None
+
+
+def _by_term(checked: Checked) -> tuple[Mistake, ...]:
+    """Where no mistake explains all: one for each wrong term but the bound, which is their sum."""
+    attempt = checked.attempt
+    wrong = {finding.part for finding in checked.findings if not finding.passed}
+    terms = attempt.problem.terms
+    for name in ("reference draws", "set noise"):
+        named = []
+        found = attempt(name)[0].calls
+        for i, term in enumerate(terms):
+            if found is None or i == 0 or term not in wrong:
+                continue
+            for mistake in MISTAKES[attempt.problem.function]:
+                outputs = _outputs(mistake, attempt.case(name))
+                if (
+                    outputs is not None
+                    and mistake.loses <= {terms[0], term}
+                    and _same_term(i, found, outputs)
+                ):
+                    named.append(mistake)
+                    break
+        if named:
+            return tuple(named)
+    return ()
+
+
+def _same_term(i: int, found: list, outputs: list) -> bool:
+    return all(
+        i < len(one["values"])
+        and one["shapes"][i] == other["shapes"][i]
+        and comparing.close(
+            one["values"][i][0], other["values"][i][0], comparing.TOLERANCE["float32"]
+        )
+        for one, other in comparing.pairs(found, outputs)
+    )
