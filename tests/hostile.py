@@ -104,11 +104,11 @@ HOSTILE = {
         raise ValueError("LEAK")
         """,
     "numbers beyond all measure": """
-        import __main__
+        from sandboxed import calling
         n = globals().setdefault("count", [0])
         n[0] += 1
         big = 1.7e308 if n[0] % 2 else -1.7e308
-        __main__.slopes = lambda *a: dict.fromkeys(("enc", "dec", "z_pre", "cls", "0", "1"), big)
+        calling._gradients = lambda *a: dict.fromkeys(("enc", "dec", "z_pre", "cls", "0", "1"), big)
         value = torch.tensor(big, dtype=torch.float64)
         return value, value, value, value
         """,
@@ -122,8 +122,8 @@ HOSTILE = {
         return torch.stack([pairs(a[None], b[None], c[None])[0, 0] for a, b, c in zip(x, m, v)])
         """,
     "forged lines": """
-        import __main__
-        __main__.describe = lambda *a: "x\\n  total      58 of 52\\nother_student:"
+        from sandboxed import server
+        server.describe = lambda *a: "x\\n  total      58 of 52\\nother_student:"
         raise ValueError
         """,
     "endless loop in C": "return sum(iter(int, 1))",
@@ -236,17 +236,17 @@ HOSTILE = {
         frame = __import__("sys")._getframe()
         while frame is not None:
             frame.f_globals.get("LIMITS", {}).update(data=1 << 60, output=1 << 60, printed=1 << 60)
-            if "question" in frame.f_locals:
-                frame.f_locals["question"]["seconds"] = 10 ** 6
+            if "case" in frame.f_locals:
+                object.__setattr__(frame.f_locals["case"], "seconds", 10 ** 6)
             frame = frame.f_back
         return torch.zeros(3)
         """,
-    "questions answered by themselves": """
+    "inputs as outputs": """
         frame = __import__("sys")._getframe()
         while frame is not None:
             for held in frame.f_locals.values():
-                if isinstance(held, dict) and "args" in held:
-                    return held["args"][0][0]
+                if type(held).__name__ == "Drawn":
+                    return held.args[0][0]
             frame = frame.f_back
         """,
     "stops the clock": """
@@ -328,7 +328,7 @@ SPIES = {
                 continue
             raise ValueError("LEAK " + path)
         """,
-    "what an earlier question left": """
+    "what an earlier case left": """
         from pathlib import Path
         if Path("/tmp/left").exists():
             raise ValueError("kept")

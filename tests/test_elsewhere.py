@@ -61,7 +61,7 @@ def test_the_homework_without_posix(tmp_path):
     assert "codebase/utils.py" in zipfile.ZipFile(tmp_path / "me.zip").namelist()
     succeed(tmp_path, "codebase", "gradescope", tmp_path / "auto.zip", **windows)
     names = zipfile.ZipFile(tmp_path / "auto.zip").namelist()
-    assert {"setup.sh", "run_autograder", "codebase/homework/worker.py"} <= set(names)
+    assert {"setup.sh", "run_autograder", "codebase/homework/sandboxed/server.py"} <= set(names)
     line = refused(tmp_path, "codebase", "grade", tmp_path / "me.zip", **windows)
     assert "marking needs Linux" in line and "gradescope" in line
 

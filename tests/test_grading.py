@@ -3,7 +3,6 @@
 import json
 import os
 import socket
-import subprocess
 import textwrap
 import time
 from contextlib import closing
@@ -71,7 +70,7 @@ def test_the_solution_itself_gets_full_points(tmp_path, kind):
 
 
 def test_every_sandbox_that_works_here_gives_full_points(tmp_path):
-    for which in SANDBOXES[:2]:
+    for which in SANDBOXES:
         if sandbox._works(which):
             found = graded(tmp_path / which, students.homework(), which)
             assert scores(found) == POINTS, report.table(found)
@@ -109,18 +108,18 @@ def test_submissions_as_they_are(tmp_path, kind):
     found = graded(tmp_path, files, kind)
     assert scores(found) == POINTS | {
         "VAE.negative_elbo_bound": 4.8,
-        "log_normal": 2,
+        "log_normal": 1.6,
         "GMVAE.negative_elbo_bound": 0,
         "GMVAE.negative_iwae_bound": 0,
         "SSVAE.negative_elbo_bound": 0,
         "FSVAE.negative_elbo_bound": 0,
     }
     told = {mark.problem.function: " ".join(report.explanation(mark)) for mark in found.marks}
-    assert "Sum over the last dimension, not its mean." in told["log_normal"]
-    assert "batches of 100 alone" in told["VAE.negative_elbo_bound"]
-    assert "log_normal is at fault" in told["VAE.negative_iwae_bound"]
+    assert "You average over the last dimension; sum over it." in told["log_normal"]
+    assert "You hard-code batches of 100" in told["VAE.negative_elbo_bound"]
+    assert "The error comes from log_normal" in told["VAE.negative_iwae_bound"]
     assert "SyntaxError (codebase/models/gmvae.py:" in told["GMVAE.negative_iwae_bound"]
-    assert "not written yet" in told["SSVAE.negative_elbo_bound"]
+    assert "not written it yet" in told["SSVAE.negative_elbo_bound"]
     assert "'nelbo' is not defined" in told["FSVAE.negative_elbo_bound"]
     assert "imports debug, tensorflow" in " ".join(found.notes)
     assert "hello" in found.printed
@@ -144,7 +143,7 @@ def test_packages_that_are_not_here_cost_nothing(kind, header):
     files["codebase/utils.py"] = "import torch\n" + header + files["codebase/utils.py"]
     problem = BY_FUNCTION["log_normal"]
     with sandbox.Sandbox(kind, "codebase", files) as box:
-        marked = marking.mark(problem, 4, 1, box.ask)
+        marked = marking.mark(problem, 4, 1, box.run)
     assert marked.score == 4, marked.reasons
 
 
@@ -158,9 +157,9 @@ def test_all_helpers_at_fault_are_named(tmp_path, kind):
         files["codebase/utils.py"] = files["codebase/utils.py"].replace(right, wrong)
     found = graded(tmp_path, files, kind)
     told = {mark.problem.function: " ".join(report.explanation(mark)) for mark in found.marks}
-    assert "gaussian_parameters and kl_normal are at fault" in told["VAE.negative_elbo_bound"]
-    assert "log_normal and gaussian_parameters are at fault" in told["VAE.negative_iwae_bound"]
-    assert scores(found) == POINTS | {"log_normal": 2}
+    assert "comes from gaussian_parameters and kl_normal," in told["VAE.negative_elbo_bound"]
+    assert "comes from log_normal and gaussian_parameters," in told["VAE.negative_iwae_bound"]
+    assert scores(found) == POINTS | {"log_normal": 1.6}
 
 
 def marked(files: dict, kind: str, *functions: str) -> list[marking.Mark]:
@@ -169,7 +168,7 @@ def marked(files: dict, kind: str, *functions: str) -> list[marking.Mark]:
     with sandbox.Sandbox(kind, "codebase", files) as box:
         for name in functions:
             problem = BY_FUNCTION[name]
-            marks[name] = marking.mark(problem, problem.points, 1, box.ask, marks)
+            marks[name] = marking.mark(problem, problem.points, 1, box.run, marks)
     return list(marks.values())
 
 
@@ -182,8 +181,8 @@ def test_a_network_and_a_helper_at_fault_cost_the_bounds_nothing(kind):
     names = ("sample_gaussian", "log_normal", "VAE.negative_iwae_bound", "VAE.negative_elbo_bound")
     _, wrong, iwae, elbo = marked(files, kind, *names)
     assert wrong.lost and not iwae.lost and not elbo.lost
-    assert "a network in models/nns/, and log_normal are at fault" in iwae.notes[0]
-    assert "a network in models/nns/, is at fault" in elbo.notes[0]
+    assert "a network in models/nns/ and log_normal," in iwae.notes[0]
+    assert "a network in models/nns/, so" in elbo.notes[0]
 
 
 def test_blame_is_only_where_it_belongs(kind):
@@ -193,15 +192,15 @@ def test_blame_is_only_where_it_belongs(kind):
     assert right in files["codebase/utils.py"]
     files["codebase/utils.py"] = files["codebase/utils.py"].replace(right, right + ".detach()")
     told = marked(files, kind, "sample_gaussian", elbo)[1]
-    assert not told.lost and "kl_normal is at fault" in told.notes[0]
+    assert not told.lost and "comes from kl_normal," in told.notes[0]
     files = students.homework({"log_normal_mixture": "import os; os._exit(1)"})
     told = marked(files, kind, "log_normal_mixture", elbo)[1]
-    assert not told.lost and "project's log_normal_mixture" in told.notes[0]
-    assert "fault" not in told.notes[0]
+    assert not told.lost and "the reference's log_normal_mixture" in told.notes[0]
+    assert "comes from" not in told.notes[0]
 
 
-def test_a_bound_of_the_contracts_draws_is_compared_with_them(kind):
-    """kl and rec are the contract's to the digit, so that no other draws excuse the bound."""
+def test_a_bound_of_the_reference_draws_is_compared_with_them(kind):
+    """kl and rec are the reference's to the digit, so that no other draws excuse the bound."""
     name = "VAE.negative_iwae_bound"
     body = textwrap.dedent(students.RIGHT[name][0])
     for constant, lost in ((0, []), (0.1, ["niwae"])):
@@ -252,7 +251,8 @@ def test_one_submission_after_another_in_one_sandbox(tmp_path, kind):
         import sys, os
         left = [p for f in ("/tmp", "/dev/shm") for p in os.listdir(f) if p == "left"]
         left += [m for m in (sys, torch) if hasattr(m, "left")]
-        left += [p for p in os.listdir("/proc") if p.isdigit() and int(p) > 4]
+        mine = ("1", "2", str(os.getpid()))
+        left += [p for p in os.listdir("/proc") if p.isdigit() and p not in mine]
         raise ValueError(f"sees {left}")
         """
     told = []
@@ -261,50 +261,37 @@ def test_one_submission_after_another_in_one_sandbox(tmp_path, kind):
         files["codebase/utils.py"] = "import os, time\n" + files["codebase/utils.py"]
         root = students.folder(tmp_path / str(number), files)
         with sandbox.Sandbox(kind, "codebase", submission.read(root).sources) as box:
-            told += marking.mark(BY_FUNCTION["log_normal"], 4, 1, box.ask).reasons
-        assert (sandbox.Sandbox._spare is not None) is (kind == "namespaces")
+            told += marking.mark(BY_FUNCTION["log_normal"], 4, 1, box.run).reasons
         assert sandboxed() == []
     assert "ValueError" in told[0] and "left" in told[0]
     assert "sees []" in told[1], told
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root reads its memory")
-def test_the_server_of_many_submissions_never_has_their_code(tmp_path):
-    """Processes of later submissions are copies of it."""
-    if not sandbox._works("namespaces"):
-        pytest.skip("namespaces do not work here")
+def test_the_next_sandbox_starts_meanwhile(tmp_path, kind):
+    """It has seen nothing of the submission before; one that has failed costs nothing."""
     marker = "unmistakable_" + "x" * 20
     files = students.homework() | {"codebase/more.py": f"# {marker}\n" * 1000}
-    with sandbox.Sandbox("namespaces", "codebase", files) as box:
-        problem = BY_FUNCTION["log_normal"]
-        assert marking.mark(problem, 4, 1, box.ask).score == 4
-    process = sandbox.Sandbox._spare[0].pid
-    found = 0
-    with open(f"/proc/{process}/mem", "rb", buffering=0) as memory:
-        for line in Path(f"/proc/{process}/maps").read_text(encoding="utf-8").splitlines():
-            begin, end = (int(word, 16) for word in line.split()[0].split("-"))
-            if " rw" in line:
-                memory.seek(begin)
-                content = memory.read(end - begin)
-                found += len(content)
-                assert marker.encode() not in content
-    assert found > 1 << 20
-
-
-def test_a_server_that_has_failed_meanwhile_costs_nothing(tmp_path, monkeypatch):
-    """It is replaced before the first question."""
-    if not sandbox._works("namespaces"):
-        pytest.skip("namespaces do not work here")
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    for command in (["cat"], ["true"]):  # one that answers nonsense, and one that has ended
-        process = subprocess.Popen(command, **pipes)
-        if command == ["true"]:
-            process.wait()
-        monkeypatch.setattr(sandbox.Sandbox, "_spare", (process, None))
-        with sandbox.Sandbox("namespaces", "codebase", students.homework()) as box:
+    problem = BY_FUNCTION["log_normal"]
+    with sandbox.Sandbox(kind, "codebase", files) as box:
+        box.ready()
+        box.prepare(kind)
+        assert marking.mark(problem, 4, 1, box.run).score == 4
+    spare = sandbox.Sandbox.spare._process
+    for ended in (False, True):
+        if ended:
+            sandbox.Sandbox.prepare(kind)
+            spare = sandbox.Sandbox.spare._process
+            spare.kill()
+            spare.wait()
+        with sandbox.Sandbox(kind, "codebase", students.homework()) as box:
             box.ready()
-            assert marking.mark(BY_FUNCTION["log_normal"], 4, 1, box.ask).score == 4
-        assert process.poll() is not None
+            assert (box._process is spare) is not ended
+            assert marking.mark(problem, 4, 1, box.run).score == 4
+    sandbox.Sandbox.prepare(kind)
+    first = sandbox.Sandbox.spare._process.pid
+    below = [first, *sandbox.descendants(first)]
+    sandbox.Sandbox.discard()
+    assert not any(map(sandbox.runs, below))
 
 
 def test_python_may_lie_below_tmp(tmp_path, monkeypatch):
@@ -313,9 +300,9 @@ def test_python_may_lie_below_tmp(tmp_path, monkeypatch):
     (tmp_path / "seen").write_text("it is seen", encoding="utf-8")
     folders = [*sandbox._folders(), str(tmp_path)]
     monkeypatch.setattr(sandbox, "_folders", lambda: folders)
-    monkeypatch.setattr(sandbox.Sandbox, "_spare", None)
+    monkeypatch.setattr(sandbox.Sandbox, "spare", None)
     files = students.homework({"log_normal": f"raise ValueError(open('{tmp_path}/seen').read())"})
-    for which in [which for which in SANDBOXES[:2] if sandbox._works(which)]:
+    for which in [which for which in SANDBOXES[:1] if sandbox._works(which)]:
         [told] = marked(files, which, "log_normal")
         assert "it is seen" in told.reasons[0]
 
@@ -445,7 +432,7 @@ def test_what_cannot_be_graded_is_refused_in_a_line(tmp_path):
     points.write_text('{"x": 1}', encoding="utf-8")
     for flags, reason in (
         ([tmp_path / "missing.zip"], "there is no such zip or folder"),
-        ([one, other], "have one name"),
+        ([one, other], "have the same name"),
         ([one, "--points", points], "'x' is none of"),
         ([one, "--jobs", "0"], "argument --jobs"),
         ([one, "--sandbox", "none"], "argument --sandbox"),

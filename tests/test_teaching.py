@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import textwrap
 import zipfile
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from conftest import NO_NETWORK, refused, run_python, succeed
 from test_grading import WRONG_NORMAL
 
 from codebase import ROOT, UserError
-from codebase.homework import gradescope, report, starter, submission, summary
+from codebase.homework import grade, gradescope, grading, report, similarity, starter, submission
 from codebase.homework.handout import submit
 from codebase.homework.problems import PROBLEMS
 
@@ -115,9 +116,12 @@ def telling(node: ast.AST) -> bool:
 
 
 def test_what_a_student_sees_first(blank):
-    told = run(blank, "-m", "pytest", "-p", "no:cacheprovider").stdout
-    assert "9 skipped" in told
-    assert all(f"{function}: " in told for function in FUNCTIONS)
+    told = run(blank, "-m", "pytest", "-p", "no:cacheprovider", status=1).stdout
+    assert "9 failed" in told and "Traceback" not in told
+    for function in FUNCTIONS:  # GMVAE's bounds are the VAE's until they are written
+        name = function.rpartition(".")[2]
+        assert f"test_public_values[{function}]" in told
+        assert f"\n{name} is not written yet\n" in told
     commands = run(blank, "-m", "codebase", "--help").stdout
     assert "submit" in commands and "grade " not in commands and "starter" not in commands
     assert "--prior" not in run(blank, "run_vae.py", "--help").stdout
@@ -145,7 +149,7 @@ def test_filled_in_it_is_the_solution_bit_for_bit(blank, tmp_path, whole_data):
             "print(json.dumps({f: r(utils, models) for f, r in t.RECIPES.items()}))",
         ).stdout
     )
-    assert figures == starter.public_figures()
+    assert figures == {function: value[0] for function, value in starter.public_values().items()}
     assert figures["VAE.negative_iwae_bound"][0] == pytest.approx(544.36072, abs=6.2e-5)
     flags = ["--iter_max", "3", "--k", "5", "--threads", "1", "--data_dir", str(whole_data)]
     run(mine, "run_gmvae.py", *flags)
@@ -193,7 +197,7 @@ def test_submit_makes_what_the_grader_reads(blank, tmp_path):
     for step in (10000, 20000):
         (weights / f"model-{step}.pt").write_bytes(b"weights")
     told = run(mine, "-m", "codebase", "submit", "--weights", "1").stdout
-    assert "Every function is written" in told
+    assert "Every function is written, and runs once" in told
     with zipfile.ZipFile(mine / "submission.zip") as archive:
         for entry in archive.infolist():
             assert entry.external_attr >> 16 == 0o100644
@@ -205,6 +209,39 @@ def test_submit_makes_what_the_grader_reads(blank, tmp_path):
     assert list(found.weights) == [("model=vae_z=10_run=0000", 20000)]
     told = run(blank, "-m", "codebase", "submit", "--out", str(tmp_path / "b.zip")).stdout
     assert told.startswith("Not written yet: sample_gaussian, VAE.negative_elbo_bound, log_normal")
+
+
+def test_submit_tries_each_function(blank, tmp_path):
+    mine = filled(tmp_path / "mine", blank)
+    for file, right, wrong, told in (
+        ("models/fsvae.py", "return kl_z + rec, ", "return nelbo, ", "NameError: name 'nelbo' is"),
+        ("utils.py", "import math\n", "import math, nowhere\n", "ModuleNotFoundError: No module"),
+    ):
+        path = mine / "codebase" / file
+        text = path.read_text(encoding="utf-8")
+        assert right in text
+        path.write_text(text.replace(right, wrong), encoding="utf-8")
+        said = run(mine, "-m", "codebase", "submit").stdout
+        path.write_text(text, encoding="utf-8")
+        assert f"fails: {told}" in said and f"(codebase/{file}, line " in said
+        assert "Every function" not in said and "To hand in: submission.zip" in said
+
+
+@pytest.mark.process
+def test_public_tests_accept_any_order_of_draws(blank, tmp_path):
+    """And reject a mistake in it."""
+    mine = filled(tmp_path / "mine", blank)
+    path = mine / "codebase" / "utils.py"
+    text = path.read_text(encoding="utf-8")
+    right = "noise = torch.randn_like(m, memory_format=torch.contiguous_format)"
+    assert right in text
+    for noise, failed in (
+        ("torch.randn_like(m).flip(0)", 0),
+        ("2 * torch.randn_like(m).flip(0)", 7),
+    ):
+        path.write_text(text.replace(right, f"noise = {noise}"), encoding="utf-8")
+        told = run(mine, "-m", "pytest", "-p", "no:cacheprovider", status=int(failed > 0)).stdout
+        assert f"{9 - failed} passed" in told and (f"{failed} failed" in told) is (failed > 0)
 
 
 def test_submit_refuses_what_the_grader_could_not_read(blank, tmp_path, monkeypatch):
@@ -261,12 +298,14 @@ def test_a_class(tmp_path):
         for row in csv.DictReader((out / "grades.csv").open(encoding="utf-8"))
     }
     totals = {name: float(row["total"]) for name, row in rows.items()}
-    assert totals == {"ada": 58, "copy": 58, "'=eve": 56, "hostile": 28}
-    assert float(rows["'=eve"]["log_normal"]) == 2
+    assert totals == {"ada": 58, "copy": 58, "'=eve": 55.6, "hostile": 28}
+    assert float(rows["'=eve"]["log_normal"]) == 1.6
     page = (out / "summary.md").read_text(encoding="utf-8")
-    assert "4 submissions; median 57 points, the bonus included." in page
+    assert "4 submissions; the median is 56.8 points, with the bonus." in page
     assert "| `log_normal` | mean over dimensions | 1 | =eve |" in page
-    assert "- ada and copy: 100%" in page and "hostile" not in page.split("## Alike")[1]
+    assert "- =eve, ada, copy: " in page and "to 100%" in page
+    assert "hostile" not in page.split("## Similarity")[1]
+    assert "notes.txt: skipped" in done.stderr and "notes.txt" in page.split("## Skipped")[1]
     assert (out / "points.png").read_bytes().startswith(b"\x89PNG")
     # The same command does what is left: here one that is new, and one that has changed.
     before = {name: (out / name / "report.md").stat().st_mtime_ns for name in ("ada", "copy")}
@@ -274,34 +313,105 @@ def test_a_class(tmp_path):
     students.folder(folder / "new" / "hw2", right)
     students.zipped(folder / "new" / "old.zip", {"x": ""})
     _, told = succeed(tmp_path, "codebase", *command[2:-1], "1")
-    assert "3 graded already" in told
+    assert "3 were graded before" in told
     for name, written in before.items():
         assert (out / name / "report.md").stat().st_mtime_ns == written
     results = {name: report.read_results(out / name) for name in ("=eve", "new")}
     assert [result["score"] for result in results.values()] == [58, 58]
 
 
-def test_likeness_is_of_code_and_not_of_names(tmp_path):
-    def shape(text: str) -> str:
-        return summary._shape(ast.parse(text).body[0])[0]
+def test_similarity_is_of_code_and_not_of_names(tmp_path):
+    def tokens(text: str) -> list[str]:
+        return list(similarity._tokens(ast.parse(text).body[0]))
 
-    one = shape("def f(a, b):\n    '''doc'''\n    c = a.exp() + 2 * b\n    return c\n")
-    assert one == shape(
+    one = tokens("def f(a, b):\n    '''doc'''\n    c = a.exp() + 2 * b\n    return c\n")
+    assert one == tokens(
         "def f(x, y):\n    # comment\n    z = (x.exp()\n         + 2 * y)\n    return z"
     )
-    assert one != shape("def f(x, y):\n    z = y.exp() + 2 * x\n    return x")
-    assert one != shape("def f(a, b):\n    c = a.log() + 2 * b\n    return c\n")
-    assert one != shape("def f(a, b):\n    c = a.exp() + 3 * b\n    return c\n")
+    for other in ("z = y.exp() + 2 * x\n    return x", "z = x.log() + 2 * y\n    return z"):
+        assert one != tokens(f"def f(x, y):\n    {other}")
+
+
+def test_similar_submissions(tmp_path):
+    """A copy with a line changed in two functions; blank starters; independent solutions."""
+    right = students.RIGHT
+    bodies = {f: bodies[1] for f, bodies in right.items()}
+    changed = bodies | {
+        "log_normal": "m = m + 0\n" + textwrap.dedent(bodies["log_normal"]),
+        "log_normal_mixture": "m = m * 1\n" + textwrap.dedent(bodies["log_normal_mixture"]),
+    }
+    blank = dict.fromkeys(right, "raise NotImplementedError")
+    found = {
+        name: students.folder(tmp_path / name, students.homework(own))
+        for name, own in {
+            "ada": bodies,
+            "bob": changed,
+            "carl": {f: bodies[-1] for f, bodies in right.items()},
+            "dora": None,
+            "empty": blank,
+            "too": blank,
+        }.items()
+    }
+    [(names, least, most)] = similarity.clusters(found)
+    assert names == ["ada", "bob"] and 0.8 < least == most < 1
+    whole = {f"{i}": found["dora"] for i in range(40)}  # what everybody wrote says nothing
+    assert similarity.clusters(whole) == []
 
 
 def test_code_that_python_cannot_print_stops_no_summary(tmp_path):
     numeral = "0x" + "f" * 5000  # more digits than Python writes
     deep = "raise x" + ".x" * 500 + "(NotImplementedError)"
     files = students.homework({"log_normal": f"return {numeral}", "log_normal_mixture": deep})
-    folder = students.folder(tmp_path / "odd", files)
-    assert set(summary._shapes(folder)) == {*FUNCTIONS} - {"log_normal_mixture"}
+    found = similarity.fingerprints(students.folder(tmp_path / "odd", files))
+    assert {function for function, _ in found} >= {*FUNCTIONS} - {
+        "log_normal_mixture",
+        "log_normal",
+    }
     assert submission.inherits(ast.parse("class A(models.VAE): pass"), "A")
     assert not submission.inherits(ast.parse("class A(f()[0]): pass"), "A")
+
+
+def test_a_class_in_any_layout(tmp_path):
+    """Nothing that was handed in is dropped without a word."""
+    right = students.homework()
+    zipped = students.zipped(tmp_path / "inner.zip", right).read_bytes()
+    folder = tmp_path / "class"
+    students.zipped(students.folder(folder, {"x": ""}) / "ADA.ZIP", right)
+    students.folder(folder / "_bob" / "hw2", right)
+    students.folder(folder / "carl_123_assignsubmission", {"hw.zip": zipped})  # as Moodle has it
+    students.zipped(folder / "dora.zip", {"deeper/hw.zip": zipped, "notes.txt": "x"})
+    students.folder(folder / "eve", {"hw2.ipynb": "{}"})
+    students.folder(folder, {"fred.tar.gz": b"x", "gina.rar": b"x"})
+    students.folder(folder / "hugo", {"vae.py": "x = 1"})
+    found, skipped = grading.find([folder])
+    assert sorted(found) == sorted(
+        ["ADA", "_bob", "carl_123_assignsubmission", "dora", "eve", "fred", "gina", "hugo"]
+    )
+    assert len(skipped) == 1 and skipped[0].startswith(f"{folder / 'x'}: skipped")
+    for name in ("ADA", "_bob", "carl_123_assignsubmission", "dora"):
+        assert submission.read(found[name]).sources == right
+    assert "hw.zip" in submission.read(found["dora"]).notes[0]
+    for name, reason in {
+        "eve": "notebooks are not graded",
+        "fred": "hand in a .zip",
+        "gina": "hand in a .zip",
+        "hugo": "one file is not enough",
+    }.items():
+        with pytest.raises(UserError, match=reason):
+            submission.read(found[name])
+    others, _ = grading.find([students.folder(tmp_path / "all", {"ada/a.zip": zipped}).resolve()])
+    assert list(others) == ["ada"]
+    alone, _ = grading.find([students.folder(tmp_path / "mine", {"hw2/x": ""})])
+    assert list(alone) == ["mine"]
+
+
+def test_nothing_says_right_at_no_points():
+    graded = grade.unreadable("ada", dict.fromkeys(FUNCTIONS, 6), "it is empty")
+    results = json.loads(report.results(graded))
+    assert "it is empty" in results["output"]
+    assert {test["output"] for test in results["tests"]} == {
+        "Nothing was graded; see the note at the top."
+    }
 
 
 # Gradescope
@@ -329,6 +439,13 @@ def test_gradescopes_layout(tmp_path):
     forge += f"\nopen({str(root / 'results' / 'results.json')!r}, 'w').write('{{\"score\": 99}}')"
     half = dict.fromkeys(FUNCTIONS[4:], "raise NotImplementedError")
     hostile = students.homework(half | dict.fromkeys(FUNCTIONS[5:7], forge))
+    died = tmp_path / "python"
+    died.write_text("#!/bin/sh\nkill -9 $$\n", encoding="utf-8")
+    died.chmod(0o755)
+    environment = os.environ | {"GRADER_PYTHON": str(died)}
+    subprocess.run(["./run_autograder"], cwd=root, env=environment, check=True)
+    results = json.loads((root / "results" / "results.json").read_text(encoding="utf-8"))
+    assert results["score"] == 0 and "too little memory" in results["output"]
     for files, score in ((good, 58), (hostile, 21)):
         subprocess.run(["rm", "-rf", str(root / "submission")], check=True)
         students.folder(root / "submission", files)

@@ -110,11 +110,15 @@ def _check_draws(attempt: Attempt) -> tuple[dict[str, str], list[str]]:
 def _other_draws_of_z(attempt: Attempt) -> str:
     """What is wrong with draws that are not the reference's."""
     found, right = attempt("set noise")
+    reason = ""
     if found.calls is not None and comparing.draws(found.calls):
-        values = comparing.difference(found.calls, right, "float32")
-        return values or comparing.noise(0, found.calls, right, several=False)
+        reason = comparing.difference(found.calls, right, "float32")
+        reason = reason or comparing.noise(0, found.calls, right, several=False)
+        if not reason:
+            return ""
     found, right = attempt("many draws")
-    return found.said or comparing.distribution(attempt.case("many draws"), found.calls, right)
+    case = attempt.case("many draws")
+    return found.said or comparing.distribution(case, found.calls, right) or reason
 
 
 def _bounds_reasons(attempt: Attempt, output: Output, right: list) -> dict[str, str]:
@@ -129,9 +133,10 @@ def _check_bound(attempt: Attempt) -> tuple[dict[str, str], list[str]]:
     """A bound: each of its terms, and the gradient of the first."""
     reasons, notes = _compared(attempt)
     other = ALTERNATIVES.get(attempt.problem.function)
-    if other is not None and any(reasons[term] for term in ("kl", "kl_z") if term in reasons):
+    divergences = [term for term in ("kl", "kl_z") if reasons.get(term)]
+    if other is not None and divergences:
         better, more = _compared(replace(attempt, right=other))
-        if sum(map(bool, better.values())) < sum(map(bool, reasons.values())):
+        if not any(better[term] for term in divergences):
             return better, more
     return reasons, notes
 

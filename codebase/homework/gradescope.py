@@ -28,7 +28,18 @@ RUN = """\
 set -euo pipefail
 root=$(cd "$(dirname "$0")" && pwd)
 cd "$root/source"
-exec "${GRADER_PYTHON:-/opt/grader/bin/python}" -m codebase.homework.gradescope "$root"
+status=0
+"${GRADER_PYTHON:-/opt/grader/bin/python}" -m codebase.homework.gradescope "$root" || status=$?
+if [ ! -s "$root/results/results.json" ]; then
+    reason="The grader ended with exit status $status before it had results."
+    if [ "$status" = 137 ]; then
+        reason="The grader was killed, probably because the container has too little memory: "
+        reason+="give it at least 0.75 GB and the CPU wheels of torch."
+    fi
+    mkdir -p "$root/results"
+    printf '{"score": 0, "output": "%s Tell your instructor."}\n' "$reason" \
+        > "$root/results/results.json"
+fi
 """
 POINTS, SETTINGS = "points.json", "settings.json"
 
@@ -38,11 +49,11 @@ def make(path: Path, points: Path | None, show_points: int, show_output: int) ->
 
     Args:
         path: of the zip
-        points: JSON file of points of one's own; None takes the homework's
-        show_points, show_output: 1 where students see their points, and what their code prints
+        points: JSON file of points; None: the homework's points
+        show_points, show_output: 1 if students see their points, and what their code prints
 
     Raises:
-        UserError: the path does not end in .zip, or the points are none
+        UserError: the path does not end in .zip, or the points cannot be read
     """
     if path.suffix != ".zip":
         raise UserError(f"{path} must end in .zip")

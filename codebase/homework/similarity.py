@@ -15,7 +15,7 @@ from codebase.homework import submission
 from codebase.homework.problems import PROBLEMS
 
 SIMILAR = 0.6  # share of the larger submission's fingerprints, weighted, that are worth a look
-EVIDENCE = 3.0  # nats of rarity: less is what a whole class writes
+EVIDENCE = 20.0  # nats of rarity: less is little code, or what a whole class writes
 LENGTH, WINDOW = 6, 4  # tokens of a fingerprint, and how many of which one is kept
 Cluster = tuple[list[str], float, float]
 

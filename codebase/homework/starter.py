@@ -1,6 +1,7 @@
 """The homework as students get it, made from the solution: its graded functions are blanks."""
 
 import ast
+import functools
 import json
 import re
 import shutil
@@ -101,7 +102,7 @@ def starter_files(equations: bool) -> dict[str, bytes]:
             )
             name = path.relative_to(HANDOUT).as_posix()
             files[PLACES.get(name, name)] = text.encode()
-    files["tests/public.json"] = (json.dumps(public_figures(), indent=1) + "\n").encode()
+    files["tests/public.json"] = (json.dumps(public_values(), indent=1) + "\n").encode()
     files["pytest.ini"] = b"[pytest]\ntestpaths = tests\npythonpath = .\naddopts = -v -ra\n"
     return files
 
@@ -258,17 +259,22 @@ def _tidied(lines: list[str]) -> str:
     return re.sub(r"\n\n\n+( +)", r"\n\n\1", text).rstrip("\n") + "\n"
 
 
-# Public figures
+# Public values
 
 
-def public_figures() -> dict[str, list[float]]:
-    """What the solution's functions give, for the students' tests; see handout/test_public.py."""
-    import codebase.homework.handout.test_public as recipes
+@functools.cache
+def public_values() -> dict[str, list[list[float]]]:
+    """Outputs of the solution's functions for the students' tests, see handout/test_public.py.
+
+    Returns:
+        for each function: its values with seed 0; their means, and standard deviations, over seeds
+    """
+    import codebase.homework.handout.test_public as public
     from codebase import utils
 
     models = {"VAE": VAE, "GMVAE": GMVAE, "SSVAE": SSVAE, "FSVAE": FSVAE}
     with torch.random.fork_rng([]), torch.no_grad():
         return {
-            function: [float(value) for value in recipe(utils, models)]
-            for function, recipe in recipes.RECIPES.items()
+            function: [recipe(utils, models), *public.over_draws(recipe, utils, models)]
+            for function, recipe in public.RECIPES.items()
         }
