@@ -147,6 +147,29 @@ def test_packages_that_are_not_here_cost_nothing(kind, header):
     assert marked.score == 4, marked.reasons
 
 
+HABITS = """
+import os
+import torch
+from scipy import constants
+from torch.utils.tensorboard import SummaryWriter
+torch.set_default_dtype(torch.float64)
+torch.set_num_threads(8)
+compiled = torch.compile(lambda x: x * constants.pi / constants.pi, mode="max-autotune")
+"""
+
+
+def test_habits_cost_nothing(tmp_path, kind):
+    """Settings for one's own machine, a compiler, installed packages."""
+    body = "    return compiled(torch.distributions.Normal(m, v.sqrt()).log_prob(x).sum(-1))"
+    files = students.homework({"log_normal": body})
+    files["codebase/utils.py"] = HABITS + files["codebase/utils.py"]
+    name = "codebase/models/vae.py"
+    files[name] = files[name].replace("    def neg", "    @torch.compile\n    def neg")
+    found = graded(tmp_path, files, kind)
+    assert scores(found) == POINTS, report.table(found)
+    assert "torch," not in found.notes[0] and "scipy" not in found.notes[0]
+
+
 def test_all_helpers_at_fault_are_named(tmp_path, kind):
     files = students.homework({"log_normal": WRONG_NORMAL})
     for right, wrong in (

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import re
 import stat
 import zipfile
 
@@ -25,7 +26,7 @@ from codebase.homework import (
     sandbox,
     submission,
 )
-from codebase.homework.mistakes import MISTAKES
+from codebase.homework.mistakes import MISTAKES, without_code
 from codebase.homework.problems import BY_FUNCTION, PROBLEMS
 
 POINTS = {problem.function: problem.points for problem in PROBLEMS}
@@ -112,10 +113,11 @@ def test_each_mistake_is_named_in_any_order_of_draws(function):
 
 
 def test_the_catalogue_is_large_and_each_mistake_has_a_name_of_its_own():
-    assert sum(map(len, MISTAKES.values())) >= 60
+    assert sum(map(len, MISTAKES.values())) >= 275 and without_code() == []
     for mistakes in MISTAKES.values():
         assert len({mistake.name for mistake in mistakes}) == len(mistakes)
-        assert len({mistake.sentence for mistake in mistakes}) == len(mistakes)
+        for mistake in mistakes:  # what the student did; what to do
+            assert re.fullmatch(r"You .+; .+\.", mistake.sentence), mistake.sentence
 
 
 def other_draws(bound):

@@ -99,8 +99,9 @@ def key_of(handed_in: Submission, points: dict[str, float], *settings) -> str:
     parts = [handed_in.digest, repr(sorted(points.items())), repr(settings)]
     homework, package = Path(__file__).parent, ROOT / "codebase"
     right = [package / "utils.py", *sorted((package / "models").rglob("*.py"))]
-    for path in [*sorted(homework.rglob("*.py")), *right]:
-        parts.append(hashlib.sha256(path.read_bytes()).hexdigest())
+    for path in [*sorted(homework.rglob("*.*")), *right]:
+        if path.suffix in (".py", ".md"):
+            parts.append(hashlib.sha256(path.read_bytes()).hexdigest())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

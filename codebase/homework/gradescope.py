@@ -62,7 +62,8 @@ def make(path: Path, points: Path | None, show_points: int, show_output: int) ->
     own = problems.POINTS if points is None else problems.read_points(points)
     files[POINTS] = json.dumps(own, indent=1)
     files[SETTINGS] = json.dumps({"show_points": show_points, "show_output": show_output})
-    for source in sorted((ROOT / "codebase").rglob("*.py")):
+    table = ROOT / "codebase" / "homework" / "mistakes" / "README.md"
+    for source in [table, *sorted((ROOT / "codebase").rglob("*.py"))]:
         files[source.relative_to(ROOT).as_posix()] = source.read_text(encoding="utf-8")
     content = BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:

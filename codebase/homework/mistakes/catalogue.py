@@ -1,11 +1,15 @@
-"""A catalogue of mistakes: what students write instead, and one sentence for each.
+"""A catalogue of mistakes: what students write instead of the right functions.
 
-Each is a function that runs in the place of the right one; of a method, the model comes first. If a
-submission's numbers equal a mistake's, its report says the sentence.
+Each is a function that runs in the place of the right one; for a method, the model comes first.
+README.md has their names, the parts that they lose, and what the student reads.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+
+TABLE = Path(__file__).with_name("README.md")
 
 
 @dataclass(frozen=True)
@@ -13,10 +17,10 @@ class Mistake:
     """A mistake.
 
     Args:
-        function: of which
-        name: short, for tables
-        sentence: for the student
-        loses: the parts of the function's points that it loses
+        function: the function
+        name: short name, for tables
+        sentence: sentence for the student
+        loses: parts of the function whose points it loses
         run: what the student wrote
     """
 
@@ -28,38 +32,47 @@ class Mistake:
 
 
 MISTAKES: dict[str, list[Mistake]] = {}
-FUNCTIONS = {
-    "sample": ("sample_gaussian",),
-    "normal": ("log_normal",),
-    "mixture": ("log_normal_mixture",),
-    "vae": ("VAE.negative_elbo_bound",),
-    "gmvae": ("GMVAE.negative_elbo_bound",),
-    "elbo": ("VAE.negative_elbo_bound", "GMVAE.negative_elbo_bound"),
-    "iwae": ("VAE.negative_iwae_bound", "GMVAE.negative_iwae_bound"),
-    "vae iwae": ("VAE.negative_iwae_bound",),
-    "gmvae iwae": ("GMVAE.negative_iwae_bound",),
-    "ssvae": ("SSVAE.negative_elbo_bound",),
-    "fsvae": ("FSVAE.negative_elbo_bound",),
-}
 
 
-def mistake(functions: str, name: str, loses: str, sentence: str):
-    """Enter a function in the catalogue.
+def _table() -> dict[str, tuple[list[str], dict[str, tuple[str, str]]]]:
+    """README.md's sections: the functions; and parts and sentence by the mistake's name."""
+    sections = {}
+    for line in TABLE.read_text(encoding="utf-8").splitlines():
+        if line.startswith("## "):
+            kind, functions = line.removeprefix("## ").split(":")
+            rows = {}
+            sections[kind] = (re.findall("`(.+?)`", functions), rows)
+        elif line.startswith("| ") and not line.startswith("| mistake |"):
+            _, name, parts, sentence, _ = re.split(r" ?(?<!\\)\| ?", line)
+            rows[name.replace("\\|", "|")] = (parts, sentence.replace("\\|", "|"))
+    return sections
+
+
+def enter(kind: str, runs: dict[str, Callable], wrap: Callable = lambda run: run) -> None:
+    """Enter mistakes in the catalogue.
 
     Args:
-        functions: see `FUNCTIONS`
-        name, sentence: see `Mistake`
-        loses: parts, with "." between them; with "|" between the functions where those differ
+        kind: section of README.md
+        runs: by the names there
+        wrap: makes of each the function that takes the right function's arguments
     """
+    functions, rows = _SECTIONS[kind]
+    for name, run in runs.items():
+        parts, sentence = rows.pop(name)
+        entered = wrap(run)
+        for i, function in enumerate(functions):
+            of_function = parts.split(" / ")[i if " / " in parts else 0]
+            loses = frozenset(of_function.split(", "))
+            mistake = Mistake(function, name, sentence, loses, entered)
+            MISTAKES.setdefault(function, []).append(mistake)
 
-    def enter(run):
-        for i, function in enumerate(FUNCTIONS[functions]):
-            parts = frozenset(loses.split("|")[i if "|" in loses else 0].split("."))
-            entry = Mistake(function, name, sentence, parts, run)
-            MISTAKES.setdefault(function, []).append(entry)
-        return run
 
-    return enter
+_SECTIONS = _table()
+
+
+def without_code() -> list[str]:
+    """The names in README.md that no code has entered."""
+    return [name for _, rows in _SECTIONS.values() for name in rows]
 
 
 def count() -> int:

@@ -1,484 +1,164 @@
 """Mistakes in the ELBO of the VAE and of the GMVAE."""
 
-import functools
 import math
 
 import torch
 
 from codebase import utils as ut
-from codebase.homework.mistakes.catalogue import mistake
-from codebase.homework.mistakes.parts import WRONG_NOISE, bound, draw, log_standard, reconstruction
+from codebase.homework.mistakes.catalogue import enter
+from codebase.homework.mistakes.parts import (
+    WRONG_NOISE,
+    bound,
+    draw,
+    log_standard,
+    means,
+    reconstruction,
+    zeros,
+)
 
 
-def _elbo(model, x, sample=ut.sample_gaussian):
+def _terms(model, x, sample=ut.sample_gaussian):
     """KL and reconstruction term of each image, as they should be."""
     q_m, q_v, z = draw(model, x, sample=sample)
     return model.kl_to_prior(z, q_m, q_v), reconstruction(model, x, z)
 
 
-@mistake("elbo", "sign of rec", "nelbo.rec", "You return +log p(x|z) as rec; rec is −log p(x|z).")
-def _(model, x):
-    kl, rec = _elbo(model, x)
-    return bound(kl, -rec)
+OF_TERMS = {
+    "sign of rec": lambda kl, rec: bound(kl, -rec),
+    "sign of kl": lambda kl, rec: bound(-kl, rec),
+    "sign of all": lambda kl, rec: bound(-kl, -rec),
+    "sign of the bound": lambda kl, rec: (-bound(kl, rec)[0], *means(kl, rec)),
+    "sign of rec returned": lambda kl, rec: (bound(kl, rec)[0], *means(kl, -rec)),
+    "kl and rec left 0": lambda kl, rec: (bound(kl, rec)[0], *torch.zeros(2)),
+    "kl and rec exchanged": lambda kl, rec: (bound(kl, rec)[0], *means(rec, kl)),
+    "rec subtracted": lambda kl, rec: (bound(kl, -rec)[0], *means(kl, rec)),
+    "kl subtracted": lambda kl, rec: (bound(-kl, rec)[0], *means(kl, rec)),
+    "kl left out": lambda kl, rec: means(rec, kl, rec),
+    "rec left out": lambda kl, rec: means(kl, kl, rec),
+    "averaged over pixels": lambda kl, rec: bound(kl, rec / 784),
+    "not averaged over the batch": lambda kl, rec: (kl + rec, kl, rec),
+    "summed over the batch": lambda kl, rec: bound(kl * len(kl), rec * len(rec)),
+    "kl summed over the batch": lambda kl, rec: bound(kl * len(kl), rec),
+    "rec summed over the batch": lambda kl, rec: bound(kl, rec * len(rec)),
+    "rec is the mean of kl": lambda kl, rec: bound(kl, kl),
+    "without gradient": lambda kl, rec: bound(kl.detach(), rec.detach()),
+}
+enter("elbo", OF_TERMS, lambda run: lambda model, x: run(*_terms(model, x)))
+enter("elbo", WRONG_NOISE, lambda sample: lambda model, x: bound(*_terms(model, x, sample)))
+enter("elbo", {"not written": zeros(3)})
 
 
-@mistake("elbo", "sign of kl", "nelbo.kl", "You return −KL; return KL.")
-def _(model, x):
-    kl, rec = _elbo(model, x)
-    return bound(-kl, rec)
+def _clipped(x, logits):
+    p = logits.sigmoid().clamp(0.5, 1 - 1e-6)
+    return -(x * p.log() + (1 - x) * (1 - p).log()).sum(-1)
 
 
-@mistake(
-    "elbo",
-    "sign of all",
-    "nelbo.kl.rec",
-    "You return the ELBO and its terms; return the negative of all three.",
-)
-def _(model, x):
-    kl, rec = _elbo(model, x)
-    return bound(-kl, -rec)
+def _bernoulli(x, logits):
+    return -ut.log_bernoulli_with_logits(x, logits)
 
 
-@mistake("elbo", "sign of the bound", "nelbo", "You return the ELBO; return the negative ELBO.")
-def _(model, x):
-    nelbo, kl, rec = bound(*_elbo(model, x))
-    return -nelbo, kl, rec
+OF_LOGITS = {  # the reconstruction term
+    "sigmoid twice": lambda x, logits: _bernoulli(x, logits.sigmoid()),
+    "probabilities clipped": _clipped,
+    "squared error": lambda x, logits: ((logits.sigmoid() - x) ** 2).sum(-1),
+    "logits and images exchanged": lambda x, logits: _bernoulli(logits, x),
+    "sampled reconstruction": lambda x, logits: _bernoulli(x, logits.sigmoid().bernoulli()),
+}
 
 
-@mistake(
-    "elbo",
-    "sign of rec returned",
-    "rec",
-    "You return rec with the wrong sign; return −log p(x|z). The bound is right.",
-)
-def _(model, x):
-    nelbo, kl, rec = bound(*_elbo(model, x))
-    return nelbo, kl, -rec
+def _with_reconstruction(run):
+    def other(model, x):
+        q_m, q_v, z = draw(model, x)
+        return bound(model.kl_to_prior(z, q_m, q_v), run(x, model.dec.decode(z)))
+
+    return other
 
 
-@mistake(
-    "elbo",
-    "kl and rec left 0",
-    "kl.rec",
-    "You return kl and rec as 0; return their values. The bound is right.",
-)
-def _(model, x):
-    nelbo, kl, rec = bound(*_elbo(model, x))
-    return nelbo, 0 * kl.detach(), 0 * rec.detach()
+enter("elbo", OF_LOGITS, _with_reconstruction)
 
 
-@mistake(
-    "elbo",
-    "kl and rec exchanged",
-    "kl.rec",
-    "You exchange kl and rec; return the bound, then kl, then rec.",
-)
-def _(model, x):
-    nelbo, kl, rec = bound(*_elbo(model, x))
-    return nelbo, rec, kl
-
-
-@mistake("elbo", "rec subtracted", "nelbo", "You subtract rec from kl in the bound; add them.")
-def _(model, x):
-    _nelbo, kl, rec = bound(*_elbo(model, x))
-    return kl - rec, kl, rec
-
-
-@mistake("elbo", "kl subtracted", "nelbo", "You subtract kl from rec in the bound; add them.")
-def _(model, x):
-    _nelbo, kl, rec = bound(*_elbo(model, x))
-    return rec - kl, kl, rec
-
-
-@mistake("elbo", "kl left out", "nelbo|nelbo.gradient", "You leave KL out of the bound; add it.")
-def _(model, x):
-    nelbo, kl, rec = bound(*_elbo(model, x))
-    return rec, kl, rec
-
-
-@mistake("elbo", "rec left out", "nelbo.gradient", "You leave rec out of the bound; add it.")
-def _(model, x):
-    nelbo, kl, rec = bound(*_elbo(model, x))
-    return kl, kl, rec
-
-
-@mistake("elbo", "averaged over pixels", "nelbo.rec", "You average rec over pixels; sum over them.")
-def _(model, x):
-    kl, rec = _elbo(model, x)
-    return bound(kl, rec / x.shape[-1])
-
-
-@mistake(
-    "elbo",
-    "not averaged over the batch",
-    "nelbo.kl.rec",
-    "You return one value per image; average over the batch.",
-)
-def _(model, x):
-    kl, rec = _elbo(model, x)
+def _exchanged_and_not_averaged(model, x):
+    q_m, q_v, z = draw(model, x)
+    kl, rec = model.kl_to_prior(z, q_m, q_v).mean(), _bernoulli(model.dec.decode(z), x)
     return kl + rec, kl, rec
 
 
-@mistake(
-    "elbo", "summed over the batch", "nelbo.kl.rec", "You sum over the batch; average over it."
-)
-def _(model, x):
-    kl, rec = _elbo(model, x)
-    return bound(kl * len(x), rec * len(x))
+enter("elbo", {"logits and images exchanged, not averaged": _exchanged_and_not_averaged})
+
+# KL, and what the decoder is given
+OF_Z = {
+    "z is detached": lambda model, m, v, z: (model.kl_to_prior(z, m, v), z.detach()),
+    "z from the prior": lambda model, m, v, z: (
+        model.kl_to_prior(z, m, v),
+        torch.randn_like(z),
+    ),
+    "z is the mean": lambda model, m, v, z: (model.kl_to_prior(m, m, v), m),
+}
+KL = {  # of the VAE
+    "KL reversed": lambda model, m, v, z: ut.kl_normal(
+        *(p.expand_as(z) for p in model.z_prior), m, v
+    ),
+    "KL averaged over dimensions": lambda model, m, v, z: (
+        ut.kl_normal(m, v, *model.z_prior) / model.z_dim
+    ),
+    "KL without ½": lambda model, m, v, z: 2 * ut.kl_normal(m, v, *model.z_prior),
+    "KL of the deviation": lambda model, m, v, z: ut.kl_normal(m, v.sqrt(), *model.z_prior),
+    "KL of the squared variance": lambda model, m, v, z: ut.kl_normal(m, v**2, *model.z_prior),
+    "KL of the sample": lambda model, m, v, z: ut.kl_normal(z, v, *model.z_prior),
+    "KL of the decoder's output": lambda model, m, v, z: ut.kl_normal(
+        *ut.gaussian_parameters(model.dec.decode(z)), *model.z_prior
+    ),
+}
 
 
-@mistake(
-    "elbo",
-    "z is detached",
-    "gradient",
-    "You detach z, so rec does not train the encoder; let gradients through.",
-)
-def _(model, x):
-    q_m, q_v, z = draw(model, x)
-    return bound(model.kl_to_prior(z, q_m, q_v), reconstruction(model, x, z.detach()))
+def _log_q_over(log_prior):
+    return lambda model, m, v, z: ut.log_normal(z, m, v) - log_prior(model, z)
 
 
-@mistake(
-    "elbo",
-    "without gradient",
-    "gradient",
-    "You detach the bound, so it trains nothing; let gradients through.",
-)
-def _(model, x):
-    return tuple(term.detach() for term in bound(*_elbo(model, x)))
-
-
-@mistake("elbo", "z from the prior", "nelbo.rec", "You draw z from p(z); draw it from q(z|x).")
-def _(model, x):
-    q_m, q_v, z = draw(model, x)
-    z_p = torch.randn_like(z)
-    return bound(model.kl_to_prior(z, q_m, q_v), reconstruction(model, x, z_p))
-
-
-@mistake(
-    "elbo",
-    "sigmoid twice",
-    "nelbo.rec",
-    "You apply a sigmoid to the decoder's output; it returns logits, so pass them on.",
-)
-def _(model, x):
-    q_m, q_v, z = draw(model, x)
-    logits = model.dec.decode(z).sigmoid()
-    return bound(model.kl_to_prior(z, q_m, q_v), -ut.log_bernoulli_with_logits(x, logits))
-
-
-@mistake(
-    "elbo",
-    "probabilities clipped",
-    "nelbo.rec",
-    "You clip the probabilities; use the logits, which need no clipping.",
-)
-def _(model, x):
-    q_m, q_v, z = draw(model, x)
-    p = model.dec.decode(z).sigmoid().clamp(0.5, 1 - 1e-6)
-    rec = -(x * p.log() + (1 - x) * (1 - p).log()).sum(-1)
-    return bound(model.kl_to_prior(z, q_m, q_v), rec)
-
-
-@mistake(
-    "elbo",
-    "squared error",
-    "nelbo.rec",
-    "You use the squared error; rec is −log p(x|z) of a Bernoulli.",
-)
-def _(model, x):
-    q_m, q_v, z = draw(model, x)
-    rec = ((model.dec.decode(z).sigmoid() - x) ** 2).sum(-1)
-    return bound(model.kl_to_prior(z, q_m, q_v), rec)
-
-
-@mistake(
-    "elbo", "logits and images exchanged", "nelbo.rec", "You exchange x and logits; pass x first."
-)
-def _(model, x):
-    q_m, q_v, z = draw(model, x)
-    rec = -ut.log_bernoulli_with_logits(model.dec.decode(z), x)
-    return bound(model.kl_to_prior(z, q_m, q_v), rec)
-
-
-@mistake(
-    "vae",
-    "z is the mean",
-    "nelbo.rec",
-    "You use the mean of q(z|x) as z; draw z with sample_gaussian.",
-)
-def _(model, x):
-    q_m, q_v = model.enc.encode(x)
-    return bound(ut.kl_normal(q_m, q_v, *model.z_prior), reconstruction(model, x, q_m))
-
-
-@mistake("vae", "KL reversed", "nelbo.kl", "You compute KL(p ‖ q); compute KL(q ‖ p).")
-def _(model, x):
-    q_m, q_v, z = draw(model, x)
-    p_m, p_v = (p.expand_as(z) for p in model.z_prior)
-    return bound(ut.kl_normal(p_m, p_v, q_m, q_v), reconstruction(model, x, z))
-
-
-@mistake(
-    "vae",
-    "KL averaged over dimensions",
-    "nelbo.kl",
-    "You average KL over the dimensions of z; sum over them.",
-)
-def _(model, x):
-    kl, rec = _elbo(model, x)
-    return bound(kl / model.z_dim, rec)
-
-
-@mistake(
-    "vae", "KL without ½", "nelbo.kl", "You leave out the ½ of the KL between Gaussians; add it."
-)
-def _(model, x):
-    kl, rec = _elbo(model, x)
-    return bound(2 * kl, rec)
-
-
-@mistake("vae", "KL of the deviation", "nelbo.kl", "You pass √v to kl_normal; pass the variance.")
-def _(model, x):
-    q_m, q_v, z = draw(model, x)
-    return bound(ut.kl_normal(q_m, q_v.sqrt(), *model.z_prior), reconstruction(model, x, z))
-
-
-@mistake(
-    "vae",
-    "KL of the squared variance",
-    "nelbo.kl",
-    "You pass v² to kl_normal; pass the variance v.",
-)
-def _(model, x):
-    q_m, q_v, z = draw(model, x)
-    return bound(ut.kl_normal(q_m, q_v**2, *model.z_prior), reconstruction(model, x, z))
-
-
-@mistake("vae", "KL of the sample", "nelbo.kl", "You pass z to kl_normal; pass the mean of q(z|x).")
-def _(model, x):
-    q_m, q_v, z = draw(model, x)
-    return bound(ut.kl_normal(z, q_v, *model.z_prior), reconstruction(model, x, z))
-
-
-@mistake(
-    "gmvae",
-    "z is the mean",
-    "nelbo.kl.rec",
-    "You use the mean of q(z|x) as z; draw z with sample_gaussian.",
-)
-def _(model, x):
-    q_m, q_v = model.enc.encode(x)
-    return bound(model.kl_to_prior(q_m, q_m, q_v), reconstruction(model, x, q_m))
-
-
-@mistake(
-    "gmvae",
-    "prior N(0, I)",
-    "nelbo.kl.gradient",
-    "You use the prior N(0, I); use the mixture of Gaussians.",
-)
-def _(model, x):
-    q_m, q_v, z = draw(model, x)
-    return bound(ut.log_normal(z, q_m, q_v) - log_standard(z), reconstruction(model, x, z))
-
-
-@mistake(
-    "gmvae",
-    "KL to N(0, I)",
-    "nelbo.kl.gradient",
-    "You compute the VAE's KL to N(0, I); estimate KL to the mixture at z.",
-)
-def _(model, x):
-    q_m, q_v, z = draw(model, x)
-    zero, one = torch.zeros_like(q_m), torch.ones_like(q_v)
-    return bound(ut.kl_normal(q_m, q_v, zero, one), reconstruction(model, x, z))
-
-
-@mistake(
-    "gmvae",
-    "mean of KLs",
-    "nelbo.kl",
-    "You average the KLs to the components; estimate KL to the mixture at z.",
-)
-def _(model, x):
-    q_m, q_v, z = draw(model, x)
-    p_m, p_v = model.z_prior
-    kl = ut.kl_normal(q_m.unsqueeze(1), q_v.unsqueeze(1), p_m, p_v).mean(1)
-    return bound(kl, reconstruction(model, x, z))
-
-
-@mistake(
-    "gmvae",
-    "first component",
-    "nelbo.kl",
-    "You use only the first component as the prior; use the mixture.",
-)
-def _(model, x):
-    q_m, q_v, z = draw(model, x)
-    p_m, p_v = model.z_prior
-    kl = ut.log_normal(z, q_m, q_v) - ut.log_normal(z, p_m[:, 0], p_v[:, 0])
-    return bound(kl, reconstruction(model, x, z))
-
-
-@mistake(
-    "gmvae",
-    "prior without − log k",
-    "nelbo.kl",
-    "You leave out the mixture's weights 1/k; subtract log k from log p(z).",
-)
-def _(model, x):
-    kl, rec = _elbo(model, x)
-    return bound(kl - math.log(model.k), rec)
-
-
-@mistake(
-    "gmvae",
-    "prior's variance ignored",
-    "nelbo.kl",
-    "You ignore the prior's variances; pass both means and variances.",
-)
-def _(model, x):
-    q_m, q_v, z = draw(model, x)
-    p_m, p_v = model.z_prior
-    prior = ut.log_normal_mixture(z, p_m, torch.ones_like(p_v))
-    return bound(ut.log_normal(z, q_m, q_v) - prior, reconstruction(model, x, z))
-
-
-@mistake(
-    "gmvae",
-    "z_pre unsplit",
-    "nelbo.kl",
-    "You exponentiate z_pre's second half; use gaussian_parameters, with softplus.",
-)
-def _(model, x):
-    q_m, q_v, z = draw(model, x)
+def _exp_for_softplus(model, z):
     p_m, h = model.z_pre.chunk(2, dim=1)
-    prior = ut.log_normal_mixture(z, p_m, h.exp())
-    return bound(ut.log_normal(z, q_m, q_v) - prior, reconstruction(model, x, z))
+    return ut.log_normal_mixture(z, p_m, h.exp())
 
 
-@mistake(
-    "gmvae",
-    "log q left out",
-    "nelbo.kl",
-    "You leave log q(z|x) out of KL; KL is log q(z|x) − log p(z).",
-)
-def _(model, x):
-    q_m, q_v, z = draw(model, x)
-    return bound(-model.log_p_z(z), reconstruction(model, x, z))
+def _first_component(model, z):
+    return ut.log_normal(z, *(p[:, 0] for p in model.z_prior))
 
 
-@mistake(
-    "gmvae",
-    "log p left out",
-    "nelbo.kl.gradient",
-    "You leave log p(z) out of KL; KL is log q(z|x) − log p(z).",
-)
-def _(model, x):
-    q_m, q_v, z = draw(model, x)
-    return bound(ut.log_normal(z, q_m, q_v), reconstruction(model, x, z))
+def _ones(model, z):
+    p_m, p_v = model.z_prior
+    return ut.log_normal_mixture(z, p_m, torch.ones_like(p_v))
 
 
-@mistake(
-    "gmvae",
-    "q of the mean",
-    "nelbo.kl",
-    "You evaluate log q at its mean; evaluate it at the draw z.",
-)
-def _(model, x):
-    q_m, q_v, z = draw(model, x)
-    return bound(ut.log_normal(q_m, q_m, q_v) - model.log_p_z(z), reconstruction(model, x, z))
+MIXTURE_KL = {
+    "prior N(0, I)": _log_q_over(lambda model, z: log_standard(z)),
+    "first component": _log_q_over(_first_component),
+    "prior without − log k": _log_q_over(lambda model, z: model.log_p_z(z) + math.log(model.k)),
+    "prior's variance ignored": _log_q_over(_ones),
+    "z_pre unsplit": _log_q_over(_exp_for_softplus),
+    "log p left out": lambda model, m, v, z: ut.log_normal(z, m, v),
+    "log q left out": lambda model, m, v, z: -model.log_p_z(z),
+    "q of the mean": lambda model, m, v, z: ut.log_normal(m, m, v) - model.log_p_z(z),
+    "prior detached": _log_q_over(
+        lambda model, z: ut.log_normal_mixture(z, *(p.detach() for p in model.z_prior))
+    ),
+    "KL to N(0, I)": lambda model, m, v, z: ut.kl_normal(
+        m, v, torch.zeros_like(m), torch.ones_like(v)
+    ),
+    "mean of KLs": lambda model, m, v, z: ut.kl_normal(
+        m.unsqueeze(1), v.unsqueeze(1), *model.z_prior
+    ).mean(1),
+}
 
 
-@mistake(
-    "gmvae",
-    "prior detached",
-    "gradient",
-    "You detach the prior, so the mixture learns nothing; let gradients through.",
-)
-def _(model, x):
-    q_m, q_v, z = draw(model, x)
-    prior = ut.log_normal_mixture(z, *(p.detach() for p in model.z_prior))
-    return bound(ut.log_normal(z, q_m, q_v) - prior, reconstruction(model, x, z))
+def _with_z(run):
+    def other(model, x):
+        q = draw(model, x)
+        kl, given = run(model, *q)
+        return bound(kl, reconstruction(model, x, given))
+
+    return other
 
 
-# Draws of z, and slips
-
-
-def _with_noise(sample, model, x):
-    return bound(*_elbo(model, x, sample))
-
-
-for (name, sentence), sample in WRONG_NOISE.items():
-    mistake("elbo", name, "nelbo.rec|nelbo.kl.rec", sentence)(
-        functools.partial(_with_noise, sample)
-    )
-
-
-@mistake("elbo", "not written", "nelbo.kl.rec.gradient", "You return 0; write the function.")
-def _(model, x):
-    return torch.zeros(3).unbind()
-
-
-@mistake(
-    "elbo",
-    "rec is the mean of kl",
-    "nelbo.rec.gradient",
-    "You return the mean of kl as rec; return the mean of rec.",
-)
-def _(model, x):
-    kl, _rec = _elbo(model, x)
-    return bound(kl, kl)
-
-
-@mistake("elbo", "kl summed over the batch", "nelbo.kl", "You sum kl over the batch; average it.")
-def _(model, x):
-    kl, rec = _elbo(model, x)
-    return bound(kl * len(x), rec)
-
-
-@mistake(
-    "elbo", "rec summed over the batch", "nelbo.rec", "You sum rec over the batch; average it."
-)
-def _(model, x):
-    kl, rec = _elbo(model, x)
-    return bound(kl, rec * len(x))
-
-
-@mistake(
-    "elbo",
-    "logits and images exchanged, not averaged",
-    "nelbo.rec",
-    "You exchange x and logits; pass x first, and average over the batch.",
-)
-def _(model, x):
-    q_m, q_v, z = draw(model, x)
-    kl = model.kl_to_prior(z, q_m, q_v).mean()
-    rec = -ut.log_bernoulli_with_logits(model.dec.decode(z), x)
-    return kl + rec, kl, rec
-
-
-@mistake(
-    "elbo",
-    "sampled reconstruction",
-    "nelbo.rec.gradient",
-    "You sample an image from the decoder; pass its logits to log_bernoulli_with_logits.",
-)
-def _(model, x):
-    q_m, q_v, z = draw(model, x)
-    sampled = torch.bernoulli(model.dec.decode(z).sigmoid())
-    return bound(model.kl_to_prior(z, q_m, q_v), -ut.log_bernoulli_with_logits(x, sampled))
-
-
-@mistake(
-    "vae",
-    "KL of the decoder's output",
-    "nelbo.kl",
-    "You compute KL of the decoder's output; compute KL of q(z|x).",
-)
-def _(model, x):
-    _q_m, _q_v, z = draw(model, x)
-    logits = model.dec.decode(z)
-    kl = ut.kl_normal(*ut.gaussian_parameters(logits), *model.z_prior)
-    return bound(kl, -ut.log_bernoulli_with_logits(x, logits))
+enter("elbo", OF_Z, _with_z)
+for kind, runs in (("vae", KL), ("gmvae", MIXTURE_KL)):
+    enter(kind, runs, lambda run: _with_z(lambda model, m, v, z: (run(model, m, v, z), z)))

@@ -1,13 +1,20 @@
 """Mistakes in the importance-weighted bounds."""
 
-import functools
 import math
 
 import torch
 
 from codebase import utils as ut
-from codebase.homework.mistakes.catalogue import mistake
-from codebase.homework.mistakes.parts import WRONG_NOISE, bound, draw, log_standard, reconstruction
+from codebase.homework.mistakes.catalogue import enter
+from codebase.homework.mistakes.parts import (
+    WRONG_NOISE,
+    bound,
+    draw,
+    log_standard,
+    means,
+    reconstruction,
+    zeros,
+)
 
 
 def _weighted(model, x, iw, sample=ut.sample_gaussian):
@@ -18,385 +25,156 @@ def _weighted(model, x, iw, sample=ut.sample_gaussian):
     return q_m, q_v, z, kl, reconstruction(model, ut.duplicate(x, iw), z)
 
 
-def _iwae(log_weights, iw, kl, rec):
-    """The right bound of log weights, iw·batch of them."""
-    niwae = -ut.log_mean_exp(log_weights.view(iw, -1), 0).mean()
-    return niwae, kl.mean(), rec.mean()
+def _niwae(log_weights, dim=0):
+    """The right bound of log weights, (iw, batch)."""
+    return -ut.log_mean_exp(log_weights, dim).mean()
 
 
-@mistake(
+def _of_weights(run):
+    """A mistake made with kl and rec, each (iw, batch)."""
+
+    def other(model, x, iw):
+        *_, kl, rec = _weighted(model, x, iw)
+        return run(kl.view(iw, -1), rec.view(iw, -1))
+
+    return other
+
+
+NIWAE = {  # of log weights, (iw, batch): the bound alone is wrong
+    "no − log m": lambda w: -w.logsumexp(0).mean(),
+    "− log m twice": lambda w: _niwae(w) + math.log(len(w)),
+    "mean of logarithms": lambda w: -w.mean(),
+    "rows the wrong way round": lambda w: _niwae(w.reshape(w.shape[1], len(w)), 1),
+    "wrong axis": lambda w: _niwae(w, 1),
+    "axis found by its size": lambda w: _niwae(w, max(i for i in (0, 1) if w.shape[i] == len(w))),
+    "mean over everything": lambda w: -ut.log_mean_exp(w.flatten(), 0),
+    "inverse weights": lambda w: _niwae(-w),
+    "sign within": lambda w: -_niwae(-w),
+    "sign of the bound": lambda w: -_niwae(w),
+    "largest weight": lambda w: -w.amax(0).mean(),
+    "weights clipped": lambda w: _niwae(w.clamp(min=-100)),
+    "one weight": lambda w: -w[0].mean(),
+}
+enter(
     "iwae",
-    "no − log m",
-    "niwae",
-    "You leave out − log m; subtract it, for the log of the mean of m weights.",
+    NIWAE,
+    lambda run: _of_weights(lambda kl, rec: (run(-kl - rec), *means(kl, rec))),
 )
-def _(model, x, iw):
-    *_, kl, rec = _weighted(model, x, iw)
-    return _iwae(-kl - rec + math.log(iw), iw, kl, rec)
 
 
-@mistake("iwae", "− log m twice", "niwae", "You subtract log m twice; subtract it once.")
-def _(model, x, iw):
-    *_, kl, rec = _weighted(model, x, iw)
-    return _iwae(-kl - rec - math.log(iw), iw, kl, rec)
+def _shares(kl, rec):
+    return (-kl - rec).softmax(0)
 
 
-@mistake(
-    "iwae",
-    "mean of logarithms",
-    "niwae",
-    "You average the log weights, which is the ELBO; take the log of the mean weight.",
-)
-def _(model, x, iw):
-    *_, kl, rec = _weighted(model, x, iw)
-    return (kl + rec).mean(), kl.mean(), rec.mean()
+OF_TERMS = {
+    "weights of rec alone": lambda kl, rec: (_niwae(-rec), *means(kl, rec)),
+    "weights of kl alone": lambda kl, rec: (_niwae(-kl), *means(kl, rec)),
+    "sign of rec": lambda kl, rec: (_niwae(-kl + rec), *means(kl, -rec)),
+    "sign of rec returned": lambda kl, rec: (_niwae(-kl - rec), *means(kl, -rec)),
+    "kl and rec left 0": lambda kl, rec: (_niwae(-kl - rec), *torch.zeros(2)),
+    "rec is the mean of kl": lambda kl, rec: (_niwae(-kl - rec), *means(kl, kl)),
+    "averaged over pixels": lambda kl, rec: (_niwae(-kl - rec / 784), *means(kl, rec / 784)),
+    "not averaged over the batch": lambda kl, rec: (
+        -ut.log_mean_exp(-kl - rec, 0),
+        kl.mean(0),
+        rec.mean(0),
+    ),
+    "terms weighted": lambda kl, rec: (
+        _niwae(-kl - rec),
+        *means((_shares(kl, rec) * kl).sum(0), (_shares(kl, rec) * rec).sum(0)),
+    ),
+    "log-mean-exp of each term": lambda kl, rec: bound(
+        -ut.log_mean_exp(-kl.flatten(), 0), -ut.log_mean_exp(-rec.flatten(), 0)
+    ),
+    "without gradient": lambda kl, rec: (_niwae(-kl - rec).detach(), *means(kl, rec)),
+}
+enter("iwae", OF_TERMS, _of_weights)
+enter("iwae", {"not written": zeros(3)})
 
 
-@mistake(
-    "iwae",
-    "rows the wrong way round",
-    "niwae",
-    "You reshape to (batch, m); duplicate repeats the batch, so reshape to (m, batch).",
-)
-def _(model, x, iw):
-    *_, kl, rec = _weighted(model, x, iw)
-    niwae = -ut.log_mean_exp((-kl - rec).view(len(x), iw), 1).mean()
-    return niwae, kl.mean(), rec.mean()
+def _terms(kl, rec, iw):
+    return _niwae((-kl - rec).view(iw, -1)), *means(kl, rec)
 
 
-@mistake(
-    "iwae",
-    "wrong axis",
-    "niwae",
-    "You average over the batch inside the log; average over the m weights.",
-)
-def _(model, x, iw):
-    *_, kl, rec = _weighted(model, x, iw)
-    niwae = -ut.log_mean_exp((-kl - rec).view(iw, len(x)), 1).mean()
-    return niwae, kl.mean(), rec.mean()
+def _with_noise(sample):
+    return lambda model, x, iw: _terms(*_weighted(model, x, iw, sample)[3:], iw)
 
 
-@mistake(
-    "iwae",
-    "mean over everything",
-    "niwae",
-    "You average the weights of all images; average the m weights of each image.",
-)
-def _(model, x, iw):
-    *_, kl, rec = _weighted(model, x, iw)
-    return -ut.log_mean_exp(-kl - rec, 0), kl.mean(), rec.mean()
+enter("iwae", WRONG_NOISE, _with_noise)
+
+# Of the model, q's parameters and z: other log weights, less log p(x|z)
+PRIOR_TERM = {
+    "weights without q": lambda model, m, v, z: model.log_p_z(z),
+    "weights without the prior": lambda model, m, v, z: -ut.log_normal(z, m, v),
+}
+CLOSED_FORM = {
+    "closed-form KL in the weights": lambda model, m, v, z: -ut.kl_normal(m, v, *model.z_prior)
+}
 
 
-@mistake("iwae", "inverse weights", "niwae", "You use q/p as weights; use p/q.")
-def _(model, x, iw):
-    *_, kl, rec = _weighted(model, x, iw)
-    return _iwae(kl + rec, iw, kl, rec)
+def _with_weights(run):
+    def other(model, x, iw):
+        m, v, z, kl, rec = _weighted(model, x, iw)
+        return _niwae((run(model, m, v, z) - rec).view(iw, -1)), *means(kl, rec)
+
+    return other
 
 
-@mistake(
-    "iwae",
-    "sign within",
-    "niwae",
-    "You negate the log weights in the log-mean-exp; negate only the result.",
-)
-def _(model, x, iw):
-    *_, kl, rec = _weighted(model, x, iw)
-    niwae, kl, rec = _iwae(kl + rec, iw, kl, rec)
-    return -niwae, kl, rec
+enter("iwae", PRIOR_TERM, _with_weights)
+enter("vae iwae", CLOSED_FORM, _with_weights)
 
 
-@mistake("iwae", "sign of the bound", "niwae", "You return the bound; return its negative.")
-def _(model, x, iw):
-    *_, kl, rec = _weighted(model, x, iw)
-    niwae, kl, rec = _iwae(-kl - rec, iw, kl, rec)
-    return -niwae, kl, rec
+def _ones(model, z):
+    p_m, p_v = model.z_prior
+    return ut.log_normal_mixture(z, p_m, torch.ones_like(p_v))
 
 
-@mistake(
-    "iwae", "weights without q", "niwae", "You leave log q(z|x) out of the weights; subtract it."
-)
-def _(model, x, iw):
-    *_, z, kl, rec = _weighted(model, x, iw)
-    return _iwae(model.log_p_z(z) - rec, iw, kl, rec)
+PRIORS = {  # log p(z)
+    "prior N(0, I)": lambda model, z: log_standard(z),
+    "prior without − log k": lambda model, z: model.log_p_z(z) + math.log(model.k),
+    "prior's variance ignored": _ones,
+}
 
 
-@mistake(
-    "iwae",
-    "weights without the prior",
-    "niwae|niwae.gradient",
-    "You leave log p(z) out of the weights; add it.",
-)
-def _(model, x, iw):
-    q_m, q_v, z, kl, rec = _weighted(model, x, iw)
-    return _iwae(-ut.log_normal(z, q_m, q_v) - rec, iw, kl, rec)
+def _with_prior(log_prior):
+    def other(model, x, iw):
+        m, v, z, _kl, rec = _weighted(model, x, iw)
+        return _terms(ut.log_normal(z, m, v) - log_prior(model, z), rec, iw)
+
+    return other
 
 
-@mistake(
-    "iwae",
-    "weights of rec alone",
-    "niwae|niwae.gradient",
-    "You use p(x|z) as weights; multiply by p(z)/q(z|x).",
-)
-def _(model, x, iw):
-    *_, kl, rec = _weighted(model, x, iw)
-    return _iwae(-rec, iw, kl, rec)
+enter("gmvae iwae", PRIORS, _with_prior)
 
 
-@mistake(
-    "iwae",
-    "weights of kl alone",
-    "niwae.gradient",
-    "You use p(z)/q(z|x) as weights; multiply by p(x|z).",
-)
-def _(model, x, iw):
-    *_, kl, rec = _weighted(model, x, iw)
-    return _iwae(-kl, iw, kl, rec)
-
-
-@mistake(
-    "iwae",
-    "one z for all",
-    "niwae",
-    "You repeat one draw of z; draw one for each of the m weights.",
-)
-def _(model, x, iw):
+def _one_z(model, x, iw):
     q_m, q_v, z = draw(model, x)
-    kl = ut.log_normal(z, q_m, q_v) - model.log_p_z(z)
-    rec = reconstruction(model, x, z)
-    return bound(kl, rec)
+    return bound(ut.log_normal(z, q_m, q_v) - model.log_p_z(z), reconstruction(model, x, z))
 
 
-@mistake(
-    "iwae",
-    "z is the mean",
-    "niwae.kl.rec",
-    "You use the mean of q(z|x) as z; draw m times with sample_gaussian.",
-)
-def _(model, x, iw):
+def _mean(model, x, iw):
     q_m, q_v = model.enc.encode(x)
-    kl = ut.log_normal(q_m, q_m, q_v) - model.log_p_z(q_m)
-    return bound(kl, reconstruction(model, x, q_m))
+    return bound(ut.log_normal(q_m, q_m, q_v) - model.log_p_z(q_m), reconstruction(model, x, q_m))
 
 
-@mistake(
-    "iwae", "largest weight", "niwae", "You take the largest weight; take the mean of the weights."
-)
-def _(model, x, iw):
-    *_, kl, rec = _weighted(model, x, iw)
-    return (kl + rec).view(iw, -1).amin(0).mean(), kl.mean(), rec.mean()
+def _mismatched(model, x, iw):
+    *_, z, kl, _rec = _weighted(model, x, iw)
+    return _terms(kl, reconstruction(model, x.repeat_interleave(iw, 0), z), iw)
 
 
-@mistake(
-    "iwae",
-    "images and draws mismatched",
-    "niwae.rec",
-    "You pair x and z of different images; repeat both in the same order.",
-)
-def _(model, x, iw):
-    *_, z, kl, _rows = _weighted(model, x, iw)
-    rec = reconstruction(model, x.repeat_interleave(iw, 0), z)
-    return _iwae(-kl - rec, iw, kl, rec)
-
-
-@mistake("iwae", "sign of rec", "niwae.rec", "You return +log p(x|z) as rec; rec is −log p(x|z).")
-def _(model, x, iw):
-    *_, kl, rec = _weighted(model, x, iw)
-    return _iwae(-kl + rec, iw, kl, -rec)
-
-
-@mistake(
-    "iwae",
-    "sign of rec returned",
-    "rec",
-    "You return rec with the wrong sign; return −log p(x|z). The bound is right.",
-)
-def _(model, x, iw):
-    *_, kl, rec = _weighted(model, x, iw)
-    return _iwae(-kl - rec, iw, kl, -rec)
-
-
-@mistake(
-    "iwae",
-    "kl and rec left 0",
-    "kl.rec",
-    "You return kl and rec as 0; return their values. The bound is right.",
-)
-def _(model, x, iw):
-    *_, kl, rec = _weighted(model, x, iw)
-    return _iwae(-kl - rec, iw, 0 * kl.detach(), 0 * rec.detach())
-
-
-@mistake("iwae", "averaged over pixels", "niwae.rec", "You average rec over pixels; sum over them.")
-def _(model, x, iw):
-    *_, kl, rec = _weighted(model, x, iw)
-    rec = rec / x.shape[-1]
-    return _iwae(-kl - rec, iw, kl, rec)
-
-
-@mistake(
-    "iwae",
-    "not averaged over the batch",
-    "niwae.kl.rec",
-    "You return one value per image; average over the batch.",
-)
-def _(model, x, iw):
-    *_, kl, rec = _weighted(model, x, iw)
-    kl, rec = kl.view(iw, -1), rec.view(iw, -1)
-    return -ut.log_mean_exp(-kl - rec, 0), kl.mean(0), rec.mean(0)
-
-
-@mistake(
-    "iwae",
-    "without gradient",
-    "gradient",
-    "You detach the bound, so it trains nothing; let gradients through.",
-)
-def _(model, x, iw):
-    *_, kl, rec = _weighted(model, x, iw)
-    return tuple(term.detach() for term in _iwae(-kl - rec, iw, kl, rec))
-
-
-@mistake(
-    "iwae",
-    "z is detached",
-    "gradient",
-    "You detach z, so the encoder's gradient is wrong; let gradients through.",
-)
-def _(model, x, iw):
+def _detached(model, x, iw):
     q_m, q_v, z, *_ = _weighted(model, x, iw)
     z = z.detach()
     kl = ut.log_normal(z, q_m, q_v) - model.log_p_z(z)
-    rec = reconstruction(model, ut.duplicate(x, iw), z)
-    return _iwae(-kl - rec, iw, kl, rec)
+    return _terms(kl, reconstruction(model, ut.duplicate(x, iw), z), iw)
 
 
-@mistake(
+enter(
     "iwae",
-    "weights clipped",
-    "niwae.gradient",
-    "You clip the log weights; log_mean_exp needs no clipping.",
+    {
+        "one z for all": _one_z,
+        "z is the mean": _mean,
+        "images and draws mismatched": _mismatched,
+        "z is detached": _detached,
+    },
 )
-def _(model, x, iw):
-    *_, kl, rec = _weighted(model, x, iw)
-    return _iwae((-kl - rec).clamp(min=-100), iw, kl, rec)
-
-
-@mistake("iwae", "one weight", "niwae", "You use only one weight; use all m.")
-def _(model, x, iw):
-    *_, kl, rec = _weighted(model, x, iw)
-    first = (kl + rec)[: len(x)].mean()
-    return first, kl.mean(), rec.mean()
-
-
-@mistake(
-    "vae iwae",
-    "closed-form KL in the weights",
-    "niwae",
-    "You use the closed-form KL in the weights; use log q(z|x) − log p(z) at each z.",
-)
-def _(model, x, iw):
-    q_m, q_v, z, kl, rec = _weighted(model, x, iw)
-    closed = ut.kl_normal(q_m, q_v, *model.z_prior)
-    return _iwae(-closed - rec, iw, kl, rec)
-
-
-@mistake(
-    "gmvae iwae",
-    "prior N(0, I)",
-    "niwae.kl.gradient",
-    "You use the prior N(0, I); use the mixture of Gaussians.",
-)
-def _(model, x, iw):
-    q_m, q_v, z, _kl, rec = _weighted(model, x, iw)
-    kl = ut.log_normal(z, q_m, q_v) - log_standard(z)
-    return _iwae(-kl - rec, iw, kl, rec)
-
-
-@mistake(
-    "gmvae iwae",
-    "prior without − log k",
-    "niwae.kl",
-    "You leave out the mixture's weights 1/k; subtract log k from log p(z).",
-)
-def _(model, x, iw):
-    *_, kl, rec = _weighted(model, x, iw)
-    kl = kl - math.log(model.k)
-    return _iwae(-kl - rec, iw, kl, rec)
-
-
-@mistake(
-    "gmvae iwae",
-    "prior's variance ignored",
-    "niwae.kl",
-    "You ignore the prior's variances; pass both means and variances.",
-)
-def _(model, x, iw):
-    q_m, q_v, z, _kl, rec = _weighted(model, x, iw)
-    p_m, p_v = model.z_prior
-    kl = ut.log_normal(z, q_m, q_v) - ut.log_normal_mixture(z, p_m, torch.ones_like(p_v))
-    return _iwae(-kl - rec, iw, kl, rec)
-
-
-# Draws of z, and slips
-
-
-def _with_noise(sample, model, x, iw):
-    *_, kl, rec = _weighted(model, x, iw, sample)
-    return _iwae(-kl - rec, iw, kl, rec)
-
-
-for (name, sentence), sample in WRONG_NOISE.items():
-    mistake("iwae", name, "niwae.kl.rec", sentence)(functools.partial(_with_noise, sample))
-
-
-@mistake("iwae", "not written", "niwae.kl.rec.gradient", "You return 0; write the function.")
-def _(model, x, iw):
-    return torch.zeros(3).unbind()
-
-
-@mistake(
-    "iwae",
-    "rec is the mean of kl",
-    "rec",
-    "You return the mean of kl as rec; return the mean of rec.",
-)
-def _(model, x, iw):
-    *_, kl, rec = _weighted(model, x, iw)
-    return _iwae(-kl - rec, iw, kl, kl)
-
-
-@mistake(
-    "iwae",
-    "terms weighted",
-    "kl.rec",
-    "You weight kl and rec by the importance weights; return their plain means.",
-)
-def _(model, x, iw):
-    *_, kl, rec = _weighted(model, x, iw)
-    shares = (-kl - rec).view(iw, -1).softmax(0)
-    niwae, _kl, _rec = _iwae(-kl - rec, iw, kl, rec)
-    return niwae, *((shares * term.view(iw, -1)).sum(0).mean() for term in (kl, rec))
-
-
-@mistake(
-    "iwae",
-    "log-mean-exp of each term",
-    "niwae.kl.rec",
-    "You take the log-mean-exp of kl and of rec; take it of the log weights −(kl + rec).",
-)
-def _(model, x, iw):
-    *_, kl, rec = _weighted(model, x, iw)
-    return bound(-ut.log_mean_exp(-kl, 0), -ut.log_mean_exp(-rec, 0))
-
-
-@mistake(
-    "iwae",
-    "axis found by its size",
-    "niwae",
-    "You look for the axis of the weights by its size; the rows are (m, batch), always.",
-)
-def _(model, x, iw):
-    *_, kl, rec = _weighted(model, x, iw)
-    log_weights = (-kl - rec).view(iw, len(x))
-    axis = max(i for i, size in enumerate(log_weights.shape) if size == iw)
-    return -ut.log_mean_exp(log_weights, axis).mean(), kl.mean(), rec.mean()

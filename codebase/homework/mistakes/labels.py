@@ -1,6 +1,5 @@
 """Mistakes in the bounds of the models with labels: SSVAE and FSVAE."""
 
-import functools
 import math
 from dataclasses import dataclass
 
@@ -8,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from codebase import utils as ut
-from codebase.homework.mistakes.catalogue import mistake
-from codebase.homework.mistakes.parts import WRONG_NOISE, bound, draw
+from codebase.homework.mistakes.catalogue import enter
+from codebase.homework.mistakes.parts import WRONG_NOISE, bound, draw, means, zeros
 
 # SSVAE
 
@@ -25,610 +24,230 @@ class _Labels:
     kl_z: torch.Tensor
     rec: torch.Tensor
 
+    @property
+    def q_y(self) -> torch.Tensor:
+        """(label, batch)."""
+        return self.log_q_y.exp().T
 
-def _labels(
-    model, x, detach: bool = False, mean: bool = False, sample=ut.sample_gaussian
-) -> _Labels:
+    def terms(self, q_y=None, kl_z=None, rec=None):
+        """(kl_y, kl_z, rec), scalars, with other weights or terms where they are given."""
+        q_y = self.q_y if q_y is None else q_y
+        kl_z, rec = (self.kl_z if kl_z is None else kl_z), (self.rec if rec is None else rec)
+        return _kl_y(self.log_q_y), *((q_y * term).sum(0).mean() for term in (kl_z, rec))
+
+
+def _labels(model, x, given=lambda m, z: z, sample=ut.sample_gaussian) -> _Labels:
+    """The parts, as they should be but for what the decoder is given."""
     log_q_y = F.log_softmax(model.cls.classify(x), -1)
     y = torch.eye(10).unsqueeze(1)
-    q_m, q_v = model.enc.encode(x, y)
-    z = sample(q_m, q_v)
-    given = z.detach() if detach else q_m if mean else z
-    rec = -ut.log_bernoulli_with_logits(x, model.dec.decode(given, y))
+    q_m, q_v, z = draw(model, x, y, sample=sample)
+    rec = -ut.log_bernoulli_with_logits(x, model.dec.decode(given(q_m, z), y))
     return _Labels(log_q_y, q_m, q_v, z, ut.kl_normal(q_m, q_v, *model.z_prior), rec)
 
 
-def _kl_y(log_q_y):
-    return ut.kl_cat(log_q_y.exp(), log_q_y, -math.log(10)).mean()
+LOG_P = -math.log(10)  # of each label
 
 
-def _expected(log_q_y, terms):
-    return (log_q_y.exp().T * terms).sum(0).mean()
+def _kl_y(log_q_y, log_p=LOG_P):
+    return ut.kl_cat(log_q_y.exp(), log_q_y, log_p).mean()
 
 
 def _summed(kl_y, kl_z, rec):
     return kl_y + kl_z + rec, kl_z, kl_y, rec
 
 
-def _parts(model, x):
-    """(kl_y, kl_z, rec) as they should be, and what they are made of."""
-    of = _labels(model, x)
-    kl_z, rec = _expected(of.log_q_y, of.kl_z), _expected(of.log_q_y, of.rec)
-    return _kl_y(of.log_q_y), kl_z, rec, of
+OF_TERMS = {  # of kl_y, kl_z and rec, scalars
+    "mean over labels": lambda kl_y, kl_z, rec: _summed(kl_y, kl_z / 10, rec / 10),
+    "KL of y averaged": lambda kl_y, kl_z, rec: _summed(kl_y / 10, kl_z, rec),
+    "averaged over pixels": lambda kl_y, kl_z, rec: _summed(kl_y, kl_z, rec / 784),
+    "kl_y left out": lambda kl_y, kl_z, rec: (kl_z + rec, kl_z, kl_y, rec),
+    "kl_z left out": lambda kl_y, kl_z, rec: (kl_y + rec, kl_z, kl_y, rec),
+    "sign of kl_y": lambda kl_y, kl_z, rec: _summed(-kl_y, kl_z, rec),
+    "sign of kl_z": lambda kl_y, kl_z, rec: _summed(kl_y, -kl_z, rec),
+    "sign of rec": lambda kl_y, kl_z, rec: _summed(kl_y, kl_z, -rec),
+    "sign of rec returned": lambda kl_y, kl_z, rec: (kl_y + kl_z + rec, kl_z, kl_y, -rec),
+    "sign of the bound": lambda kl_y, kl_z, rec: (-(kl_y + kl_z + rec), kl_z, kl_y, rec),
+    "rec subtracted": lambda kl_y, kl_z, rec: (kl_y + kl_z - rec, kl_z, kl_y, rec),
+    "kl_z subtracted": lambda kl_y, kl_z, rec: (kl_y - kl_z + rec, kl_z, kl_y, rec),
+    "terms left 0": lambda kl_y, kl_z, rec: (kl_y + kl_z + rec, *torch.zeros(3)),
+    "kl_z and kl_y exchanged": lambda kl_y, kl_z, rec: (kl_y + kl_z + rec, kl_y, kl_z, rec),
+    "without gradient": lambda *terms: _summed(*(term.detach() for term in terms)),
+}
+enter("ssvae", OF_TERMS, lambda run: lambda model, x: run(*_labels(model, x).terms()))
 
 
-@mistake(
+def _likeliest(of):
+    return of.terms(q_y=F.one_hot(of.log_q_y.argmax(-1), 10).T)
+
+
+def _after_the_mean(of):
+    return of.terms(q_y=of.q_y.mean(1, keepdim=True))
+
+
+def _wrong_way_round(of):
+    kl_z, rec = (term.reshape(-1, 10).T for term in (of.kl_z, of.rec))
+    return of.terms(kl_z=kl_z, rec=rec)
+
+
+def _reversed_kl_z(of):
+    p_m, p_v = torch.zeros_like(of.q_m), torch.ones_like(of.q_v)
+    return of.terms(kl_z=ut.kl_normal(p_m, p_v, of.q_m, of.q_v))
+
+
+def _other_kl_y(run):
+    return lambda of: (run(of.log_q_y), *of.terms()[1:])
+
+
+OF_LABELS = {
+    "labels unweighted": lambda of: of.terms(q_y=torch.tensor(0.1)),
+    "labels summed": lambda of: of.terms(q_y=torch.tensor(1.0)),
+    "kl_z unweighted": lambda of: (*of.terms()[:1], of.kl_z.mean(), of.terms()[2]),
+    "rec unweighted": lambda of: (*of.terms()[:2], of.rec.mean()),
+    "weighted after the batch's mean": _after_the_mean,
+    "likeliest label alone": _likeliest,
+    "rows the wrong way round": _wrong_way_round,
+    "entropy for kl_y": _other_kl_y(lambda log_q: (log_q.exp() * log_q).sum(-1).mean()),
+    "0.1 for log 0.1": _other_kl_y(lambda log_q: _kl_y(log_q, 0.1)),
+    "sign of log p(y)": _other_kl_y(lambda log_q: _kl_y(log_q, math.log(10))),
+    "KL of y reversed": _other_kl_y(lambda log_q: (LOG_P - log_q).mean()),
+    "KL of z reversed": _reversed_kl_z,
+    "q(y|x) detached": lambda of: of.terms(q_y=of.q_y.detach()),
+}
+enter("ssvae", OF_LABELS, lambda run: lambda model, x: _summed(*run(_labels(model, x))))
+
+GIVEN = {  # to the decoder
+    "z is the mean": lambda m, z: m,
+    "z is detached": lambda m, z: z.detach(),
+}
+enter("ssvae", GIVEN, lambda run: lambda model, x: _summed(*_labels(model, x, run).terms()))
+enter(
     "ssvae",
-    "labels unweighted",
-    "nelbo.kl_z.rec",
-    "You weight each label by 1/10; weight it by q(y|x).",
+    WRONG_NOISE,
+    lambda sample: lambda model, x: _summed(*_labels(model, x, sample=sample).terms()),
 )
-def _(model, x):
-    kl_y, _kl_z, _rec, of = _parts(model, x)
-    return _summed(kl_y, of.kl_z.mean(), of.rec.mean())
 
+Q_Y = {  # other weights, of logits
+    "softmax over the batch": lambda logits: F.log_softmax(logits, 0),
+    "sigmoid for softmax": lambda logits: F.logsigmoid(logits),
+}
 
-@mistake(
-    "ssvae",
-    "labels summed",
-    "nelbo.kl_z.rec",
-    "You sum over labels without weights; weight each by q(y|x).",
-)
-def _(model, x):
-    kl_y, _kl_z, _rec, of = _parts(model, x)
-    return _summed(kl_y, of.kl_z.sum(0).mean(), of.rec.sum(0).mean())
 
+def _with_q_y(run):
+    def other(model, x):
+        of = _labels(model, x)
+        of.log_q_y = run(model.cls.classify(x))
+        return _summed(*of.terms())
 
-@mistake(
-    "ssvae",
-    "kl_z unweighted",
-    "nelbo.kl_z",
-    "You average KL of z over labels; weight it by q(y|x).",
-)
-def _(model, x):
-    kl_y, _kl_z, rec, of = _parts(model, x)
-    return _summed(kl_y, of.kl_z.mean(), rec)
+    return other
 
 
-@mistake(
-    "ssvae", "rec unweighted", "nelbo.rec", "You average rec over labels; weight it by q(y|x)."
-)
-def _(model, x):
-    kl_y, kl_z, _rec, of = _parts(model, x)
-    return _summed(kl_y, kl_z, of.rec.mean())
+enter("ssvae", Q_Y, _with_q_y)
 
 
-@mistake(
-    "ssvae",
-    "weighted after the batch's mean",
-    "nelbo.kl_z.rec",
-    "You average q(y|x) over the batch first; weight the labels of each image by its own.",
-)
-def _(model, x):
-    kl_y, _kl_z, _rec, of = _parts(model, x)
-    q_y = of.log_q_y.exp().mean(0)
-    return _summed(kl_y, q_y @ of.kl_z.mean(1), q_y @ of.rec.mean(1))
-
-
-@mistake(
-    "ssvae",
-    "mean over labels",
-    "nelbo.kl_z.rec",
-    "You average the weighted terms over labels; sum them.",
-)
-def _(model, x):
-    kl_y, kl_z, rec, _of = _parts(model, x)
-    return _summed(kl_y, kl_z / 10, rec / 10)
-
-
-@mistake(
-    "ssvae",
-    "likeliest label alone",
-    "nelbo.kl_z.rec",
-    "You use only the likeliest label; sum over all ten.",
-)
-def _(model, x):
-    kl_y, _kl_z, _rec, of = _parts(model, x)
-    one = F.one_hot(of.log_q_y.argmax(-1), 10).T
-    return _summed(kl_y, (one * of.kl_z).sum(0).mean(), (one * of.rec).sum(0).mean())
-
-
-@mistake(
-    "ssvae",
-    "rows the wrong way round",
-    "nelbo.kl_z.rec",
-    "You reshape to (batch, label); duplicate repeats the batch, so use (label, batch).",
-)
-def _(model, x):
-    kl_y, _kl_z, _rec, of = _parts(model, x)
-    q_y = of.log_q_y.exp()
-    kl_z = (q_y * of.kl_z.reshape(len(x), 10)).sum(1).mean()
-    return _summed(kl_y, kl_z, (q_y * of.rec.reshape(len(x), 10)).sum(1).mean())
-
-
-@mistake(
-    "ssvae",
-    "images and labels mismatched",
-    "nelbo.kl_z.rec",
-    "You repeat images and labels in the same order; pair each image with all ten labels.",
-)
-def _(model, x):
-    log_q_y = F.log_softmax(model.cls.classify(x), -1)
-    rows = ut.duplicate(x, 10)
-    y = ut.duplicate(torch.eye(10), len(x))
-    q_m, q_v, z = draw(model, rows, y)
-    kl_z = ut.kl_normal(q_m, q_v, *model.z_prior).view(10, -1)
-    rec = -ut.log_bernoulli_with_logits(rows, model.dec.decode(z, y)).view(10, -1)
-    return _summed(_kl_y(log_q_y), _expected(log_q_y, kl_z), _expected(log_q_y, rec))
-
-
-@mistake(
-    "ssvae",
-    "entropy for kl_y",
-    "nelbo.kl_y",
-    "You leave log p(y) out of kl_y; it is log 0.1 for each label.",
-)
-def _(model, x):
-    _kl_y_right, kl_z, rec, of = _parts(model, x)
-    return _summed((of.log_q_y.exp() * of.log_q_y).sum(-1).mean(), kl_z, rec)
-
-
-@mistake(
-    "ssvae", "0.1 for log 0.1", "nelbo.kl_y", "You pass 0.1 to kl_cat; pass log p(y) = log 0.1."
-)
-def _(model, x):
-    _kl_y_right, kl_z, rec, of = _parts(model, x)
-    return _summed(ut.kl_cat(of.log_q_y.exp(), of.log_q_y, 0.1).mean(), kl_z, rec)
-
-
-@mistake(
-    "ssvae", "sign of log p(y)", "nelbo.kl_y", "You pass log 10 to kl_cat; pass log p(y) = log 0.1."
-)
-def _(model, x):
-    _kl_y_right, kl_z, rec, of = _parts(model, x)
-    return _summed(ut.kl_cat(of.log_q_y.exp(), of.log_q_y, math.log(10)).mean(), kl_z, rec)
-
-
-@mistake(
-    "ssvae", "KL of y reversed", "nelbo.kl_y", "You compute KL(p ‖ q) of y; compute KL(q ‖ p)."
-)
-def _(model, x):
-    _kl_y_right, kl_z, rec, of = _parts(model, x)
-    kl_y = (-math.log(10) - of.log_q_y).mean(-1).mean()
-    return _summed(kl_y, kl_z, rec)
-
-
-@mistake("ssvae", "KL of y averaged", "nelbo.kl_y", "You average kl_y over labels; sum over them.")
-def _(model, x):
-    kl_y, kl_z, rec, _of = _parts(model, x)
-    return _summed(kl_y / 10, kl_z, rec)
-
-
-@mistake("ssvae", "kl_y left out", "nelbo", "You leave KL of y out of the bound; add it.")
-def _(model, x):
-    kl_y, kl_z, rec, _of = _parts(model, x)
-    return kl_z + rec, kl_z, kl_y, rec
-
-
-@mistake("ssvae", "kl_z left out", "nelbo", "You leave KL of z out of the bound; add it.")
-def _(model, x):
-    kl_y, kl_z, rec, _of = _parts(model, x)
-    return kl_y + rec, kl_z, kl_y, rec
-
-
-@mistake("ssvae", "sign of kl_y", "nelbo.kl_y", "You return −KL of y; return KL.")
-def _(model, x):
-    kl_y, kl_z, rec, _of = _parts(model, x)
-    return _summed(-kl_y, kl_z, rec)
-
-
-@mistake("ssvae", "sign of kl_z", "nelbo.kl_z", "You return −KL of z; return KL.")
-def _(model, x):
-    kl_y, kl_z, rec, _of = _parts(model, x)
-    return _summed(kl_y, -kl_z, rec)
-
-
-@mistake("ssvae", "sign of rec", "nelbo.rec", "You return +log p(x|z) as rec; rec is −log p(x|z).")
-def _(model, x):
-    kl_y, kl_z, rec, _of = _parts(model, x)
-    return _summed(kl_y, kl_z, -rec)
-
-
-@mistake(
-    "ssvae",
-    "sign of rec returned",
-    "rec",
-    "You return rec with the wrong sign; return −log p(x|z). The bound is right.",
-)
-def _(model, x):
-    nelbo, kl_z, kl_y, rec = _summed(*_parts(model, x)[:3])
-    return nelbo, kl_z, kl_y, -rec
-
-
-@mistake("ssvae", "sign of the bound", "nelbo", "You return the ELBO; return the negative ELBO.")
-def _(model, x):
-    nelbo, *terms = _summed(*_parts(model, x)[:3])
-    return -nelbo, *terms
-
-
-@mistake("ssvae", "rec subtracted", "nelbo", "You subtract rec in the bound; add it.")
-def _(model, x):
-    _nelbo, kl_z, kl_y, rec = _summed(*_parts(model, x)[:3])
-    return kl_y + kl_z - rec, kl_z, kl_y, rec
-
-
-@mistake("ssvae", "kl_z subtracted", "nelbo", "You subtract kl_z in the bound; add it.")
-def _(model, x):
-    _nelbo, kl_z, kl_y, rec = _summed(*_parts(model, x)[:3])
-    return kl_y - kl_z + rec, kl_z, kl_y, rec
-
-
-@mistake(
-    "ssvae",
-    "terms left 0",
-    "kl_z.kl_y.rec",
-    "You return kl_z, kl_y and rec as 0; return their values. The bound is right.",
-)
-def _(model, x):
-    nelbo, *terms = _summed(*_parts(model, x)[:3])
-    return nelbo, *(0 * term.detach() for term in terms)
-
-
-@mistake(
-    "ssvae",
-    "kl_z and kl_y exchanged",
-    "kl_z.kl_y",
-    "You exchange kl_z and kl_y; return the bound, then kl_z, kl_y, rec.",
-)
-def _(model, x):
-    nelbo, kl_z, kl_y, rec = _summed(*_parts(model, x)[:3])
-    return nelbo, kl_y, kl_z, rec
-
-
-@mistake(
-    "ssvae", "KL of z reversed", "nelbo.kl_z", "You compute KL(p ‖ q) of z; compute KL(q ‖ p)."
-)
-def _(model, x):
-    kl_y, _kl_z, rec, of = _parts(model, x)
-    p_m, p_v = (p.expand_as(of.z) for p in model.z_prior)
-    return _summed(kl_y, _expected(of.log_q_y, ut.kl_normal(p_m, p_v, of.q_m, of.q_v)), rec)
-
-
-@mistake(
-    "ssvae", "averaged over pixels", "nelbo.rec", "You average rec over pixels; sum over them."
-)
-def _(model, x):
-    kl_y, kl_z, rec, _of = _parts(model, x)
-    return _summed(kl_y, kl_z, rec / 784)
-
-
-@mistake(
-    "ssvae",
-    "z is the mean",
-    "nelbo.rec",
-    "You use the mean of q(z|x, y) as z; draw z with sample_gaussian.",
-)
-def _(model, x):
-    of = _labels(model, x, mean=True)
-    kl_z, rec = _expected(of.log_q_y, of.kl_z), _expected(of.log_q_y, of.rec)
-    return _summed(_kl_y(of.log_q_y), kl_z, rec)
-
-
-@mistake(
-    "ssvae",
-    "q(y|x) detached",
-    "gradient",
-    "You detach q(y|x), so rec does not train it; let gradients through.",
-)
-def _(model, x):
-    of = _labels(model, x)
-    q_y = of.log_q_y.detach()
-    return _summed(_kl_y(of.log_q_y), _expected(q_y, of.kl_z), _expected(q_y, of.rec))
-
-
-@mistake(
-    "ssvae",
-    "z is detached",
-    "gradient",
-    "You detach z, so rec does not train the encoder; let gradients through.",
-)
-def _(model, x):
-    of = _labels(model, x, detach=True)
-    kl_z, rec = _expected(of.log_q_y, of.kl_z), _expected(of.log_q_y, of.rec)
-    return _summed(_kl_y(of.log_q_y), kl_z, rec)
-
-
-@mistake(
-    "ssvae",
-    "without gradient",
-    "gradient",
-    "You detach the bound, so it trains nothing; let gradients through.",
-)
-def _(model, x):
-    return tuple(term.detach() for term in _summed(*_parts(model, x)[:3]))
-
-
-@mistake(
-    "ssvae",
-    "softmax over the batch",
-    "nelbo.kl_z.kl_y.rec",
-    "You take the softmax over the batch; take it over the labels.",
-)
-def _(model, x):
-    of = _labels(model, x)
-    log_q_y = F.log_softmax(model.cls.classify(x), 0)
-    return _summed(_kl_y(log_q_y), _expected(log_q_y, of.kl_z), _expected(log_q_y, of.rec))
-
-
-@mistake(
-    "ssvae",
-    "sigmoid for softmax",
-    "nelbo.kl_z.kl_y.rec",
-    "You use sigmoids for q(y|x); use the softmax, which adds up to 1.",
-)
-def _(model, x):
-    of = _labels(model, x)
-    log_q_y = F.logsigmoid(model.cls.classify(x))
-    return _summed(_kl_y(log_q_y), _expected(log_q_y, of.kl_z), _expected(log_q_y, of.rec))
-
-
-@mistake(
-    "ssvae",
-    "not averaged over the batch",
-    "nelbo.kl_z.kl_y.rec",
-    "You return one value per image; average over the batch.",
-)
-def _(model, x):
-    of = _labels(model, x)
-    q_y = of.log_q_y.exp().T
-    kl_y = ut.kl_cat(of.log_q_y.exp(), of.log_q_y, -math.log(10))
-    return _summed(kl_y, (q_y * of.kl_z).sum(0), (q_y * of.rec).sum(0))
-
-
-def _with_noise(sample, model, x):
-    of = _labels(model, x, sample=sample)
-    kl_z, rec = _expected(of.log_q_y, of.kl_z), _expected(of.log_q_y, of.rec)
-    return _summed(_kl_y(of.log_q_y), kl_z, rec)
-
-
-for (name, sentence), sample in WRONG_NOISE.items():
-    mistake("ssvae", name, "nelbo.rec", sentence)(functools.partial(_with_noise, sample))
-
-
-@mistake(
-    "ssvae", "not written", "nelbo.kl_z.kl_y.rec.gradient", "You return 0; write the function."
-)
-def _(model, x):
-    return torch.zeros(4).unbind()
-
-
-@mistake(
-    "ssvae",
-    "one sampled label",
-    "nelbo.kl_z.rec",
-    "You sample one label; sum over all ten, weighted by q(y|x).",
-)
-def _(model, x):
+def _one_label(model, x):
     log_q_y = F.log_softmax(model.cls.classify(x), -1)
     y = F.one_hot(torch.distributions.Categorical(logits=log_q_y).sample(), 10).float()
     q_m, q_v, z = draw(model, x, y)
-    kl_z = ut.kl_normal(q_m, q_v, *model.z_prior).mean()
-    rec = -ut.log_bernoulli_with_logits(x, model.dec.decode(z, y)).mean()
-    return _summed(_kl_y(log_q_y), kl_z, rec)
+    rec = -ut.log_bernoulli_with_logits(x, model.dec.decode(z, y))
+    return _summed(_kl_y(log_q_y), *means(ut.kl_normal(q_m, q_v, *model.z_prior), rec))
 
+
+def _mismatched(model, x):
+    of, rows, y = _labels(model, x), ut.duplicate(x, 10), ut.duplicate(torch.eye(10), len(x))
+    q_m, q_v, z = draw(model, rows, y)
+    rec = -ut.log_bernoulli_with_logits(rows, model.dec.decode(z, y))
+    kl_z = ut.kl_normal(q_m, q_v, *model.z_prior)
+    return _summed(*of.terms(kl_z=kl_z.view(10, -1), rec=rec.view(10, -1)))
+
+
+def _not_averaged(model, x):
+    of = _labels(model, x)
+    kl_y = ut.kl_cat(of.q_y.T, of.log_q_y, LOG_P)
+    return _summed(kl_y, (of.q_y * of.kl_z).sum(0), (of.q_y * of.rec).sum(0))
+
+
+enter(
+    "ssvae",
+    {
+        "one sampled label": _one_label,
+        "images and labels mismatched": _mismatched,
+        "not averaged over the batch": _not_averaged,
+        "not written": zeros(4),
+    },
+)
 
 # FSVAE
 
 
-def _coloured(model, x, y, variance: float = 0.1, sample=ut.sample_gaussian):
-    """KL and reconstruction term of each image; z and the decoder's mean."""
+def _coloured(model, x, y, sample=ut.sample_gaussian):
+    """KL and reconstruction term of each image, as they should be."""
     q_m, q_v, z = draw(model, x, y, sample=sample)
-    mean = model.dec.decode(z, y)
-    rec = -ut.log_normal(x, mean, torch.tensor([variance]))
-    return ut.kl_normal(q_m, q_v, *model.z_prior), rec, z, mean
+    return ut.kl_normal(q_m, q_v, *model.z_prior), _gaussian(x, model.dec.decode(z, y))
 
 
-def _with_variance(variance):
-    return lambda model, x, y: bound(*_coloured(model, x, y, variance)[:2])
+def _gaussian(x, mean, variance=0.1):
+    return -ut.log_normal(x, mean, torch.tensor([variance]))
 
 
-mistake(
-    "fsvae", "0.1 as deviation", "nelbo.rec", "You use the variance 0.1²; the variance is 0.1."
-)(_with_variance(0.01))
-mistake(
-    "fsvae", "√0.1 as variance", "nelbo.rec", "You use the variance √0.1; the variance is 0.1."
-)(_with_variance(0.1**0.5))
-mistake("fsvae", "variance 1", "nelbo.rec", "You use the variance 1; p(x|y, z) has variance 0.1.")(
-    _with_variance(1.0)
-)
-
-
-@mistake("fsvae", "Bernoulli", "nelbo.rec", "You use a Bernoulli for x; p(x|y, z) is N(μ, 0.1·I).")
-def _(model, x, y):
-    kl, _rec, _z, mean = _coloured(model, x, y)
-    return bound(kl, -ut.log_bernoulli_with_logits(x, mean))
-
-
-@mistake(
-    "fsvae", "squared error", "nelbo.rec", "You use the squared error; rec is −log N(x; μ, 0.1·I)."
-)
-def _(model, x, y):
-    kl, _rec, _z, mean = _coloured(model, x, y)
-    return bound(kl, ((x - mean) ** 2).sum(-1))
-
-
-@mistake(
+OF_STYLE = {  # of kl and rec of each image
+    "averaged over pixels": lambda kl, rec: bound(kl, rec / 3072),
+    "sign of rec": lambda kl, rec: bound(kl, -rec),
+    "sign of rec returned": lambda kl, rec: (bound(kl, rec)[0], *means(kl, -rec)),
+    "sign of the bound": lambda kl, rec: (-bound(kl, rec)[0], *means(kl, rec)),
+    "rec subtracted": lambda kl, rec: (bound(kl, -rec)[0], *means(kl, rec)),
+    "kl subtracted": lambda kl, rec: (bound(-kl, rec)[0], *means(kl, rec)),
+    "kl left out": lambda kl, rec: means(rec, kl, rec),
+    "kl and rec left 0": lambda kl, rec: (bound(kl, rec)[0], *torch.zeros(2)),
+    "without gradient": lambda kl, rec: bound(kl.detach(), rec.detach()),
+    "not averaged over the batch": lambda kl, rec: (kl + rec, kl, rec),
+    "rec is the mean of kl": lambda kl, rec: bound(kl, kl),
+}
+enter("fsvae", OF_STYLE, lambda run: lambda model, x, y: run(*_coloured(model, x, y)))
+enter(
     "fsvae",
-    "no log 2π",
-    "nelbo.rec",
-    "You leave out the constants of log N(x; μ, 0.1·I); use log_normal.",
+    WRONG_NOISE,
+    lambda sample: lambda model, x, y: bound(*_coloured(model, x, y, sample)),
 )
-def _(model, x, y):
-    kl, _rec, _z, mean = _coloured(model, x, y)
-    return bound(kl, ((x - mean) ** 2).sum(-1) / 0.2)
+
+OF_MEAN = {  # rec, of images and the decoder's output
+    "0.1 as deviation": lambda x, mean: _gaussian(x, mean, 0.01),
+    "√0.1 as variance": lambda x, mean: _gaussian(x, mean, 0.1**0.5),
+    "variance 1": lambda x, mean: _gaussian(x, mean, 1.0),
+    "Bernoulli": lambda x, mean: -ut.log_bernoulli_with_logits(x, mean),
+    "squared error": lambda x, mean: ((x - mean) ** 2).sum(-1),
+    "no log 2π": lambda x, mean: ((x - mean) ** 2).sum(-1) / 0.2,
+    "sigmoid on the mean": lambda x, mean: _gaussian(x, mean.sigmoid()),
+    "mean clipped": lambda x, mean: _gaussian(x, mean.clamp(0, 1)),
+}
+OF_Q = {  # KL, and what the decoder is given
+    "KL reversed": lambda m, v, z: (ut.kl_normal(torch.zeros_like(m), torch.ones_like(v), m, v), z),
+    "z is the mean": lambda m, v, z: (ut.kl_normal(m, v, 0 * m, 0 * v + 1), m),
+    "z is detached": lambda m, v, z: (ut.kl_normal(m, v, 0 * m, 0 * v + 1), z.detach()),
+}
 
 
-@mistake(
+def _with_mean(run):
+    def other(model, x, y):
+        q_m, q_v, z = draw(model, x, y)
+        return bound(ut.kl_normal(q_m, q_v, *model.z_prior), run(x, model.dec.decode(z, y)))
+
+    return other
+
+
+def _with_q(run):
+    def other(model, x, y):
+        kl, given = run(*draw(model, x, y))
+        return bound(kl, _gaussian(x, model.dec.decode(given, y)))
+
+    return other
+
+
+enter("fsvae", OF_MEAN, _with_mean)
+enter("fsvae", OF_Q, _with_q)
+enter(
     "fsvae",
-    "sigmoid on the mean",
-    "nelbo.rec",
-    "You apply a sigmoid to the decoder's output; it is the mean μ itself.",
+    {
+        "labels ignored": lambda model, x, y: bound(*_coloured(model, x, torch.zeros_like(y))),
+        "not written": zeros(3),
+    },
 )
-def _(model, x, y):
-    kl, _rec, _z, mean = _coloured(model, x, y)
-    return bound(kl, -ut.log_normal(x, mean.sigmoid(), torch.tensor([0.1])))
-
-
-@mistake(
-    "fsvae", "mean clipped", "nelbo.rec", "You clip the decoder's mean to [0, 1]; use it as it is."
-)
-def _(model, x, y):
-    kl, _rec, _z, mean = _coloured(model, x, y)
-    return bound(kl, -ut.log_normal(x, mean.clamp(0, 1), torch.tensor([0.1])))
-
-
-@mistake(
-    "fsvae", "averaged over pixels", "nelbo.rec", "You average rec over pixels; sum over them."
-)
-def _(model, x, y):
-    kl, rec, *_ = _coloured(model, x, y)
-    return bound(kl, rec / x.shape[-1])
-
-
-@mistake("fsvae", "sign of rec", "nelbo.rec", "You return +log p(x|z) as rec; rec is −log p(x|z).")
-def _(model, x, y):
-    kl, rec, *_ = _coloured(model, x, y)
-    return bound(kl, -rec)
-
-
-@mistake(
-    "fsvae",
-    "sign of rec returned",
-    "rec",
-    "You return rec with the wrong sign; return −log p(x|z). The bound is right.",
-)
-def _(model, x, y):
-    nelbo, kl, rec = bound(*_coloured(model, x, y)[:2])
-    return nelbo, kl, -rec
-
-
-@mistake("fsvae", "sign of the bound", "nelbo", "You return the ELBO; return the negative ELBO.")
-def _(model, x, y):
-    nelbo, kl, rec = bound(*_coloured(model, x, y)[:2])
-    return -nelbo, kl, rec
-
-
-@mistake("fsvae", "rec subtracted", "nelbo", "You subtract rec from kl in the bound; add them.")
-def _(model, x, y):
-    _nelbo, kl, rec = bound(*_coloured(model, x, y)[:2])
-    return kl - rec, kl, rec
-
-
-@mistake("fsvae", "kl subtracted", "nelbo", "You subtract kl from rec in the bound; add them.")
-def _(model, x, y):
-    _nelbo, kl, rec = bound(*_coloured(model, x, y)[:2])
-    return rec - kl, kl, rec
-
-
-@mistake("fsvae", "kl left out", "nelbo", "You leave KL out of the bound; add it.")
-def _(model, x, y):
-    _nelbo, kl, rec = bound(*_coloured(model, x, y)[:2])
-    return rec, kl, rec
-
-
-@mistake(
-    "fsvae",
-    "kl and rec left 0",
-    "kl_z.rec",
-    "You return kl and rec as 0; return their values. The bound is right.",
-)
-def _(model, x, y):
-    nelbo, kl, rec = bound(*_coloured(model, x, y)[:2])
-    return nelbo, 0 * kl.detach(), 0 * rec.detach()
-
-
-@mistake("fsvae", "KL reversed", "nelbo.kl_z", "You compute KL(p ‖ q); compute KL(q ‖ p).")
-def _(model, x, y):
-    q_m, q_v, z = draw(model, x, y)
-    p_m, p_v = (p.expand_as(z) for p in model.z_prior)
-    rec = -ut.log_normal(x, model.dec.decode(z, y), torch.tensor([0.1]))
-    return bound(ut.kl_normal(p_m, p_v, q_m, q_v), rec)
-
-
-@mistake(
-    "fsvae",
-    "labels ignored",
-    "nelbo.kl_z.rec",
-    "You do not pass y to the networks; pass it to enc and dec.",
-)
-def _(model, x, y):
-    return bound(*_coloured(model, x, torch.zeros_like(y))[:2])
-
-
-@mistake(
-    "fsvae",
-    "z is the mean",
-    "nelbo.rec",
-    "You use the mean of q(z|x, y) as z; draw z with sample_gaussian.",
-)
-def _(model, x, y):
-    q_m, q_v = model.enc.encode(x, y)
-    rec = -ut.log_normal(x, model.dec.decode(q_m, y), torch.tensor([0.1]))
-    return bound(ut.kl_normal(q_m, q_v, *model.z_prior), rec)
-
-
-@mistake(
-    "fsvae",
-    "z is detached",
-    "gradient",
-    "You detach z, so rec does not train the encoder; let gradients through.",
-)
-def _(model, x, y):
-    q_m, q_v, z = draw(model, x, y)
-    rec = -ut.log_normal(x, model.dec.decode(z.detach(), y), torch.tensor([0.1]))
-    return bound(ut.kl_normal(q_m, q_v, *model.z_prior), rec)
-
-
-@mistake(
-    "fsvae",
-    "without gradient",
-    "gradient",
-    "You detach the bound, so it trains nothing; let gradients through.",
-)
-def _(model, x, y):
-    return tuple(term.detach() for term in bound(*_coloured(model, x, y)[:2]))
-
-
-@mistake(
-    "fsvae",
-    "not averaged over the batch",
-    "nelbo.kl_z.rec",
-    "You return one value per image; average over the batch.",
-)
-def _(model, x, y):
-    kl, rec, *_ = _coloured(model, x, y)
-    return kl + rec, kl, rec
-
-
-def _with_other_noise(sample, model, x, y):
-    return bound(*_coloured(model, x, y, sample=sample)[:2])
-
-
-for (name, sentence), sample in WRONG_NOISE.items():
-    mistake("fsvae", name, "nelbo.rec", sentence)(functools.partial(_with_other_noise, sample))
-
-
-@mistake("fsvae", "not written", "nelbo.kl_z.rec.gradient", "You return 0; write the function.")
-def _(model, x, y):
-    return torch.zeros(3).unbind()
-
-
-@mistake(
-    "fsvae",
-    "rec is the mean of kl",
-    "nelbo.rec.gradient",
-    "You return the mean of kl as rec; return the mean of rec.",
-)
-def _(model, x, y):
-    kl, *_ = _coloured(model, x, y)
-    return bound(kl, kl)

@@ -4,19 +4,11 @@ import torch
 
 from codebase import utils as ut
 
-WRONG_NOISE = {  # in place of sample_gaussian: a name and a sentence, and what draws z
-    ("noise scaled by v", "You scale ε by v; scale it by √v, the standard deviation."): (
-        lambda m, v: m + v * torch.randn_like(m)
-    ),
-    ("noise shared by the batch", "You share ε between rows; draw one for every row."): (
-        lambda m, v: m + v.sqrt() * torch.randn(m.shape[-1])
-    ),
-    ("noise shared by dimensions", "You share ε between dimensions; draw one for each."): (
-        lambda m, v: m + v.sqrt() * torch.randn(*m.shape[:-1], 1)
-    ),
-    ("one number as noise", "You draw one number as ε; draw one for every element."): (
-        lambda m, v: m + v.sqrt() * torch.randn(1)
-    ),
+WRONG_NOISE = {  # in place of sample_gaussian
+    "noise scaled by v": lambda m, v: m + v * torch.randn_like(m),
+    "noise shared by the batch": lambda m, v: m + v.sqrt() * torch.randn(m.shape[-1]),
+    "noise shared by dimensions": lambda m, v: m + v.sqrt() * torch.randn(*m.shape[:-1], 1),
+    "one number as noise": lambda m, v: m + v.sqrt() * torch.randn(1),
 }
 
 
@@ -31,12 +23,22 @@ def reconstruction(model, x, z):
     return -ut.log_bernoulli_with_logits(x, model.dec.decode(z))
 
 
-def bound(kl, rec):
-    """(nelbo, kl, rec), scalars, from the terms of each image."""
-    kl, rec = kl.mean(), rec.mean()
-    return kl + rec, kl, rec
+def means(*terms):
+    """Their means over the batch."""
+    return tuple(term.mean() for term in terms)
+
+
+def bound(*terms):
+    """Scalars, from the terms of each image: their sum, and each of them."""
+    terms = means(*terms)
+    return sum(terms), *terms
 
 
 def log_standard(z):
     """log N(z; 0, I), nats: (batch,)."""
     return ut.log_normal(z, torch.zeros_like(z), torch.ones_like(z))
+
+
+def zeros(count):
+    """What a function returns that is not written: zeros."""
+    return lambda *args: torch.zeros(count).unbind()
