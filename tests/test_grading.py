@@ -456,7 +456,7 @@ def test_what_cannot_be_graded_is_refused_in_a_line(tmp_path):
     for flags, reason in (
         ([tmp_path / "missing.zip"], "there is no such zip or folder"),
         ([one, other], "have the same name"),
-        ([one, "--points", points], "'x' is none of"),
+        ([one, "--points", points], "'x' is not one of"),
         ([one, "--jobs", "0"], "argument --jobs"),
         ([one, "--sandbox", "none"], "argument --sandbox"),
         ([one, "--show_points", "2"], "argument --show_points"),

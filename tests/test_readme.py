@@ -41,7 +41,12 @@ def test_the_example_of_your_own_images(folders, monkeypatch):
     names: dict = {}
     exec(EXAMPLES[1].replace("20_000", "60"), names)
     assert torch.equal(names["images"], tiny._digits(28)[0])
-    assert names["per_image"].shape == (100,) and names["samples"].shape == (16, 784)
+    with torch.no_grad():
+        exec(
+            "\n".join(line for line in EXAMPLES[0].splitlines() if line[:2] in ("im", "kl", "pe")),
+            names,
+        )
+    assert names["per_image"].shape == (100,) and names["images"].shape == (16, 784)
     assert 50 < names["per_image"].mean() < 400  # 543 nats before training
     assert checkpoints.steps_in(checkpoints.run_folder("my pictures")) == [60]
 
@@ -88,7 +93,7 @@ def test_files_and_functions_exist():
     [table] = re.findall(r"\| problem \|.*?\n\n", TEXT, re.S)
     rows = [row.split("|")[2] for row in table.strip().splitlines()[2:]]
     names = [name for row in rows for name in re.findall(r"`([\w.]+)`", row)]
-    assert len(names) > 10
+    assert len(names) >= 10
     for name in names:
         owner, _, attribute = name.partition(".")
         home = codebase.utils if owner == "utils" else getattr(codebase.models, owner)
@@ -120,12 +125,12 @@ def texts_of(path):
 
 
 def test_the_commonest_faults_of_english():
-    """In the READMEs, the scripts and the package; not yet in what marks homework."""
+    """In the READMEs, the scripts and the package."""
     paths = [*ROOT.glob("run_*.py"), *ROOT.rglob("README.md"), *(ROOT / "codebase").rglob("*.py")]
     found = [
         f"{path.name}: {line}"
         for path in paths
-        if not {".venv", "homework", ".pytest_cache"} & set(path.relative_to(ROOT).parts)
+        if not {".venv", ".pytest_cache"} & set(path.relative_to(ROOT).parts)
         for line in texts_of(path)
         if FAULTS.search(THERE.sub("", line))
     ]

@@ -175,7 +175,7 @@ def _reference_model(kind: str, options: tuple) -> torch.nn.Module:
 
 @functools.lru_cache(maxsize=16384)
 def reference(case: Case, function: Callable | None = None) -> list[list[dict]]:
-    """The right outputs of a case, or those of another function, which are kept.
+    """Call the right function with a case, or another one; outputs are cached.
 
     Args:
         case: see `cases`
@@ -186,12 +186,12 @@ def reference(case: Case, function: Callable | None = None) -> list[list[dict]]:
 
 @functools.lru_cache(maxsize=3)  # of 30 MB for FSVAE
 def drawn(case: Case) -> calling.Drawn:
-    """A case's tensors, which the right function and those of all mistakes share."""
+    """A case's tensors, which the right function and all mistakes share."""
     return calling.draw(case)
 
 
 def outputs(case: Case, function: Callable | None = None) -> list[list[dict]]:
-    """The same, without keeping them."""
+    """Call it without the cache."""
     with _ONE_AT_A_TIME, torch.random.fork_rng(devices=[]):
         tensors = drawn(case)
         if not case.model:

@@ -162,7 +162,7 @@ LARGEST_FILE = 1 << 20  # bytes
 
 
 def read_points(path: Path) -> dict[str, float]:
-    """Points of one's own: a JSON object, function → points; the others keep the homework's.
+    """Read points from a JSON object of functions and points; other functions keep the homework's.
 
     Raises:
         UserError: the file cannot be read, or names no such function, or no such points
@@ -172,11 +172,13 @@ def read_points(path: Path) -> dict[str, float]:
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"--points {path}: {error}") from None
     if not isinstance(content, dict):
-        raise UserError(f'--points {path}: it holds no object, such as {{"log_normal": 4}}')
+        raise UserError(f'--points {path}: expected an object such as {{"log_normal": 4}}')
     for function, points in content.items():
         if function not in BY_FUNCTION:
             known = ", ".join(BY_FUNCTION)
-            raise UserError(f"--points {path}: {function!r:.60} is none of {known}")
+            raise UserError(f"--points {path}: {function!r:.60} is not one of {known}")
         if type(points) not in (int, float) or not 0 <= points < 1e6 or math.isnan(points):
-            raise UserError(f"--points {path}: {function} has {points!r:.40}, which are no points")
+            raise UserError(
+                f"--points {path}: the points of {function} must be at least 0, got {points!r:.40}"
+            )
     return {problem.function: content.get(problem.function, problem.points) for problem in PROBLEMS}

@@ -44,7 +44,7 @@ def _total(graded: Graded) -> str:
 
 
 def explanation(mark: Mark) -> list[str]:
-    """Sentences: which mistake it is, which parts are wrong, and what else there is to know."""
+    """The sentences of a mark: the mistake, the wrong parts, and notes."""
     lines = []
     if mark.mistakes:
         told = [mistake.sentence for mistake in mark.mistakes]

@@ -61,8 +61,8 @@ def make(folder: Path, equations: bool = True) -> None:
     """Write the starter.
 
     Args:
-        folder: which is created, or is empty
-        equations: whether docstrings keep the equations of what is to be written
+        folder: a new or empty folder
+        equations: whether docstrings keep the equations of the blanks
 
     Raises:
         UserError: the folder has something in it

@@ -67,8 +67,8 @@ def _shares(kl, rec):
 
 
 OF_TERMS = {
-    "weights of rec alone": lambda kl, rec: (_niwae(-rec), *means(kl, rec)),
-    "weights of kl alone": lambda kl, rec: (_niwae(-kl), *means(kl, rec)),
+    "weights of only rec": lambda kl, rec: (_niwae(-rec), *means(kl, rec)),
+    "weights of only kl": lambda kl, rec: (_niwae(-kl), *means(kl, rec)),
     "sign of rec": lambda kl, rec: (_niwae(-kl + rec), *means(kl, -rec)),
     "sign of rec returned": lambda kl, rec: (_niwae(-kl - rec), *means(kl, -rec)),
     "kl and rec left 0": lambda kl, rec: (_niwae(-kl - rec), *torch.zeros(2)),

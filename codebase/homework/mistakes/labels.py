@@ -104,7 +104,7 @@ OF_LABELS = {
     "kl_z unweighted": lambda of: (*of.terms()[:1], of.kl_z.mean(), of.terms()[2]),
     "rec unweighted": lambda of: (*of.terms()[:2], of.rec.mean()),
     "weighted after the batch's mean": _after_the_mean,
-    "likeliest label alone": _likeliest,
+    "only the likeliest label": _likeliest,
     "rows the wrong way round": _wrong_way_round,
     "entropy for kl_y": _other_kl_y(lambda log_q: (log_q.exp() * log_q).sum(-1).mean()),
     "0.1 for log 0.1": _other_kl_y(lambda log_q: _kl_y(log_q, 0.1)),
