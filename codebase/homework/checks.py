@@ -182,20 +182,23 @@ def _other_draws(attempt: Attempt, reasons: dict[str, str]) -> dict[str, str]:
             reason = comparing.noise(i, found.calls, right, shared, several=term != bound)
             told[term] = told[term] or reason
     if (weighted or not differentiates) and not any(told[term] for term in terms):
-        average = _on_average(attempt, reasons)
+        average = _on_average(attempt, reasons, ("weights",) if differentiates else MANY)
         told = {part: told[part] or average[part] for part in told}
     if not weighted:
         told[bound] = told[bound] or next(filter(None, map(told.get, terms)), "")
     return told
 
 
-def _on_average(attempt: Attempt, reasons: dict[str, str]) -> dict[str, str]:
-    """What is wrong with a bound on average over many draws."""
+MANY = ("wide", "narrow")
+
+
+def _on_average(attempt: Attempt, reasons: dict[str, str], names=MANY) -> dict[str, str]:
+    """What is wrong with a bound on average over many draws, in some cases."""
     found, _ = attempt("reference draws")
     if len({str(one["values"]) for one in found.calls[0]}) == 1:
         return reasons  # it does not draw at all
     told, terms = dict.fromkeys(reasons, ""), attempt.problem.terms
-    for name in ("wide", "narrow"):
+    for name in names:
         output, right = attempt(name)
         if output.calls is None:
             return reasons

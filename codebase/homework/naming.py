@@ -79,12 +79,12 @@ def _on_average(attempt: Attempt) -> tuple[Mistake, ...]:
     if found is None or not comparing.draws(found):
         return ()
     same = comparing.same(found, cases.reference(attempt.case("set noise")), "float32", True)
-    output = attempt("wide")[0] if same else None
+    output = attempt("weights")[0] if same else None
     if output is None or output.calls is None:
         return ()
     terms, named = attempt.problem.terms, []
     for mistake in _hidden(attempt):
-        expected = _outputs(mistake, attempt.case("wide"))
+        expected = _outputs(mistake, attempt.case("weights"))
         if expected and not any(comparing.means(terms, output.calls, expected)[0].values()):
             named.append(mistake)
     return tuple(named)
