@@ -28,7 +28,7 @@ HARD_CODED = 100  # the size of minibatches in training, by which some functions
 # constants show, and of wide ones, where the noise itself shows.
 NARROW = {"VAE": (120, 7), "GMVAE": (120, 7), "SSVAE": (32, 4), "FSVAE": (32, 4)}
 WIDE = {"VAE": (500, 40), "GMVAE": (500, 40), "SSVAE": (48, 40), "FSVAE": (64, 40)}
-WIDE_OF_WEIGHTS, WEIGHTS = (500, 10), 60
+WIDE_OF_WEIGHTS, WEIGHTS = (500, 10), 200
 NARROW_SPREAD, WIDE_SPREAD = -6.0, 10.0  # variances of about 0.002 and 10
 IMPORTANCE_WEIGHTS = 3
 SEEDS = 4
@@ -136,7 +136,6 @@ def _bound(problem: Problem, base: Case) -> dict[str, Case]:
     (narrow, small), (wide, large) = NARROW[problem.model], WIDE[problem.model]
     if of_weights:  # which have iw rows for each image
         wide, large = WIDE_OF_WEIGHTS
-    wide_call = Call(args(large), 7000, wide)
     many = replace(base, seconds=MANY_SECONDS)
     steep = tuple(
         (name, shape, 10 * scale if name == "dec.net.4.weight" else scale)
@@ -148,13 +147,10 @@ def _bound(problem: Problem, base: Case) -> dict[str, Case]:
         "narrow": replace(
             many, calls=(Call(args(small), 5000, narrow, narrow // 2),), spread=NARROW_SPREAD
         ),
-        "wide": replace(many, calls=(wide_call,), spread=WIDE_SPREAD, weights=steep),
-        "weights": replace(
-            many,
-            calls=(replace(wide_call, repeat=WEIGHTS),),
-            spread=WIDE_SPREAD,
-            weights=steep,
+        "wide": replace(
+            many, calls=(Call(args(large), 7000, wide),), spread=WIDE_SPREAD, weights=steep
         ),
+        "weights": replace(many, calls=(replace(plain, repeat=WEIGHTS, gradients=0),)),
         "hard-coded": replace(base, calls=(Call(args(HARD_CODED), gradients=1),)),
     }
 
