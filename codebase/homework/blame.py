@@ -10,7 +10,7 @@ NO_FIT_DEDUCTION = 0.2  # of the points, where right functions do not fit togeth
 
 
 def helpers_at_fault(own: Checked, best: Checked, earlier: Mapping[str, Mark]) -> tuple[str, float]:
-    """A sentence that names the helpers at fault, and a factor for the points.
+    """Name the helpers at fault in a sentence, with a factor for the points.
 
     Args:
         own: the function with the submission's helpers
@@ -57,7 +57,7 @@ def helpers_at_fault(own: Checked, best: Checked, earlier: Mapping[str, Mark]) -
 
 
 def replaced(hanging: tuple[str, ...]) -> str:
-    """A sentence about helpers that give no output, in whose place this project's were used."""
+    """Say that this project's helpers replaced some that give no output."""
     return (
         f"This was graded with the reference's {listed(list(hanging))}, because yours gives no "
         "output; you lose no points for that here."

@@ -35,12 +35,12 @@ SEEDS = 4
 
 
 def seed_of(content: bytes) -> int:
-    """One of a few seeds, by a submission's content: the right outputs serve many submissions."""
+    """Choose one of a few seeds by a submission's content: right outputs are shared by many."""
     return int.from_bytes(hashlib.sha256(content).digest()[:6], "big") % SEEDS
 
 
 def cases(problem: Problem, seed: int) -> dict[str, Case]:
-    """The test cases of a function, by what they test.
+    """Build the test cases of a function, by what they test.
 
     Args:
         problem: the function
@@ -222,7 +222,7 @@ MARKED_BEFORE = {
 
 @functools.cache
 def helpers_for(problem: Problem) -> Helpers:
-    """Sources of utils and networks, without the function that is graded and later ones.
+    """Collect the sources of utils and networks, without the graded function and later ones.
 
     A method's helpers are all functions of utils; no bound of a model is among them.
     """

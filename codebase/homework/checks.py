@@ -108,7 +108,7 @@ def _check_draws(attempt: Attempt) -> tuple[dict[str, str], list[str]]:
 
 
 def _other_draws_of_z(attempt: Attempt) -> str:
-    """What is wrong with draws that are not the reference's."""
+    """Say what is wrong with draws that are not the reference's."""
     found, right = attempt("set noise")
     reason = ""
     if found.calls is not None and comparing.draws(found.calls):
@@ -122,7 +122,7 @@ def _other_draws_of_z(attempt: Attempt) -> str:
 
 
 def _bounds_reasons(attempt: Attempt, output: Output, right: list) -> dict[str, str]:
-    """What is wrong with each part of a bound in a case."""
+    """Say what is wrong with each part of a bound in a case."""
     terms = attempt.problem.terms
     reasons = comparing.terms(terms, output.calls, right)
     wrong = bool(reasons[terms[0]])
@@ -160,7 +160,7 @@ def _compared(attempt: Attempt) -> tuple[dict[str, str], list[str]]:
 
 
 def _other_draws(attempt: Attempt, reasons: dict[str, str]) -> dict[str, str]:
-    """What is wrong with a bound whose draws are not the reference's.
+    """Say what is wrong with a bound whose draws are not the reference's.
 
     Every draw is set to a number, so that order does not matter. Noise that does not come from
     torch's normal draws cannot be set: it is compared on average. So are importance weights, which
@@ -193,7 +193,7 @@ MANY = ("wide", "narrow")
 
 
 def _on_average(attempt: Attempt, reasons: dict[str, str], names=MANY) -> dict[str, str]:
-    """What is wrong with a bound on average over many draws, in some cases."""
+    """Say what is wrong with a bound on average over many draws, in some cases."""
     found, _ = attempt("reference draws")
     if len({str(one["values"]) for one in found.calls[0]}) == 1:
         return reasons  # it does not draw at all

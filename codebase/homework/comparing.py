@@ -39,7 +39,7 @@ def pairs(found: list, right: list) -> Iterator[tuple[dict, dict]]:
 
 
 def shapes(found: list, right: list) -> str:
-    """What is wrong with the shapes of a function's outputs."""
+    """Say what is wrong with the shapes of a function's outputs."""
     for one, other in pairs(found, right):
         shape = one["shapes"][0] if one["shapes"] else None
         if len(one["shapes"]) != 1 or shape != other["shapes"][0]:
@@ -53,7 +53,7 @@ def shapes(found: list, right: list) -> str:
 
 
 def difference(found: list, right: list, dtype: str) -> str:
-    """What is wrong with the values of a function's outputs."""
+    """Say what is wrong with the values of a function's outputs."""
     if reason := shapes(found, right):
         return reason
     for one, other in pairs(found, right):
@@ -64,7 +64,7 @@ def difference(found: list, right: list, dtype: str) -> str:
 
 
 def gradient_of_inputs(found: list, right: list, wrong: bool) -> str:
-    """What is wrong with the gradients of a function's arguments."""
+    """Say what is wrong with the gradients of a function's arguments."""
     for one, other in pairs(found, right):
         for name, expected in other["gradients"].items():
             gradient = (one.get("gradients") or {}).get(name)
@@ -82,7 +82,7 @@ def gradient_of_inputs(found: list, right: list, wrong: bool) -> str:
 
 
 def gradient_of_draws(case: Case, found: list, wrong: bool) -> str:
-    """What is wrong with the gradients of z = m + √v·ε, at the draws that were returned."""
+    """Say what is wrong with the gradients of z = m + √v·ε, at the draws that were returned."""
     for (m, v), outputs in zip(cases.drawn(case).args, found, strict=True):
         m, v = m.double(), v.double()
         for output in outputs:
@@ -104,7 +104,7 @@ def gradient_of_draws(case: Case, found: list, wrong: bool) -> str:
 
 
 def terms(names: list[str], found: list, right: list) -> dict[str, str]:
-    """What is wrong with the value of each term; empty for those that are right."""
+    """Say what is wrong with the value of each term; empty for those that are right."""
     told = dict.fromkeys(names, "")
     for one, other in pairs(found, right):
         for i, name in enumerate(names):
@@ -124,7 +124,7 @@ def _term(name: str, i: int, output: dict, right: float) -> str:
 
 
 def gradient_of_bound(found: list, right: list, wrong: bool) -> str:
-    """What is wrong with the gradient of a bound, by the networks that it trains.
+    """Say what is wrong with the gradient of a bound, by the networks that it trains.
 
     Args:
         found, right: outputs
@@ -144,7 +144,7 @@ def gradient_of_bound(found: list, right: list, wrong: bool) -> str:
 
 
 def repeated(found: list, right: list) -> str:
-    """What is wrong with outputs that are the same for two seeds, although draws differ."""
+    """Say what is wrong with outputs that are the same for two seeds, although draws differ."""
     for outputs, expected in zip(found, right, strict=True):
         for i, other in enumerate(expected[1:], 1):
             if other["values"] != expected[0]["values"] and len(outputs) > i:
@@ -168,7 +168,7 @@ def differentiates_noise(found: list) -> bool:
 
 
 def noise(i: int, found: list, right: list, shared: int = 0, several: bool = True) -> str:
-    """What is wrong with the draws that a term depends on, whose values were all set.
+    """Say what is wrong with the draws that a term depends on, whose values were all set.
 
     The derivatives with respect to the draws are the same numbers, in any order, for every right
     function: each element of z has a draw of its own. A mean over several draws of z divides each
@@ -220,7 +220,7 @@ def _same_numbers(found: torch.Tensor, right: torch.Tensor) -> bool:
 
 
 def distribution(case: Case, found: list, right: list) -> str:
-    """What is wrong with many draws as draws from N(m, diag v)."""
+    """Say what is wrong with many draws as draws from N(m, diag v)."""
     from scipy.stats import kstest  # here: it takes 0.9 s, and few submissions need it
 
     if reason := shapes(found, right):
@@ -251,7 +251,7 @@ def distribution(case: Case, found: list, right: list) -> str:
 
 
 def means(names: list[str], found: list, right: list) -> tuple[dict[str, str], str]:
-    """What is wrong with each term on average over many draws, and with the bound's gradient."""
+    """Say what is wrong with each term, and the bound's gradient, on average over draws."""
     found, right = found[0], right[0]
     told = {}
     for i, name in enumerate(names):
@@ -273,7 +273,7 @@ def means(names: list[str], found: list, right: list) -> tuple[dict[str, str], s
 
 
 def _mean(name: str, values: list[float], right: list[float]) -> str:
-    """What is wrong with a mean over draws, or with how the draws spread around it."""
+    """Say what is wrong with a mean over draws, or with how the draws spread around it."""
     values, right = (torch.tensor(v, dtype=torch.float64) for v in (values, right))
     if not (values.abs() < LARGEST).all():  # nan, too
         return f"{name} is not finite for some draws."

@@ -86,7 +86,7 @@ def grade(
 
 
 def unreadable(name: str, points: dict[str, float], reason: str) -> Graded:
-    """What a submission gets that has no code that could be called."""
+    """Build the marks of a submission without code that can be called."""
     marks = []
     for problem in PROBLEMS:
         findings = tuple(Finding(part, False) for part in problem.parts)
@@ -95,7 +95,7 @@ def unreadable(name: str, points: dict[str, float], reason: str) -> Graded:
 
 
 def key_of(handed_in: Submission, points: dict[str, float], *settings) -> str:
-    """What the marks depend on: the code, the points, settings, and the grader itself."""
+    """Hash what the marks depend on: code, points, settings, and the grader itself."""
     parts = [handed_in.digest, repr(sorted(points.items())), repr(settings)]
     homework, package = Path(__file__).parent, ROOT / "codebase"
     right = [package / "utils.py", *sorted((package / "models").rglob("*.py"))]

@@ -57,7 +57,7 @@ class Outcome:
 
 
 def find(paths: list[Path]) -> tuple[dict[str, Path], list[str]]:
-    """Submissions by name, zips and folders; in place of a folder of submissions, its entries.
+    """Find submissions by name: zips and folders, and the entries of a class's folder.
 
     Returns:
         (found, skipped): paths by name; and a line for each entry that is not a submission

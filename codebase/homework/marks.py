@@ -142,5 +142,5 @@ class Checked:
 
 
 def listed(words: list[str]) -> str:
-    """Words as a list in a sentence."""
+    """Join words as a list in a sentence."""
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]

@@ -10,7 +10,7 @@ from codebase.homework.sandboxed.functions import Helpers
 
 
 def named(checked: Checked, given: Helpers) -> tuple[Mistake, ...]:
-    """The mistakes whose numbers a function's are; empty where there is none.
+    """Find the mistakes whose outputs are the function's; empty if there are none.
 
     Args:
         checked: the function
@@ -40,7 +40,7 @@ def _equal_in_any(attempt: Attempt, choices: list[tuple[str, ...]]) -> tuple[Mis
 
 
 def equal(attempt: Attempt, names: Iterable[str], gradients: bool) -> tuple[Mistake, ...]:
-    """The mistakes that give a function's values, and gradients, in some cases."""
+    """Find the mistakes with the function's values, and gradients, in some cases."""
     found = {name: attempt(name)[0].calls for name in names}
     if any(calls is None for calls in found.values()):
         return ()

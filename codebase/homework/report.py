@@ -15,7 +15,7 @@ LARGEST_RESULTS = 8 << 20  # bytes
 
 
 def plain(text: str) -> str:
-    """A text that a submission may have written: without what commands a terminal."""
+    """Remove what commands a terminal from a text that a submission may have written."""
     kept = (
         character if character == "\n" or unicodedata.category(character)[0] != "C" else "�"
         for character in text
@@ -24,17 +24,17 @@ def plain(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """The same, in one line: a second one might pass for the grader's."""
+    """The same, in one line: a second line might look like the grader's."""
     return " ".join(plain(text).split())
 
 
 def in_markdown(text: str) -> str:
-    """A text as Markdown that shows it as it is, in one line."""
+    """Escape a text for Markdown, in one line."""
     return re.sub(r"([\\`*_{}\[\]<>#|~&!$])", r"\\\1", one_line(text))
 
 
 def number(points: float) -> str:
-    """Points, without needless digits."""
+    """Format points without needless digits."""
     return f"{points:.2f}".rstrip("0").rstrip(".")
 
 
@@ -54,7 +54,7 @@ def explanation(mark: Mark) -> list[str]:
 
 
 def table(graded: Graded) -> str:
-    """For the terminal: a line for each function, and below it why points were lost."""
+    """Format a submission for the terminal: a line per function, and why points were lost."""
     lines = [f"{one_line(graded.name)}:"]
     for mark in graded.marks:
         problem = mark.problem
@@ -71,7 +71,7 @@ def table(graded: Graded) -> str:
 def results(
     graded: Graded, key: str = "", show_points: bool = True, show_output: bool = False
 ) -> str:
-    """Gradescope's results.json."""
+    """Format Gradescope's results.json."""
     visibility = "visible" if show_points else "hidden"
     notes = [f"Note: {one_line(note)}" for note in graded.notes]
     if not show_points:  # what explains them is hidden with them
@@ -120,7 +120,7 @@ def name(problem: Problem) -> str:
 def markdown(
     graded: Graded, weights: list[str] = (), show_output: bool = False, show_points: bool = True
 ) -> str:
-    """The report for the student."""
+    """Format the report for the student."""
     lines = [f"# {in_markdown(graded.name)}", ""]
     if show_points:
         lines += [f"**{_total(graded).strip()} points**", ""]
@@ -146,7 +146,7 @@ def markdown(
 
 
 def read_results(folder: Path) -> dict | None:
-    """A submission's results.json; None where there is none that can be read."""
+    """Read a submission's results.json; None if it cannot be read."""
     try:
         content = json.loads(read_file(folder / RESULTS, LARGEST_RESULTS))
     except (OSError, ValueError, RecursionError):

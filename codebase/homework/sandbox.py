@@ -42,7 +42,7 @@ class SandboxEnded(Exception):
 
 
 def kind_of_this_machine() -> str:
-    """The best kind of sandbox that works here. Raises UserError where none does."""
+    """Choose the best kind of sandbox that works here. Raises UserError if none does."""
     for kind in SANDBOXES:
         if _works(kind):
             return kind
@@ -53,7 +53,7 @@ def kind_of_this_machine() -> str:
 
 
 def wanted(kind: str) -> str:
-    """A kind of sandbox that somebody asks for. Raises UserError where it does not work here."""
+    """Check that a kind of sandbox works here. Raises UserError if it does not."""
     if not _works(kind):
         why = f" ({_bubblewraps_trouble()})" if kind == "bubblewrap" else ""
         raise UserError(f"--sandbox {kind} does not work on this machine{why}: omit the flag")
@@ -61,7 +61,7 @@ def wanted(kind: str) -> str:
 
 
 def guarantees(kind: str) -> str:
-    """One line: how submissions are kept apart, and what is not guaranteed."""
+    """Say in a line how submissions are kept apart, and what is not guaranteed."""
     if kind == "bubblewrap":
         return (
             "Submissions run in bubblewrap: they see no file of this project or of other "
@@ -345,7 +345,7 @@ def runs(pid: int) -> bool:
 
 
 def checked(answer: dict, case: Case) -> Output:
-    """An answer of which only numbers and texts are left, of the form that the case has.
+    """Keep only numbers and texts of an answer, of the form that the case has.
 
     What comes out of a sandbox may have been written by the submission: nothing about it is sure.
     """
@@ -402,7 +402,7 @@ def _numbers(output: dict, case: Case, i: int) -> dict:
 
 
 def descendants(process: int) -> list[int]:
-    """A process's children, and theirs."""
+    """List a process's children, and theirs."""
     parents = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -416,7 +416,7 @@ def descendants(process: int) -> list[int]:
 
 
 def resident(processes: list[int]) -> int:
-    """Bytes of memory that processes hold, without the files that they have mapped."""
+    """Count the bytes of memory that processes hold, without the files that they have mapped."""
     total = 0
     for pid in processes:
         with contextlib.suppress(OSError, IndexError, ValueError):

@@ -21,7 +21,7 @@ Cluster = tuple[list[str], float, float]
 
 
 def clusters(found: dict[str, Path]) -> list[Cluster]:
-    """Groups of similar submissions, the most similar first.
+    """Find groups of similar submissions, the most similar first.
 
     Args:
         found: paths by name
@@ -56,7 +56,7 @@ def clusters(found: dict[str, Path]) -> list[Cluster]:
 
 
 def fingerprints(path: Path) -> set[tuple[str, int]]:
-    """Of the graded functions that a submission has written: each one's kept hashes."""
+    """Hash the graded functions that a submission has written: (function, hash) pairs."""
     try:
         handed_in = submission.read(path)
     except UserError:

@@ -82,7 +82,7 @@ def make(folder: Path, equations: bool = True) -> None:
 
 
 def starter_files(equations: bool) -> dict[str, bytes]:
-    """The starter's files by their paths."""
+    """Build the starter's files by their paths."""
     sources = {name: path.read_text(encoding="utf-8") for name, path in _sources()}
     gone = _only_used_by_blanks(sources)
     files = {}
@@ -127,7 +127,7 @@ def _sources() -> Iterator[tuple[str, Path]]:
 
 
 def nodes(tree: ast.Module) -> dict[str, ast.stmt]:
-    """Functions, methods and constants of a file by their names, such as VAE.loss."""
+    """Find functions, methods and constants of a file by their names, such as VAE.loss."""
     found = {}
     for node in tree.body:
         if isinstance(node, ast.FunctionDef):
@@ -264,7 +264,7 @@ def _tidied(lines: list[str]) -> str:
 
 @functools.cache
 def public_values() -> dict[str, list[list[float]]]:
-    """Outputs of the solution's functions for the students' tests, see handout/test_public.py.
+    """Compute the public values that the students' tests use, see handout/test_public.py.
 
     Returns:
         for each function: its values with seed 0; their means, and standard deviations, over seeds

@@ -62,14 +62,14 @@ def read(path: Path) -> Submission:
 
 
 def name_of(path: Path) -> str:
-    """A submission's name: its folder's, or its archive's without the suffix."""
+    """Return a submission's name: its folder's, or its archive's without the suffix."""
     name = path.name or path.resolve().name
     suffix = archive_suffix(name)
     return name[: -len(suffix)] if suffix and len(name) > len(suffix) else name
 
 
 def archive_suffix(name: str) -> str:
-    """The suffix of an archive's name, in any case; empty for other files."""
+    """Return the suffix of an archive's name, in any case; empty for other files."""
     return next((name[-len(end) :] for end in ARCHIVES if name.lower().endswith(end)), "")
 
 
@@ -81,7 +81,7 @@ def has_package(folder: Path) -> bool:
 
 
 def content(path: Path, inner: str, limit: int) -> bytes:
-    """A file in a submission, by its path there.
+    """Read a file in a submission, by its path there.
 
     Raises:
         OSError: it is larger than the limit, or cannot be read
@@ -265,7 +265,7 @@ def _weights(paths: list[str]) -> dict[tuple[str, int], str]:
 
 
 def function_in(tree: ast.Module, model: str, method: str) -> ast.FunctionDef | None:
-    """A function of a file, or where a class is named, its method; None where there is none."""
+    """Find a function, or a class's method, in a file; None if there is none."""
     owner = _class(tree, model) if model else tree
     body = owner.body if owner else []
     named = [n for n in body if isinstance(n, ast.FunctionDef) and n.name == method]

@@ -57,7 +57,7 @@ def _scores(results: dict) -> list[float]:
 
 
 def summary(graded: dict[str, dict], clusters: list[similarity.Cluster], skipped: list[str]) -> str:
-    """The page in Markdown."""
+    """Format the page in Markdown."""
     totals = [results["score"] for results in graded.values()]
     lines = ["# Summary", ""]
     if totals:

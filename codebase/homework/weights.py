@@ -1,4 +1,4 @@
-"""A submission's checkpoints, evaluated by this project's code beside the published figures."""
+"""A submission's checkpoints, evaluated by this project's code beside the published results."""
 
 import contextlib
 import hashlib
@@ -21,7 +21,7 @@ SEED = 0
 
 
 def evaluate(path: Path, handed_in: Submission, data_dir: Path) -> list[str]:
-    """Lines of Markdown: the figures of the last checkpoint of each run of the homework.
+    """Evaluate the last checkpoint of each run of the homework, as lines of Markdown.
 
     Args:
         path: of the submission
@@ -35,7 +35,7 @@ def evaluate(path: Path, handed_in: Submission, data_dir: Path) -> list[str]:
 
 
 def digest(path: Path, handed_in: Submission) -> str:
-    """Of the checkpoints that are evaluated."""
+    """Hash the checkpoints that are evaluated."""
     found = hashlib.sha256()
     for run, step in _last(handed_in):
         try:

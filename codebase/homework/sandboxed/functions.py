@@ -34,7 +34,7 @@ class Helpers:
 def find(
     case: Case, drawn: Drawn, modules: Modules, helpers: Helpers | None
 ) -> tuple[Callable, nn.Module | None]:
-    """The function, or the bound method and its model.
+    """Find the function, or the bound method and its model.
 
     Raises:
         Absent: it is not there
@@ -55,7 +55,7 @@ def find(
 
 
 def calm(torch) -> None:
-    """Make what a submission needs no more than its limits: no threads, no compiler."""
+    """Switch off threads and the compiler, so that a submission stays within its limits."""
 
     def compile(model=None, **options):
         return model if model is not None else lambda function: function
