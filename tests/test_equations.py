@@ -238,6 +238,8 @@ def figures_of_page() -> dict[str, list[str]]:
     """The figures after each mark `<!-- figures: name -->`: of a table, or the next number."""
     found: dict[str, list[str]] = {}
     text = PAGE.read_text(encoding="utf-8")
+    inside = re.search(r"\S\n<!--|^<!-- .+ -->.", text, re.M)
+    assert inside is None, "a mark at the beginning of a line ends the paragraph"
     for mark in re.finditer(r"<!-- figures: (\w+) -->(\n?)", text):
         rest = text[mark.end() :]
         if mark[2]:
