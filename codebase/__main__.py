@@ -1,4 +1,4 @@
-"""The commands beside the run scripts: python -m codebase <command>."""
+"""Commands for finished runs, the explorer and the homework."""
 
 import os
 import sys
@@ -11,6 +11,8 @@ from codebase.machine import tuning
 from codebase.machine.signals import raise_on_signals
 from codebase.runs.flags import SWITCH, Parser, number
 from codebase.runs.main import Trouble
+
+SAID = "%(default).0s"  # in a help text: argparse adds no default to it
 
 
 def main() -> None:
@@ -37,57 +39,97 @@ def main() -> None:
 
 
 def _add_runs(command) -> None:
-    table = command("table", "means and deviations of runs, beside the published results", _table)
-    table.add_argument("--all", action="store_true", help="every run in logs/, whatever its flags")
+    table = command(
+        "table",
+        "print means and standard deviations of your runs beside the published results",
+        _table,
+    )
+    table.add_argument(
+        "--all",
+        action="store_true",
+        help="include every run in logs/, not only those like the published runs",
+    )
 
-    compare = command("compare", "a picture of several runs' reconstructions, a row each", _compare)
-    compare.add_argument("runs", nargs="+", help="names or paths of runs, of one kind of images")
-    compare.add_argument("--labels", nargs="+", help="labels of the rows (default: runs' names)")
+    compare = command(
+        "compare", "draw the reconstructions of several runs, one row per run", _compare
+    )
+    compare.add_argument("runs", nargs="+", help="names or paths of runs on the same data set")
+    compare.add_argument(
+        "--labels", nargs="+", help=f"labels of the rows; default: the names of the runs{SAID}"
+    )
     compare.add_argument(
         "--data_dir", type=Path, default=ROOT / "data", help="folder of the data sets"
     )
-    compare.add_argument("--out", type=Path, default="comparison.png", help="the picture's file")
+    compare.add_argument("--out", type=Path, default="comparison.png", help="file of the picture")
 
-    explore = command("explore", "make an interactive page of a trained model", _explore)
+    explore = command("explore", "create an interactive page of a trained model", _explore)
     explore.add_argument(
-        "run", nargs="?", help="name or path (default: your last run, else the reference weights)"
+        "run",
+        nargs="?",
+        help=f"name or path; default: your last run, otherwise the reference weights{SAID}",
     )
     explore.add_argument(
         "--data_dir", type=Path, default=ROOT / "data", help="folder of the data sets"
     )
-    explore.add_argument("--out", type=Path, default="explore.html", help="the page's file")
-    explore.add_argument("--open", **SWITCH | {"default": 1}, help="0: in no browser")
+    explore.add_argument("--out", type=Path, default="explore.html", help="file of the page")
+    explore.add_argument(
+        "--open", **SWITCH | {"default": 1}, help="0: do not open the page in a browser"
+    )
 
 
 def _add_teaching(command) -> None:
     """The commands of those who teach."""
-    reference = command("reference", "keep runs as the weights that come with the project", _keep)
-    reference.add_argument("runs", nargs="+", help="names of finished runs with default iterations")
-
-    starter = command(
-        "starter", "make the homework for students: the solution with blanks", _starter
+    reference = command(
+        "reference", "store runs as the reference weights that come with the project", _keep
     )
-    starter.add_argument("folder", type=Path, help="a new folder")
-    equations = {"help": "0: docstrings without the equations that are asked for"}
+    reference.add_argument(
+        "runs", nargs="+", help="names of finished runs with the default number of iterations"
+    )
+
+    starter = command("starter", "create the students' version: the solution with blanks", _starter)
+    starter.add_argument("folder", type=Path, help="new folder")
+    equations = {"help": "0: leave the equations of the blanks out of the docstrings"}
     starter.add_argument("--equations", **SWITCH | {"default": 1} | equations)
 
-    gradescope = command("gradescope", "make the zip that Gradescope grades with", _gradescope)
-    gradescope.add_argument("zip", type=Path, help="such as autograder.zip")
-    gradescope.add_argument("--points", type=Path, help="JSON file: function → points")
+    gradescope = command("gradescope", "create an autograder for Gradescope", _gradescope)
+    gradescope.add_argument("zip", type=Path, help="file of the autograder, such as autograder.zip")
+    gradescope.add_argument(
+        "--points",
+        type=Path,
+        help=f"JSON file of points per function; default: the homework's points{SAID}",
+    )
 
-    grade = command("grade", "mark submissions of the homework, and say what is wrong", _grade)
+    grade = command("grade", "grade submissions, and explain what is wrong", _grade)
     add = grade.add_argument
-    add("submissions", nargs="+", type=Path, help="zips or folders; a folder of those is a class")
-    add("--out", type=Path, help="folder of reports; of a class, of grades.csv and summary.md too")
-    add("--points", type=Path, help="JSON file: function → points (default: the homework's)")
-    add("--weights", **SWITCH, help="1: evaluate the submissions' checkpoints")
-    add("--data_dir", type=Path, default=ROOT / "data", help="folder of MNIST, for --weights 1")
-    add("--jobs", type=number(int, 1, 1024), default=os.cpu_count(), help="gradings at once")
+    add(
+        "submissions",
+        nargs="+",
+        type=Path,
+        help="zips or folders; a folder of submissions is a class",
+    )
+    add(
+        "--out",
+        type=Path,
+        help=f"folder for the reports, and for grades.csv and summary.md of a class{SAID}",
+    )
+    add(
+        "--points",
+        type=Path,
+        help=f"JSON file of points per function; default: the homework's points{SAID}",
+    )
+    add("--weights", **SWITCH, help="1: also evaluate submitted checkpoints")
+    add("--data_dir", type=Path, default=ROOT / "data", help="folder of MNIST, used by --weights 1")
+    add(
+        "--jobs",
+        type=number(int, 1, 1024),
+        default=os.cpu_count(),
+        help="number of submissions graded at once",
+    )
     add(
         "--sandbox",
         choices=("best", *SANDBOXES),
         default="best",
-        help=f"where code runs: {', '.join(SANDBOXES)}",
+        help="sandbox: bubblewrap, or only limits; best: what works here",
     )
     for one in (gradescope, grade):
         points = SWITCH | {"default": 1, "help": "1: students see their points"}
@@ -140,9 +182,8 @@ def _gradescope(args) -> None:
 def _grade(args) -> None:
     if sys.platform != "linux":
         raise UserError(
-            "marking needs Linux, whose sandboxes keep submissions apart: use a Linux machine, WSL "
-            "2 on Windows, or `python -m codebase gradescope`, which makes Gradescope's grader "
-            "anywhere"
+            "grading needs Linux for its sandbox: use a Linux machine, WSL 2 on Windows, or "
+            "`python -m codebase gradescope`, which creates an autograder anywhere"
         )
     from codebase.homework import grading, problems, sandbox
 

@@ -63,7 +63,7 @@ def test_the_homework_without_posix(tmp_path):
     names = zipfile.ZipFile(tmp_path / "auto.zip").namelist()
     assert {"setup.sh", "run_autograder", "codebase/homework/sandboxed/server.py"} <= set(names)
     line = refused(tmp_path, "codebase", "grade", tmp_path / "me.zip", **windows)
-    assert "marking needs Linux" in line and "gradescope" in line
+    assert "grading needs Linux" in line and "gradescope" in line
 
 
 # Encodings

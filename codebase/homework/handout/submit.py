@@ -1,4 +1,4 @@
-"""python -m codebase submit: make the zip that you hand in, and try each function once."""
+"""python -m codebase submit: create the zip that you hand in, and try each function once"""
 
 import ast
 import io
@@ -30,8 +30,8 @@ def main() -> None:
 
 def add_arguments(parser: Parser) -> None:
     """Add the flags of the command."""
-    parser.add_argument("--out", type=Path, default="submission.zip", help="name of the zip")
-    parser.add_argument("--weights", **SWITCH, help="1: with the last weights of each run")
+    parser.add_argument("--out", type=Path, default="submission.zip", help="file of the zip")
+    parser.add_argument("--weights", **SWITCH, help="1: add the last weights of each run")
 
 
 def act(args) -> None:
