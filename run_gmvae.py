@@ -24,7 +24,7 @@ experiment = Experiment(
     ),
     evaluate=lambda model, data: codebase.evaluate.evaluate_lower_bound(model, data.subset),
     iter_max=20_000,
-    next=lambda flags: "python run_ssvae.py --gw 0, a classifier that learns from 100 labels only",
+    next=lambda flags: "python run_ssvae.py --gw 0, a classifier that learns from only 100 labels",
 )
 
 if __name__ == "__main__":

@@ -79,8 +79,8 @@ def get_mnist_data(
 
     Args:
         device: where the tensors are put
-        use_test_subset: bool: True for the likelihood test subset, binarised once; False for the
-            labelled images of the semi-supervised model, in grey levels
+        use_test_subset: bool: True for the 100-image evaluation subset, binarised once; False
+            for the labelled images of the semi-supervised model, in grey levels
         data_dir: the folder that torchvision's MNIST uses
         source: "mnist", which is downloaded if it is not there, "synthetic", or "auto"
 
@@ -294,7 +294,7 @@ def read_mnist(split: str, data_dir: Path | str, source: str) -> Images:
 
 
 def read_svhn(data_dir: Path | str, source: str) -> Images:
-    """SVHN's `extra` images, or the synthetic house numbers that stand in for them.
+    """SVHN's `extra` images, or the synthetic SVHN-like digits that replace them.
 
     Raises:
         DataError: a file is missing, damaged or unreadable

@@ -1,4 +1,4 @@
-"""The figures that the homework reports: lower bounds, and the classifier's accuracy."""
+"""The metrics that the homework reports: lower bounds, and the classifier's accuracy."""
 
 from collections.abc import Callable
 

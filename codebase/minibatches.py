@@ -18,13 +18,13 @@ class Minibatches:
     Args:
         images: tensor: (n, x_dim): grey levels or colours, uint8 or floats in [0, 1]; a minibatch
             has floats in [0, 1]
-        targets: tensors: (n, ...): what else a minibatch holds of its images, such as labels
+        targets: tensors: (n, ...): other data per image, such as labels
         batch_size: int: the last minibatch of an epoch has what is left
         binarised: bool: draw each pixel afresh from a Bernoulli at every use
         labelled: (xl, yl): a labelled subset to add, whole, to every minibatch
 
     Raises:
-        ValueError: the images have another shape, dtype or range, or targets another length
+        ValueError: the images have another shape, dtype or range, or a target has another length
     """
 
     def __init__(
@@ -91,10 +91,10 @@ class Minibatches:
         return {"left": self._left.clone()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Continue where another object's `state_dict` was taken.
+        """Restore the positions that another object's `state_dict` returned.
 
         Raises:
-            CheckpointError: the state is not one of these minibatches
+            CheckpointError: the state does not fit these images
         """
         left = state.get("left") if isinstance(state, dict) else None
         if not isinstance(left, Tensor) or left.dtype != torch.int64 or left.dim() != 1:

@@ -166,14 +166,17 @@ class Trainer:
         finite = torch.isfinite(torch.stack(losses)).tolist()
         if not all(finite):
             first = self.step - len(losses) + 1 + finite.index(False)
-            raise NotFinite(f"the loss of iteration {first} is not finite; what was saved is kept")
+            raise NotFinite(
+                f"the loss of iteration {first} is not finite; saved weights are kept: pass a "
+                "smaller --lr"
+            )
 
     def _check_state_finite(self) -> None:
         moments = (m for pair in self._moments() if pair is not None for m in pair.values())
         if not all(tensor.isfinite().all() for tensor in (*self.model.parameters(), *moments)):
             raise NotFinite(
-                f"the weights of iteration {self.step}, or Adam's moments, are not finite; what "
-                "was saved before is kept"
+                f"the weights of iteration {self.step}, or Adam's moments, are not finite; "
+                "saved weights are kept: pass a smaller --lr"
             )
 
     # What a resumed training needs

@@ -267,9 +267,9 @@ def test_another_device_or_number_of_threads_is_said(tmp_path, base, trained):
     trained(tmp_path, "run_vae.py", *base, *SHORT)
     flags = ("--resume", 1, "--iter_max", 8, "--threads", 2)
     _, stderr = succeed(tmp_path, "run_vae.py", *base, *flags)
-    assert stderr.count("note: trained so far with threads 1, from here on with 2") == 1
+    assert stderr.count("note: this run was trained with threads 1 and continues with 2;") == 1
     _, stderr = succeed(tmp_path, "run_vae.py", *base, "--resume", 1, "--iter_max", 9)
-    assert "threads 2, from here on with 1" in stderr
+    assert "threads 2 and continues with 1;" in stderr
 
 
 # Decided under the lock
@@ -560,7 +560,7 @@ def test_load_run(some_runs, recorded):
     [
         ("model=vae_z=11_run=0000", None, "does not exist"),
         ("nothing/there", None, "does not exist"),
-        (NAME.format(0), 7, r"no weights of iteration 7: it has iterations \[1, 2\]"),
+        (NAME.format(0), 7, r"no weights of iteration 7; it has iterations \[1, 2\]"),
         ("{}/model-00009.pt", None, "is not a file"),
         ("{}/training-state.pt", None, "is not a file"),
         ("{}/model-00001.pt", 2, "weights of iteration 1, not 2"),

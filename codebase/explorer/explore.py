@@ -59,7 +59,7 @@ def write_page(
         about.append("trained on synthetic digits")
     images = test = examples = None
     if found is None:
-        about.append("its data set was not at hand, and samples of the model take its place")
+        about.append("its data set is not available, so the page shows samples of the model")
     else:
         test = found.test if found.test[0] is not None else None
         x, y = data.examples(found)

@@ -23,7 +23,7 @@ MODELS = {"VAE": VAE, "GMVAE": GMVAE, "SSVAE": SSVAE, "FSVAE": FSVAE}
 SECONDS, MANY_SECONDS = 10, 40  # of CPU time for a case; most take 0.1, with many draws 1
 SET_NOISE = (0.83, -0.57)  # what draws are set to: two numbers tell ε from |ε|, ε² or ε + c
 BATCHES = {"VAE": 7, "GMVAE": 7, "SSVAE": 4, "FSVAE": 4}
-HARD_CODED = 100  # the size of minibatches in training, by which some functions only work
+HARD_CODED = 100  # size of the evaluation subset; some functions work only for it
 # Draws that are compared on average, and images of each: of narrow q(z|x), where gradients and
 # constants show, and of wide ones, where the noise itself shows.
 NARROW = {"VAE": (120, 7), "GMVAE": (120, 7), "SSVAE": (32, 4), "FSVAE": (32, 4)}
@@ -48,7 +48,7 @@ def cases(problem: Problem, seed: int) -> dict[str, Case]:
 
     Returns:
         "reference draws": few calls, with gradients, whose draws are the reference's if the
-        function draws as the hand-out says; "set noise": the same calls with every draw set to a
+        function draws as its docstring says; "set noise": the same calls with every draw set to a
         number; "narrow", "wide" and "weights": many calls, compared on average; "hard-coded":
         another size of the batch; others: the parts, and the notes, of their names
     """

@@ -194,10 +194,10 @@ def noise(i: int, found: list, right: list, shared: int = 0, several: bool = Tru
             count, right_count = (_count(numbers), _count(expected))
             if count < right_count:
                 return (
-                    f"{count} of your draws of noise matter, of {right_count}; draw noise for "
-                    "every image, dimension and sample."
+                    f"Your result depends on {count} draws of noise, expected {right_count}; draw "
+                    "noise for every image, dimension and sample."
                 )
-            return "You use the noise otherwise than z = m + √v·ε, with one ε for each element."
+            return "You do not compute z = m + √v·ε; do so, with one ε for each element."
     return ""
 
 
@@ -239,7 +239,7 @@ def distribution(case: Case, found: list, right: list) -> str:
     if ((variance - 1).abs() > several * error).any() or (
         abs(variance.mean() - 1) > STANDARD_ERRORS * error / len(m) ** 0.5
     ):
-        return f"The variance of your draws is {variance.mean():.2g} times v; it should be v."
+        return f"The variance of your draws is {variance.mean():.2g}·v; it should be v."
     if ((covariance - variance.diag()).abs() > several / n**0.5).any():
         return "Your elements share their noise; draw noise for each of them."
     if kstest(standard.flatten().numpy(), "norm").pvalue < 1e-7:

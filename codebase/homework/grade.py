@@ -131,7 +131,10 @@ class _Running:
         notes = []
         if absent := sorted(name for name in self._missing if not _is_here(name)):
             names = ", ".join(absent)[:200]
-            notes.append(f"Your code imports {names}, not installed here; a stand-in replaced it.")
+            notes.append(
+                f"Your code imports packages that the grader does not have: {names}. Stand-ins "
+                "replaced them."
+            )
         for module, reason in sorted(self._broken.items())[:20]:
             file = module.replace(".", "/")
             notes.append(f"Your file {file[:100]}.py cannot be imported: {reason[:300]}")

@@ -67,10 +67,10 @@ def guarantees(kind: str) -> str:
             "Submissions run in bubblewrap: they see no file of this project or of other "
             "submissions, and no network."
         )
-    who = "another user may" if os.geteuid() == 0 else "you may"
+    who = "another user can" if os.geteuid() == 0 else "you can"
     return (
         f"Submissions run only with limits ({_bubblewraps_trouble()}). They CAN read and write "
-        f"what {who}, perhaps this project's solution."
+        f"every file that {who}, perhaps this project's solution."
     )
 
 
@@ -84,9 +84,9 @@ def _bubblewraps_trouble() -> str:
     if not said:
         return "you did not choose bubblewrap" if done.returncode == 0 else "bubblewrap fails"
     return (
-        f"bubblewrap fails with {said[-1]!r:.200}; AppArmor (Ubuntu 24.04) and Docker's seccomp "
-        "forbid it user namespaces: give bwrap an AppArmor profile with `userns,`, or run Docker "
-        "with --security-opt seccomp=unconfined"
+        f"bubblewrap fails with {said[-1]!r:.200}; AppArmor (Ubuntu 24.04) or Docker's seccomp "
+        "may block user namespaces, which it needs: give bwrap an AppArmor profile with `userns,`, "
+        "or run Docker with --security-opt seccomp=unconfined"
     )
 
 

@@ -190,7 +190,7 @@ def _submission(name: str, path: Path, files: _Files) -> Submission:
     root = _package(paths)
     if root is None:
         wanted = " or ".join(f"{package}/" for package in PACKAGES)
-        about = f"no folder {wanted} with utils.py and models/ is in it"
+        about = f"expected a folder {wanted} with utils.py and models/"
         if notebooks := [p for p in paths if p.endswith(".ipynb")]:
             about += f"; it has {notebooks[0]}, and notebooks are not graded"
         elif any(p.endswith(".py") for p in paths):

@@ -115,28 +115,28 @@ class LatentVariableModel(torch.nn.Module):
     # Reconstruction
 
     def observed(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
-        """What the bounds are given of labelled images: (x,), or (x, y) if y is always known."""
+        """Return a bound's arguments for labelled images: (x,), or (x, y) if y is always known."""
         return (x,)
 
     def observed_grey(self, grey: Tensor, y: Tensor) -> tuple[Tensor, ...]:
-        """`observed` for grey levels in [0, 1], which are binarised if the model's images are."""
+        """Return `observed` for grey levels in [0, 1], binarised if the model's images are."""
         return self.observed(self.likelihood.observe(grey), y)
 
     def infer_latents(self, x: Tensor) -> tuple[Tensor, ...]:
-        """What the decoder is given to reconstruct x: the posterior mean of z, and y if any."""
+        """Return the decoder's inputs that reconstruct x: the posterior mean of z, and y if any."""
         return (self.enc.encode(x)[0],)
 
     def reconstruct(self, *observed: Tensor) -> Tensor:
         """E[x|z, y] at what `infer_latents` finds.
 
         Args:
-            observed: tensors: what the bounds are given: x (batch, x_dim); of FSVAE y too
+            observed: tensors: arguments of the bounds: x (batch, x_dim); for FSVAE also y
 
         Returns:
             tensor: (batch, x_dim)
 
         Raises:
-            ValueError: x is not as the model's training images are
+            ValueError: x has another shape, dtype or range than the training images
         """
         self.check_images(observed[0])
         return self.compute_mean_given(*self.infer_latents(*observed))
@@ -157,7 +157,7 @@ class LatentVariableModel(torch.nn.Module):
         if own not in (torch.float32, torch.float64):
             raise ValueError(f"the model is in {own}, expected float32 or float64: model.float()")
         if x.dim() != 2 or x.shape[1] != self.enc.x_dim:
-            hint = "they are of another kind"
+            hint = "these images have another size"
             if x.numel() == self.enc.x_dim:
                 hint = "x.reshape(1, -1) makes a batch of one"
             elif x.dim() > 0 and x.shape[1:].numel() == self.enc.x_dim:
@@ -171,6 +171,6 @@ class LatentVariableModel(torch.nn.Module):
             return
         if len(x) and not (x.min() >= 0 and x.max() <= 1):
             low, high = x.min().item(), x.max().item()
-            hint = "x / 255" if low >= 0 and 1 < high <= 255 else "they are on another scale"
+            hint = "x / 255" if low >= 0 and 1 < high <= 255 else "scale them to [0, 1]"
             raise ValueError(f"{expected}, got {low:g} to {high:g}: {hint}")
         self._has_seen_images = len(x) > 0

@@ -88,4 +88,6 @@ def likelihood(description: str | dict) -> Bernoulli | Gaussian:
     try:
         return Gaussian(float(description["variance"]), SQUASHES[description["squash"]])
     except (KeyError, TypeError, ValueError):
-        raise ValueError(f"likelihood is {description!r:.60}") from None
+        raise ValueError(
+            f'likelihood is {description!r:.60}, expected "bernoulli", or a variance and a squash'
+        ) from None

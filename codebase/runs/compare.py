@@ -29,7 +29,9 @@ def compare(runs: Sequence[str], labels: Sequence[str], data_dir: Path, out: Pat
     if len(labels) != len(runs):
         raise UserError(f"--labels: got {len(labels)} for {len(runs)} runs, expected one per run")
     if len(set(labels)) != len(labels):
-        raise UserError("two rows have one label: pass --labels with one of its own for each run")
+        raise UserError(
+            "two rows have the same label: pass --labels with a different one for each run"
+        )
     if not out.name or (out.exists() and not out.is_file()):
         raise UserError(f"--out {out} is not an ordinary file: name a file, such as comparison.png")
     models = {label: load_run(run) for label, run in zip(labels, runs, strict=True)}

@@ -35,7 +35,9 @@ def evaluate_saved(
     if args.reference and not kept:
         folders = (checkpoints.CHECKPOINTS / REFERENCE).glob("model=*")
         there = ", ".join(sorted(folder.name for folder in folders)) or "no run"
-        raise UserError(f"--reference 1: no such weights are there, only of {there}")
+        raise UserError(
+            f"--reference 1: there are no reference weights of these flags, only of {there}"
+        )
     reference, missing = None, None
     if kept and (args.reference or not own):
         [(data_name, run_name), *_] = kept.items()

@@ -13,16 +13,16 @@ class Experiment:
     """A model, its data and its evaluation.
 
     Args:
-        name: format of the runs' names: the homework's, with {flag} for values
-        flags: the choices that the script leaves. One that is not in the format is added to a name
-            if its value is not the default one
-        model: the model that the flags describe, with initial weights
-        data: from flags and a `data.Source`: training minibatches, and what to evaluate on
-        evaluate: prints and returns the metrics of a model on such data
+        name: format string for run names, with {flag} replaced by its value
+        flags: the script's flags. A flag that is not in the format is added to the name of a run
+            with another value than the default
+        model: function of the flags that returns the model with initial weights
+        data: function of the flags and a `data.Source` that returns minibatches and evaluation data
+        evaluate: function that prints and returns the metrics of a model on such data
         iter_max: iterations of training by default
         dataset: "mnist" or "svhn"
         batch_size: images in a minibatch by default
-        next: from flags: what to try after it
+        next: function of the flags that returns what to try next
     """
 
     name: str

@@ -95,12 +95,14 @@ SWITCH = {"type": int, "choices": (0, 1), "default": 0}
 def make_parser(experiment, description: str) -> Parser:
     """Make the parser of a run script."""
     parser, none = Parser(description=description), {"default": argparse.SUPPRESS}
-    add = parser.add_argument_group("how far").add_argument
+    add = parser.add_argument_group("how to run").add_argument
     add("--iter_max", type=_ITERATIONS, default=experiment.iter_max, help="training iterations")
     add("--iter_save", type=_ITERATIONS, default=10_000, help="iterations between saved weights")
-    about = "1 or 2: train, then evaluate; 0: evaluate the weights of --iter_max, or a run's last"
+    about = (
+        "1 or 2: train, then evaluate; 0: only evaluate: the last weights, or iteration --iter_max"
+    )
     add("--train", **SWITCH | {"choices": (0, 1, 2), "default": 1}, help=about)
-    about = "1: with --train 0, the weights that come with the project, not your own run's"
+    about = "1: with --train 0, evaluate the project's reference weights instead of your run"
     add("--reference", **SWITCH, help=about)
     add("--overwrite", **SWITCH, help="1: replace an existing run")
     add("--resume", **SWITCH, help="1: continue an interrupted run")
@@ -109,7 +111,7 @@ def make_parser(experiment, description: str) -> Parser:
             "--replicates",
             **none,
             type=number(int, 1, 100_000),
-            help="number of runs to train, from --run on",
+            help="number of runs to train, with run numbers from --run upwards",
         )
     add("--device", default="auto", help="cpu, cuda, cuda:1, mps; auto: cuda if there is one")
     add(
@@ -119,10 +121,10 @@ def make_parser(experiment, description: str) -> Parser:
         help="number of CPU threads (default: torch's choice)",
     )
     add("--data_dir", type=Path, default=ROOT / "data", help="folder of the data sets")
-    about = "rows x columns of samples.png, or with labels a row per class (default: 10x20)"
+    about = "rows x columns of samples.png; with labels, each row is a class (default: 10x20)"
     add("--sheet", **none, type=sheet, help=about)
 
-    add = parser.add_argument_group("which run: what determines its weights").add_argument
+    add = parser.add_argument_group("flags that determine a run's weights").add_argument
     for flag in experiment.flags:
         add(
             f"--{flag.name}",

@@ -59,9 +59,8 @@ def located(run: str | Path, step: int | None = None) -> tuple[Path, int, Run]:
     if step is None and steps:
         step = steps[-1]
     if step not in steps:
-        there = f"it has iterations {steps}" if steps else "it has none"
-        which = "" if step is None else f" of iteration {step}"
-        raise UserError(f"{folder} has no weights{which}: {there}")
+        there = f" of iteration {step}; it has iterations {steps}" if steps else ""
+        raise UserError(f"{folder} has no weights{there}")
     return folder, step, found
 
 

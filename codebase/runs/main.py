@@ -105,7 +105,7 @@ class Trouble:
         ):
             return 2, (
                 f"error: this machine does not have the memory for that ({one_line(error):.100}): "
-                f"pass a smaller --batch_size, or a smaller model{self._go_on()}"
+                f"pass a smaller --batch_size, or use a smaller model{self._go_on()}"
             )
         if (
             type(error).__name__ == "NotFinite"

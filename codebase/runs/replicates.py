@@ -96,8 +96,8 @@ def _check(experiment: Experiment, replicates: list[dict], source: str) -> None:
         for flag, value in run.flags.items():
             if flag not in ("run", "seed") and value != found[0].flags[flag]:
                 raise UserError(
-                    f"--replicates: {run.name} has --{flag} {value}, {found[0].name} "
-                    f"{found[0].flags[flag]}: pass --{flag}, or another --run"
+                    f"--replicates: {run.name} has --{flag} {value}, but {found[0].name} has "
+                    f"{found[0].flags[flag]}: pass another --run, so that all have the same"
                 )
         seed = run.flags["seed"]
         if seed in seeds:

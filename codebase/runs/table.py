@@ -1,4 +1,4 @@
-"""The reference table: means and deviations over runs, beside the published figures."""
+"""The reference table: means and standard deviations over runs, beside the published results."""
 
 import csv
 import io
@@ -44,8 +44,8 @@ ITERATIONS = dict(zip(PUBLISHED, (20_000, 20_000, 30_000, 30_000), strict=True))
 NOTE = """\
 The published rows probably do not share one binarisation of the evaluation subset: a VAE's NELBO
 and IWAE-1 estimate the same number, yet the published ones are 1.7 nats apart. The VAE's NELBO, KL
-and Rec fit the binarisation that this program uses; the IWAE rows and all of the GMVAE's do not.
-Expect those to be 1.5 to 1.7 nats lower than the metrics here.
+and Rec fit the binarisation that this program uses; the VAE's IWAE,
+and the GMVAE's NELBO, Rec and IWAE, do not. Expect these to be 1.5 to 1.7 nats lower than here.
 """
 OWN = ("run", "seed")  # the fields of its identity in which a run differs from its replicates
 FIELDS = ("figure", "mean", "sd", "se", "n", "published", "published sd", "difference")
@@ -178,6 +178,6 @@ def collect(everything: bool = False) -> list[dict]:
         if results is not None and (everything or _published(_kind(results))):
             found.append(results)
     if not found:
-        which = "" if everything else " like the published ones (--all takes every run)"
-        raise UserError(f"no results of complete runs{which} in {runs.LOGS}: train some first")
+        which = "" if everything else " with the published flags (pass --all to include every run)"
+        raise UserError(f"no finished runs{which} in {runs.LOGS}: train some first")
     return found

@@ -34,9 +34,9 @@ def source_of(
 ) -> Source:
     """Find the data to use.
 
-    The --data flag decides. Without it: the data that an existing run was trained on, though a
-    synthetic run does not keep a new one from the real data; otherwise the real data set if it can
-    be had, else synthetic digits.
+    The --data flag decides. Without it: the data of an existing run, but a synthetic run does not
+    stop a new run from using the real data. Otherwise the real data set if it is available, else
+    synthetic digits.
 
     Raises:
         DataError: the real data set is needed and cannot be had
@@ -165,9 +165,9 @@ class Training:
                 compile_or_warn(self.trainer)
             for what, now in self._circumstances().items():
                 if state is not None and state.get(what) != now:
-                    note = f"note: trained so far with {what} {state.get(what)!r:.20}, from here on"
-                    note += f" with {now!r}: the last digits may differ"
-                    print(f"{note} from an uninterrupted run", file=sys.stderr)
+                    note = f"note: this run was trained with {what} {state.get(what)!r:.20} and "
+                    note += f"continues with {now!r}; its last digits may differ from an "
+                    print(f"{note}uninterrupted run's", file=sys.stderr)
             self.saved, self.has_begun = self.trainer.step, state is not None
             self.bar = stack.enter_context(
                 tqdm(

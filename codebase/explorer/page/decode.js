@@ -212,7 +212,7 @@ function plane({ model, page, state, moments }) {
     });
   }
   return element("div", {},
-    element("p", {}, "Click or drag: on the left the posterior means m(x) of test images, a colour " +
-      "a digit; on the right what the decoder makes of the plane."),
+    element("p", {}, "Click or drag. On the left: the posterior means m(x) of test images, one colour " +
+      "per digit. On the right: the decoder's images on the plane."),
     element("div", { class: "planes" }, means, manifold), key);
 }

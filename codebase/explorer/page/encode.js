@@ -169,7 +169,7 @@ export function encodeView({ model, page, state, names }) {
   section.append(
     element("p", {}, "Choose an image, or draw a digit. The encoder gives ",
       names.name("q", posterior, place),
-      "; Rec and KL are what the image costs given z, and what z costs."),
+      "; Rec is the cost of the image given z, KL the cost of z."),
     element("div", { class: "beside" },
       element("div", { class: "wide" }, thumbnails,
         element("div", { class: "pair" },

@@ -23,7 +23,7 @@ export function formulasOf(model, kind) {
     prior = `p(z) = (1/${model.k}) Σ_c N(z; μ_c, diag σ²_c)`;
     kl = `${divergence} = E_q[log q(z|x) − log p(z)], a mean over draws of z`;
     klOne =
-      "E_q[log q(z_d|x) − log p(z_d)]; by what is left of KL, “between”, the prior ties the " +
+      "E_q[log q(z_d|x) − log p(z_d)]; “between” is the rest of KL, because the mixture prior ties the " +
       "dimensions together";
   }
   const pixel = model.likelihood.binary
@@ -51,7 +51,7 @@ export function formulasOf(model, kind) {
       `${kind}.negative_iwae_bound`,
     ],
     spread: ["the standard deviation of the bound from one set of m draws to another", ""],
-    ess: ["ESS = (Σ_i w_i)² / Σ_i w_i²: as many equal weights would tell as much", ""],
+    ess: ["ESS = (Σ_i w_i)² / Σ_i w_i²: the number of equal weights that would be as precise", ""],
     between: ["E_q[log Π_d p(z_d) − log p(z)]: KL less the sum of its dimensions", ""],
   };
   if (kind === "SSVAE") {

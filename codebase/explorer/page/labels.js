@@ -11,7 +11,7 @@ export function labelsView({ model, page, state, names }) {
   section.append(
     element("h3", {}, "One style in ten classes"),
     element("p", {}, names.name("mean", meanOf(model), place), " at the z of the sliders above, for " +
-      "each y: what y tells is the digit, what z tells is how it is written."),
+      "each y: the label y gives the digit, z gives the handwriting style."),
     row({ model, page, state }),
   );
 }

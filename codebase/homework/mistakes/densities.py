@@ -16,9 +16,9 @@ def _seeded(m, v):
 
 
 SAMPLE = {
-    "variance as deviation": lambda m, v: m + v * torch.randn_like(m),
+    "variance as standard deviation": lambda m, v: m + v * torch.randn_like(m),
     "variance as its logarithm": lambda m, v: m + (v / 2).exp() * torch.randn_like(m),
-    "variance as log deviation": lambda m, v: m + v.exp() * torch.randn_like(m),
+    "variance as log standard deviation": lambda m, v: m + v.exp() * torch.randn_like(m),
     "square root twice": lambda m, v: m + v.sqrt().sqrt() * torch.randn_like(m),
     "uniform noise": lambda m, v: m + v.sqrt() * torch.rand_like(m),
     "no noise": lambda m, v: m + 0,
@@ -50,7 +50,7 @@ NORMAL = {
     "2π without log": lambda x, m, v: -0.5 * (2 * math.pi + v.log() + _square(x, m, v)).sum(-1),
     "no log v": lambda x, m, v: -0.5 * (LOG_2PI + _square(x, m, v)).sum(-1),
     "log v without ½": lambda x, m, v: -0.5 * (_terms(x, m, v) + v.log()).sum(-1),
-    "variance as deviation": lambda x, m, v: -0.5 * _terms(x, m, v**2).sum(-1),
+    "variance as standard deviation": lambda x, m, v: -0.5 * _terms(x, m, v**2).sum(-1),
     "variance as its logarithm": lambda x, m, v: -0.5 * _terms(x, m, v.exp()).sum(-1),
     "divided by v squared": lambda x, m, v: (
         -0.5 * (LOG_2PI + v.log() + _square(x, m, v**2)).sum(-1)

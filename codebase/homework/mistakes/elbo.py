@@ -102,7 +102,9 @@ KL = {  # of the VAE
         ut.kl_normal(m, v, *model.z_prior) / model.z_dim
     ),
     "KL without ½": lambda model, m, v, z: 2 * ut.kl_normal(m, v, *model.z_prior),
-    "KL of the deviation": lambda model, m, v, z: ut.kl_normal(m, v.sqrt(), *model.z_prior),
+    "KL of the standard deviation": lambda model, m, v, z: ut.kl_normal(
+        m, v.sqrt(), *model.z_prior
+    ),
     "KL of the squared variance": lambda model, m, v, z: ut.kl_normal(m, v**2, *model.z_prior),
     "KL of the sample": lambda model, m, v, z: ut.kl_normal(z, v, *model.z_prior),
     "KL of the decoder's output": lambda model, m, v, z: ut.kl_normal(

@@ -210,7 +210,7 @@ enter(
 )
 
 OF_MEAN = {  # rec, of images and the decoder's output
-    "0.1 as deviation": lambda x, mean: _gaussian(x, mean, 0.01),
+    "0.1 as standard deviation": lambda x, mean: _gaussian(x, mean, 0.01),
     "√0.1 as variance": lambda x, mean: _gaussian(x, mean, 0.1**0.5),
     "variance 1": lambda x, mean: _gaussian(x, mean, 1.0),
     "Bernoulli": lambda x, mean: -ut.log_bernoulli_with_logits(x, mean),
