@@ -30,6 +30,7 @@ NARROW = {"VAE": (120, 7), "GMVAE": (120, 7), "SSVAE": (32, 4), "FSVAE": (32, 4)
 WIDE = {"VAE": (500, 40), "GMVAE": (500, 40), "SSVAE": (48, 40), "FSVAE": (64, 40)}
 WIDE_OF_WEIGHTS, WEIGHTS = (500, 10), 200
 NARROW_SPREAD, WIDE_SPREAD = -6.0, 10.0  # variances of about 0.002 and 10
+FEW = 24
 IMPORTANCE_WEIGHTS = 3
 SEEDS = 4
 
@@ -48,9 +49,10 @@ def cases(problem: Problem, seed: int) -> dict[str, Case]:
 
     Returns:
         "reference draws": few calls, with gradients, whose draws are the reference's if the
-        function draws as its docstring says; "set noise": the same calls with every draw set to a
-        number; "narrow", "wide" and "weights": many calls, compared on average; "hard-coded":
-        another size of the batch; others: the parts, and the notes, of their names
+        function draws as its docstring says; "other sizes": other batches and numbers of weights;
+        "set noise": the same calls with every draw set to a number; "narrow", "wide", "few wide"
+        and "weights": many calls, compared on average; "hard-coded": another size of the batch;
+        others: the parts, and the notes, of their names
     """
     own = {
         "sample_gaussian": _sample_gaussian,
@@ -132,7 +134,7 @@ def _bound(problem: Problem, base: Case) -> dict[str, Case]:
     batch = BATCHES[problem.model]
     plain = Call(args(batch), repeat=2, gradients=1)
     # A batch as large as iw, and other sizes, where a function may take one axis for the other.
-    sizes = (Call(args(3, 3), 2000), Call(args(2, 5), 3000)) if of_weights else ()
+    sizes = (Call(args(3, 3), 2000), *((Call(args(2, 5), 3000),) if of_weights else ()))
     (narrow, small), (wide, large) = NARROW[problem.model], WIDE[problem.model]
     if of_weights:  # which have iw rows for each image
         wide, large = WIDE_OF_WEIGHTS
@@ -142,13 +144,17 @@ def _bound(problem: Problem, base: Case) -> dict[str, Case]:
         for name, shape, scale in weights
     )
     return {
-        "reference draws": replace(base, calls=(plain, *sizes)),
+        "reference draws": replace(base, calls=(plain,)),
+        "other sizes": replace(base, calls=sizes),
         "set noise": replace(base, calls=_with_set_noise(replace(plain, repeat=1), *sizes)),
         "narrow": replace(
             many, calls=(Call(args(small), 5000, narrow, narrow // 2),), spread=NARROW_SPREAD
         ),
         "wide": replace(
             many, calls=(Call(args(large), 7000, wide),), spread=WIDE_SPREAD, weights=steep
+        ),
+        "few wide": replace(
+            many, calls=(Call(args(large), 7000, FEW),), spread=WIDE_SPREAD, weights=steep
         ),
         "weights": replace(many, calls=(replace(plain, repeat=WEIGHTS, gradients=0),)),
         "hard-coded": replace(base, calls=(Call(args(HARD_CODED), gradients=1),)),
@@ -279,7 +285,7 @@ class Output:
     @property
     def said(self) -> str:
         """Why it gave nothing, in a sentence; empty where it gave something."""
-        error = self.error[:400]
+        error = self.error[:400].rstrip(".")
         if self.kind == "NotImplementedError":
             return "You have not written it yet (NotImplementedError)."
         if self.ended:

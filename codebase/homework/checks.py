@@ -5,7 +5,7 @@ from dataclasses import replace
 from codebase.homework import comparing, naming
 from codebase.homework.alternatives import ALTERNATIVES
 from codebase.homework.cases import Output
-from codebase.homework.marks import OTHER_ORDER, Attempt, Checked, Finding, listed
+from codebase.homework.marks import OTHER_ORDER, Attempt, Checked, Finding
 
 
 def check(attempt: Attempt) -> Checked:
@@ -24,6 +24,14 @@ def check(attempt: Attempt) -> Checked:
     return Checked(attempt, tuple(findings), tuple(notes))
 
 
+def resembles(attempt: Attempt) -> bool:
+    """Whether a function's values vary as the right ones do; those of a bound are too few."""
+    output, right = attempt(attempt.first)
+    return (
+        not attempt.problem.model and not output.said and comparing.resembles(output.calls, right)
+    )
+
+
 def hard_coded(attempt: Attempt) -> bool:
     """Whether a bound is right for a batch of 100, and wrong for a smaller one."""
     output, right = attempt("hard-coded")
@@ -32,7 +40,7 @@ def hard_coded(attempt: Attempt) -> bool:
     small, right = attempt("reference draws")
     if small.calls is None:
         return True
-    terms = comparing.terms(attempt.problem.terms, small.calls[:1], right[:1])
+    terms = comparing.terms(attempt.problem.terms, small.calls, right)
     return any(terms.values()) and not comparing.repeated(small.calls, right)
 
 
@@ -45,8 +53,10 @@ def _check_density(attempt: Attempt) -> tuple[dict[str, str], list[str]]:
     output, right = attempt("values")
     wrong = output.said or comparing.difference(output.calls, right, "float64")
     gradient = output.said or comparing.gradient_of_inputs(output.calls, right, bool(wrong))
-    if wrong or gradient:
-        single, single_right = attempt("float32")
+    single, single_right = attempt("float32")
+    if not wrong and not gradient:
+        wrong = single.said or comparing.difference(single.calls, single_right, "float32")
+    else:
         if not single.said and not comparing.difference(single.calls, single_right, "float32"):
             if wrong:
                 notes.append("Your values are right in float32, but not to 1e-6 in float64.")
@@ -114,8 +124,6 @@ def _other_draws_of_z(attempt: Attempt) -> str:
     if found.calls is not None and comparing.draws(found.calls):
         reason = comparing.difference(found.calls, right, "float32")
         reason = reason or comparing.noise(0, found.calls, right, several=False)
-        if not reason:
-            return ""
     found, right = attempt("many draws")
     case = attempt.case("many draws")
     return found.said or comparing.distribution(case, found.calls, right) or reason
@@ -132,9 +140,8 @@ def _bounds_reasons(attempt: Attempt, output: Output, right: list) -> dict[str, 
 def _check_bound(attempt: Attempt) -> tuple[dict[str, str], list[str]]:
     """A bound: each of its terms, and the gradient of the first."""
     reasons, notes = _compared(attempt)
-    other = ALTERNATIVES.get(attempt.problem.function)
     divergences = [term for term in ("kl", "kl_z") if reasons.get(term)]
-    if other is not None and divergences:
+    for other in ALTERNATIVES.get(attempt.problem.function, ()) if divergences else ():
         better, more = _compared(replace(attempt, right=other))
         if not any(better[term] for term in divergences):
             return better, more
@@ -144,19 +151,28 @@ def _check_bound(attempt: Attempt) -> tuple[dict[str, str], list[str]]:
 def _compared(attempt: Attempt) -> tuple[dict[str, str], list[str]]:
     found, right = attempt("reference draws")
     reasons = _bounds_reasons(attempt, found, right)
-    terms = attempt.problem.terms
-    wrong = [term for term in terms if reasons[term]]
-    if not wrong or wrong == terms[:1]:  # its terms are of the reference draws, so the bound is
-        return reasons, []
+    bound, *others = attempt.problem.terms
+    wrong = [term for term in attempt.problem.terms if reasons[term]]
+    if not reasons[bound] or not any(reasons[term] for term in others):  # the reference draws
+        return reasons if wrong else _other_sizes(attempt, reasons), []
     if known := naming.equal(attempt, ("reference draws",), gradients=True):
         loses = frozenset().union(*(mistake.loses for mistake in known))
         better = reasons | {term: "" for term in wrong if term not in loses}
     elif repeated := comparing.repeated(found.calls, right):
-        return reasons | {term: reasons[term] and repeated for term in terms}, []
+        return reasons | {term: repeated for term in wrong}, []
     else:
         better = _other_draws(attempt, reasons)
     other = [term for term in wrong if not better[term]]
-    return better, [f"{listed(other)}: {OTHER_ORDER}"] if other else []
+    return better, [f"{OTHER_ORDER} ({', '.join(other)})"] if other else []
+
+
+def _other_sizes(attempt: Attempt, reasons: dict[str, str]) -> dict[str, str]:
+    """Say what is wrong with a bound for other sizes of the batch, and numbers of weights."""
+    output, right = attempt("other sizes")
+    if output.said:
+        return reasons | {attempt.problem.terms[0]: f"With another batch size: {output.said}"}
+    told = comparing.terms(attempt.problem.terms, output.calls, right)
+    return reasons | {term: told[term] and f"With other sizes: {told[term]}" for term in told}
 
 
 def _other_draws(attempt: Attempt, reasons: dict[str, str]) -> dict[str, str]:
@@ -164,7 +180,7 @@ def _other_draws(attempt: Attempt, reasons: dict[str, str]) -> dict[str, str]:
 
     Every draw is set to a number, so that order does not matter. Noise that does not come from
     torch's normal draws cannot be set: it is compared on average. So are importance weights, which
-    are equal where all draws are.
+    are equal where all draws are. A few draws show a function that behaves only if they are set.
     """
     found, right = attempt("set noise")
     if found.calls is None or not comparing.draws(found.calls):
@@ -177,15 +193,16 @@ def _other_draws(attempt: Attempt, reasons: dict[str, str]) -> dict[str, str]:
     weighted = attempt.problem.method == "negative_iwae_bound"
     shared = 10 if attempt.problem.model == "SSVAE" else 0  # labels: z of each has its own q
     differentiates = comparing.differentiates_noise(found.calls)
-    for i, term in enumerate([bound, *terms] if differentiates else []):
-        if term != bound or weighted:  # an ELBO is the sum of its terms
-            reason = comparing.noise(i, found.calls, right, shared, several=term != bound)
-            told[term] = told[term] or reason
-    if (weighted or not differentiates) and not any(told[term] for term in terms):
-        average = _on_average(attempt, reasons, ("weights",) if differentiates else MANY)
+    if differentiates:
+        noise = comparing.noise(len(terms), found.calls, right, shared)  # of rec
+        told["rec"] = told["rec"] or noise
+        if weighted:
+            noise = noise or comparing.noise(0, found.calls, right, shared, several=False)
+        told[bound] = told[bound] or noise
+    if not any(told[term] for term in (bound, *terms)):
+        few = ("few wide", "weights") if weighted else ("few wide",)
+        average = _on_average(attempt, reasons, few if differentiates else MANY)
         told = {part: told[part] or average[part] for part in told}
-    if not weighted:
-        told[bound] = told[bound] or next(filter(None, map(told.get, terms)), "")
     return told
 
 

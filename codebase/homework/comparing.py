@@ -63,6 +63,18 @@ def difference(found: list, right: list, dtype: str) -> str:
     return ""
 
 
+def resembles(found: list, right: list) -> bool:
+    """Whether wrong values still vary as the right ones do: their correlation is at least 0.8."""
+    if shapes(found, right):
+        return False
+    values = [[], []]
+    for one, other in pairs(found, right):
+        values[0] += one["values"][0]
+        values[1] += other["values"][0]
+    values = torch.tensor(values, dtype=torch.float64)
+    return bool(values.isfinite().all() and torch.corrcoef(values)[0, 1] >= 0.8)
+
+
 def gradient_of_inputs(found: list, right: list, wrong: bool) -> str:
     """Say what is wrong with the gradients of a function's arguments."""
     for one, other in pairs(found, right):
@@ -114,7 +126,7 @@ def terms(names: list[str], found: list, right: list) -> dict[str, str]:
 
 def _term(name: str, i: int, output: dict, right: float) -> str:
     if i >= len(output["values"]):
-        return f"You return {len(output['values'])} values, without {name}."
+        return f"You do not return {name}, only {len(output['values'])} of the values."
     values, shape = output["values"][i], output["shapes"][i]
     if len(values) != 1:
         return f"Your {name} has shape {tuple(shape)}; return a scalar, the mean over the batch."
@@ -194,8 +206,8 @@ def noise(i: int, found: list, right: list, shared: int = 0, several: bool = Tru
             count, right_count = (_count(numbers), _count(expected))
             if count < right_count:
                 return (
-                    f"Your result depends on {count} draws of noise, expected {right_count}; draw "
-                    "noise for every image, dimension and sample."
+                    f"Your result depends on only {count} draws of noise, expected {right_count}; "
+                    "draw noise for every image, dimension and sample."
                 )
             return "You do not compute z = m + √v·ε; do so, with one ε for each element."
     return ""

@@ -31,6 +31,7 @@ class Graded:
         notes: about the submission as a whole
         printed: what its code printed
         seconds: that each function took
+        ungraded: why there was nothing to grade; empty for others
     """
 
     name: str
@@ -39,6 +40,7 @@ class Graded:
     notes: tuple[str, ...]
     printed: str
     seconds: dict[str, float]
+    ungraded: str = ""
 
     @property
     def score(self) -> float:
@@ -91,7 +93,7 @@ def unreadable(name: str, points: dict[str, float], reason: str) -> Graded:
     for problem in PROBLEMS:
         findings = tuple(Finding(part, False) for part in problem.parts)
         marks.append(Mark(problem, points[problem.function], 0, findings, ()))
-    return Graded(name, "", tuple(marks), (reason,), "", dict.fromkeys(points, 0.0))
+    return Graded(name, "", tuple(marks), (reason,), "", dict.fromkeys(points, 0.0), reason)
 
 
 def key_of(handed_in: Submission, points: dict[str, float], *settings) -> str:

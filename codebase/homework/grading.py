@@ -54,6 +54,7 @@ class Outcome:
     table: str
     results: str
     markdown: str
+    ungraded: str = ""
 
 
 def find(paths: list[Path]) -> tuple[dict[str, Path], list[str]]:
@@ -72,6 +73,8 @@ def find(paths: list[Path]) -> tuple[dict[str, Path], list[str]]:
             raise UserError(f"{path}: there is no such zip or folder")
         members, others = _members(path)
         skipped += others
+        if path.is_dir() and not any(path.iterdir()):
+            raise UserError(f"{path} is empty: name a zip, a submission or a folder of them")
         for one in members or [path]:
             name = submission.name_of(one)
             if name in found:
@@ -82,8 +85,14 @@ def find(paths: list[Path]) -> tuple[dict[str, Path], list[str]]:
 
 def _members(path: Path) -> tuple[list[Path], list[str]]:
     """The submissions in a folder, and what else is in it; none if it is a submission itself."""
-    if not path.is_dir() or submission.has_package(path):
+    if not path.is_dir():
         return [], []
+    if submission.has_package(path):
+        archives = [
+            one.name for one in sorted(path.iterdir()) if submission.archive_suffix(one.name)
+        ]
+        note = f"{path}: graded as one submission, because it has the homework's code at its top"
+        return [], [note] if archives else []
     entries = sorted(path.iterdir())
     folders = [one for one in entries if one.is_dir() and one.name not in NOISE]
     folders = [one for one in folders if not one.name.startswith(".")]
@@ -138,6 +147,7 @@ def _outcome(graded, key: str, settings: Settings, lines: list[str]) -> Outcome:
         table,
         report.results(graded, key, settings.show_points, settings.show_output),
         report.markdown(graded, lines, settings.show_output, settings.show_points),
+        graded.ungraded,
     )
 
 
@@ -217,6 +227,15 @@ def _begin(parent: int) -> None:
     torch.set_num_threads(1)
 
 
+def _check_out(out: Path, paths: list[Path]) -> None:
+    """Raise UserError if reports would be written over a file, or among the submissions."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file: name a folder for the reports")
+    for path in paths:
+        if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
+            raise UserError(f"--out {out} is inside {path}: name a folder outside the submissions")
+
+
 def command(paths: list[Path], settings: Settings, out: Path | None, jobs: int) -> None:
     """Grade submissions and print how they did."""
     found, skipped = find(paths)
@@ -224,6 +243,7 @@ def command(paths: list[Path], settings: Settings, out: Path | None, jobs: int) 
         print(line, file=sys.stderr)
     print(sandbox.guarantees(settings.kind), file=sys.stderr)
     if out is not None:
+        _check_out(out, paths)
         out.mkdir(parents=True, exist_ok=True)
     a_class = len(found) > 3
     done = 0
@@ -233,9 +253,11 @@ def command(paths: list[Path], settings: Settings, out: Path | None, jobs: int) 
             bar.update()
             if not a_class:
                 print(outcome.table)
+            elif outcome.ungraded:
+                bar.write(f"{outcome.name} was not graded: {outcome.ungraded}", file=sys.stderr)
         bar.update(len(found) - done)
     if done < len(found):
-        print(f"{len(found) - done} were graded before and have not changed", file=sys.stderr)
+        print(f"{len(found) - done} have not changed since they were graded", file=sys.stderr)
     if out is not None:
         if len(found) > 1:
             summary.write(out, found, skipped)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from codebase.homework import blame, cases, naming
-from codebase.homework.checks import check, hard_coded
+from codebase.homework.checks import check, hard_coded, resembles
 from codebase.homework.marks import Attempt, Finding, Mark, Run
 from codebase.homework.problems import Problem
 
@@ -57,7 +57,7 @@ def mark(
         )
     mistakes = () if best.full else naming.named(best, given)
     values = [finding.passed for finding in best.findings if finding.part not in LESSER]
-    if not mistakes and not any(values):
+    if not mistakes and not any(values) and not resembles(best.attempt):
         best = replace(best, findings=tuple(replace(f, passed=False) for f in best.findings))
     score = round(points * best.share * factor, 2)
     notes = (*notes, *best.notes)

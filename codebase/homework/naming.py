@@ -20,15 +20,16 @@ def named(checked: Checked, given: Helpers) -> tuple[Mistake, ...]:
     if not attempt.problem.model:
         parts = [name for name in attempt.cases if name in attempt.problem.parts]
         names = tuple(dict.fromkeys([attempt.first, *parts]))
-        found = _equal_in_any(attempt, [names])
-        if found or attempt.problem.function != "sample_gaussian":
-            return found
-        return _equal_in_any(attempt, [("set noise",)])
-    found = _equal_in_any(attempt, [("reference draws",), ("set noise",)])
+        more = ("set noise",) if attempt.problem.function == "sample_gaussian" else names[:1]
+        return _equal_in_any(attempt, [names, more])
+    found = _equal_in_any(attempt, CHOICES)
     if not found and not checked.ended and attempt.helpers is None:
         helped = attempt.with_helpers(given)  # another mistake, in a helper, may hide this one
-        found = _equal_in_any(helped, [("reference draws",), ("set noise",)])
+        found = _equal_in_any(helped, CHOICES)
     return found or _on_average(attempt) or _by_term(checked)
+
+
+CHOICES = [("reference draws", "other sizes"), ("reference draws",), ("set noise",)]
 
 
 def _equal_in_any(attempt: Attempt, choices: list[tuple[str, ...]]) -> tuple[Mistake, ...]:
@@ -104,22 +105,24 @@ def _by_term(checked: Checked) -> tuple[Mistake, ...]:
     wrong = {finding.part for finding in checked.findings if not finding.passed}
     terms = attempt.problem.terms
     for name in ("reference draws", "set noise"):
-        named = []
+        named, hidden = [], _hidden(attempt)
         found = attempt(name)[0].calls
         for i, term in enumerate(terms):
             if found is None or i == 0 or term not in wrong:
                 continue
             for mistake in MISTAKES[attempt.problem.function]:
+                if mistake in hidden:
+                    continue
                 outputs = _outputs(mistake, attempt.case(name))
                 if (
                     outputs is not None
-                    and mistake.loses <= {terms[0], term}
+                    and term in mistake.loses <= {terms[0], term}
                     and _same_term(i, found, outputs)
                 ):
                     named.append(mistake)
                     break
         if named:
-            return tuple(named)
+            return tuple(dict.fromkeys(named))
     return ()
 
 

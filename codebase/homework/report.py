@@ -85,7 +85,7 @@ def results(
         "output": "\n".join(notes),
         "output_format": "text",
         "tests": [_test(mark, visibility) for mark in graded.marks],
-        "extra_data": {"name": graded.name, "key": key},
+        "extra_data": {"name": graded.name, "key": key, "ungraded": graded.ungraded},
     }
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
@@ -124,14 +124,14 @@ def markdown(
     lines = [f"# {in_markdown(graded.name)}", ""]
     if show_points:
         lines += [f"**{_total(graded).strip()} points**", ""]
-    lines += ["| problem | function | points |", "|---|---|---|"]
-    for mark in graded.marks:
-        points = f"{number(mark.score)} of {number(mark.points)}" if show_points else ""
+        lines += ["| problem | function | points |", "|---|---|---|"]
+    for mark in graded.marks if show_points else ():
+        points = f"{number(mark.score)} of {number(mark.points)}"
         lines.append(f"| {mark.problem.heading} | `{mark.problem.function}` | {points} |")
     for mark in graded.marks:
         if said := explanation(mark):
             lines += ["", f"## {mark.problem.number} {mark.problem.function}", ""]
-            if mark.lost:
+            if mark.lost and show_points:
                 lines += [f"Points were lost for: {', '.join(mark.lost)}.", ""]
             lines += [f"- {in_markdown(line)}" for line in said]
     if graded.notes:
@@ -156,7 +156,7 @@ def read_results(folder: Path) -> dict | None:
             float(test["score"]) + float(test["max_score"])
             test["extra_data"]["function"], list(test["extra_data"]["mistakes"])
         float(content["score"])
-        content["extra_data"]["key"]
+        content["extra_data"]["key"], str(content["extra_data"].get("ungraded") or "")
     except (TypeError, LookupError, ValueError):
         return None
     return content

@@ -34,7 +34,7 @@ def clusters(found: dict[str, Path]) -> list[Cluster]:
     weight = {one: math.log((len(prints) + 1) / number) for one, number in count.items()}
 
     def total(some: set) -> float:
-        return sum(weight[one] for one in some)
+        return math.fsum(weight[one] for one in some)  # in any order of the set
 
     totals = {name: total(own) for name, own in prints.items()}
     similar = {}

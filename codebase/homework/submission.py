@@ -197,7 +197,9 @@ def _submission(name: str, path: Path, files: _Files) -> Submission:
             about += f"; {LONE_FILE}"
         elif others := [p for p in paths if archive_suffix(p)]:
             about += f"; it has {others[0]}: hand in one zip of the code"
-        raise UserError(" ".join([f"{path}: {about}", *(f"({note})" for note in files.notes[:3])]))
+        notes = [f"({note})" for note in files.notes[:3]]
+        more = [f"and {len(files.notes) - 3} more"] if len(files.notes) > 3 else []
+        raise UserError(" ".join([f"{path}: {about if paths else 'it is empty'}", *notes, *more]))
     notes = list(files.notes)
     chosen, others = root
     if others:

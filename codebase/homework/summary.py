@@ -39,9 +39,10 @@ def grades(graded: dict[str, dict]) -> str:
     """One row per submission, one column per function."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["submission", *FUNCTIONS, "total"])
+    table.writerow(["submission", *FUNCTIONS, "total", "note"])
     for name, results in graded.items():
-        table.writerow([_cell(name), *_scores(results), results["score"]])
+        note = f"not graded: {ungraded}" if (ungraded := _ungraded(results)) else ""
+        table.writerow([_cell(name), *_scores(results), results["score"], _cell(note)])
     return text.getvalue()
 
 
@@ -51,6 +52,11 @@ def _cell(name: str) -> str:
     return f"'{name}" if name.startswith(("=", "+", "-", "@")) else name
 
 
+def _ungraded(results: dict) -> str:
+    """Why there was nothing to grade; empty for others."""
+    return str(results["extra_data"].get("ungraded") or "")
+
+
 def _scores(results: dict) -> list[float]:
     by_function = {test["extra_data"]["function"]: test["score"] for test in results["tests"]}
     return [by_function[function] for function in FUNCTIONS]
@@ -58,6 +64,8 @@ def _scores(results: dict) -> list[float]:
 
 def summary(graded: dict[str, dict], clusters: list[similarity.Cluster], skipped: list[str]) -> str:
     """Format the page in Markdown."""
+    ungraded = {name: why for name, results in graded.items() if (why := _ungraded(results))}
+    graded = {name: results for name, results in graded.items() if name not in ungraded}
     totals = [results["score"] for results in graded.values()]
     lines = ["# Summary", ""]
     if totals:
@@ -99,6 +107,11 @@ def summary(graded: dict[str, dict], clusters: list[similarity.Cluster], skipped
         lines.append(f"- {who}: {share}")
     if len(clusters) > MOST_CLUSTERS:
         lines.append(f"- … and {len(clusters) - MOST_CLUSTERS} more")
+    if ungraded:
+        rows = [
+            f"{report.in_markdown(name)}: {report.in_markdown(ungraded[name])}" for name in ungraded
+        ]
+        lines += ["", "## Not graded", "", *(f"- {row}" for row in rows)]
     if skipped:
         lines += ["", "## Skipped", "", *(f"- {report.in_markdown(line)}" for line in skipped)]
     return "\n".join(lines) + "\n"

@@ -64,6 +64,22 @@ NORMAL = {
     "summed over the batch": lambda x, m, v: -0.5 * _terms(x, m, v).sum(0),
     "averaged over the batch": lambda x, m, v: -0.5 * _terms(x, m, v).sum(-1).mean(),
     "detached": lambda x, m, v: -0.5 * _terms(x, m, v).sum(-1).detach(),
+    "sign of the quadratic term": lambda x, m, v: (
+        -0.5 * (LOG_2PI + v.log() - _square(x, m, v)).sum(-1)
+    ),
+    "log 2π times the batch": lambda x, m, v: (
+        -0.5 * (v.log() + _square(x, m, v)).sum(-1) - 0.5 * len(x) * LOG_2PI
+    ),
+    "small number added to v": lambda x, m, v: (
+        -0.5 * (LOG_2PI + v.log() + (x - m) ** 2 / (v + 1e-3)).sum(-1)
+    ),
+    "log10": lambda x, m, v: -0.5 * (LOG_2PI / math.log(10) + v.log10() + _square(x, m, v)).sum(-1),
+    "log of the summed variance": lambda x, m, v: (
+        -0.5 * ((LOG_2PI + _square(x, m, v)).sum(-1) + v.sum(-1).log())
+    ),
+    "divided by v squared, log v": lambda x, m, v: (
+        -(LOG_2PI / 2 + v.log() + _square(x, m, v**2) / 2).sum(-1)
+    ),
 }
 enter("normal", NORMAL)
 
@@ -85,10 +101,24 @@ OF_COMPONENTS = {
     "averaged over the batch": lambda parts, size: ut.log_mean_exp(parts, 1).mean(),
     "sign": lambda parts, size: -ut.log_mean_exp(parts, 1),
     "detached": lambda parts, size: ut.log_mean_exp(parts, 1).detach(),
+    "log of the batch, not of k": lambda parts, size: parts.logsumexp(1) - math.log(len(parts)),
+    "log-sum-exp divided by k": lambda parts, size: parts.logsumexp(1) / size[0],
+    "responsibilities as weights": lambda parts, size: (parts.softmax(1) * parts).sum(1),
+    "largest not added back": lambda parts, size: (
+        (parts - parts.amax(1, keepdim=True)).exp().mean(1).log()
+    ),
+    "smallest taken out": lambda parts, size: (
+        (parts - parts.amin(1, keepdim=True)).exp().mean(1).log() + parts.amin(1)
+    ),
+    "sum of densities": lambda parts, size: parts.exp().sum(1).log(),
 }
 MIXTURE = {
     "one Gaussian": lambda z, m, v: ut.log_normal(z, m.mean(1), v.mean(1)),
     "variances ignored": lambda z, m, v: ut.log_normal_mixture(z, m, torch.ones_like(v)),
+    "standard deviation as variance": lambda z, m, v: ut.log_normal_mixture(z, m, v.sqrt()),
+    "rows of z mixed up": lambda z, m, v: ut.log_mean_exp(
+        ut.log_normal(ut.duplicate(z, m.shape[1]).reshape(-1, *m.shape[1:]), m, v), 1
+    ),
 }
 enter(
     "mixture",

@@ -42,10 +42,38 @@ OF_TERMS = {
     "rec summed over the batch": lambda kl, rec: bound(kl, rec * len(rec)),
     "rec is the mean of kl": lambda kl, rec: bound(kl, kl),
     "without gradient": lambda kl, rec: bound(kl.detach(), rec.detach()),
+    "half of kl in the bound": lambda kl, rec: (bound(kl / 2, rec)[0], *means(kl, rec)),
+    "kl divided by the batch": lambda kl, rec: (bound(kl, rec)[0], *means(kl / len(kl), rec)),
+    "sums returned": lambda kl, rec: (bound(kl, rec)[0], kl.sum(), rec.sum()),
+    "terms not averaged": lambda kl, rec: (bound(kl, rec)[0], kl, rec),
 }
 enter("elbo", OF_TERMS, lambda run: lambda model, x: run(*_terms(model, x)))
 enter("elbo", WRONG_NOISE, lambda sample: lambda model, x: bound(*_terms(model, x, sample)))
 enter("elbo", {"not written": zeros(3)})
+
+
+def _of_q(change):
+    """Other parameters of q(z|x), for z or also for KL."""
+
+    def other(model, x):
+        q_m, q_v = model.enc.encode(x)
+        m, v, also_kl = change(q_m, q_v)
+        z = ut.sample_gaussian(m, v)
+        kl = model.kl_to_prior(z, *((m, v) if also_kl else (q_m, q_v)))
+        return bound(kl, reconstruction(model, x, z))
+
+    return other
+
+
+OF_Q = {
+    "q(z|x) averaged over the batch": lambda m, v: (
+        m.mean(0).expand_as(m),
+        v.mean(0).expand_as(v),
+        False,
+    ),
+    "exp of the variance": lambda m, v: (m, v.exp(), True),
+}
+enter("elbo", OF_Q, _of_q)
 
 
 def _clipped(x, logits):
@@ -93,6 +121,7 @@ OF_Z = {
         torch.randn_like(z),
     ),
     "z is the mean": lambda model, m, v, z: (model.kl_to_prior(m, m, v), m),
+    "rec of the mean": lambda model, m, v, z: (model.kl_to_prior(z, m, v), m),
 }
 KL = {  # of the VAE
     "KL reversed": lambda model, m, v, z: ut.kl_normal(
@@ -107,6 +136,10 @@ KL = {  # of the VAE
     ),
     "KL of the squared variance": lambda model, m, v, z: ut.kl_normal(m, v**2, *model.z_prior),
     "KL of the sample": lambda model, m, v, z: ut.kl_normal(z, v, *model.z_prior),
+    "KL without its constant": lambda model, m, v, z: (
+        ut.kl_normal(m, v, *model.z_prior) + 0.5 * model.z_dim
+    ),
+    "sign of kl at the draw": lambda model, m, v, z: log_standard(z) - ut.log_normal(z, m, v),
     "KL of the decoder's output": lambda model, m, v, z: ut.kl_normal(
         *ut.gaussian_parameters(model.dec.decode(z)), *model.z_prior
     ),
@@ -120,6 +153,16 @@ def _log_q_over(log_prior):
 def _exp_for_softplus(model, z):
     p_m, h = model.z_pre.chunk(2, dim=1)
     return ut.log_normal_mixture(z, p_m, h.exp())
+
+
+def _squared(model, z):
+    p_m, h = model.z_pre.chunk(2, dim=1)
+    return ut.log_normal_mixture(z, p_m, h**2)
+
+
+def _one_component(model, m, v, z):
+    k = torch.randint(model.k, (len(z),))
+    return ut.kl_normal(m, v, *(p[0, k] for p in model.z_prior))
 
 
 def _first_component(model, z):
@@ -138,6 +181,15 @@ MIXTURE_KL = {
     "prior's variance ignored": _log_q_over(_ones),
     "z_pre unsplit": _log_q_over(_exp_for_softplus),
     "log p left out": lambda model, m, v, z: ut.log_normal(z, m, v),
+    "prior's variance squared": _log_q_over(_squared),
+    "prior averaged": lambda model, m, v, z: ut.kl_normal(
+        m, v, *(p.mean(1) for p in model.z_prior)
+    ),
+    "log p of the mean": lambda model, m, v, z: ut.log_normal(z, m, v) - model.log_p_z(m),
+    "log p summed over the batch": lambda model, m, v, z: (
+        ut.log_normal(z, m, v) - model.log_p_z(z).sum()
+    ),
+    "one random component": _one_component,
     "log q left out": lambda model, m, v, z: -model.log_p_z(z),
     "q of the mean": lambda model, m, v, z: ut.log_normal(m, m, v) - model.log_p_z(z),
     "prior detached": _log_q_over(

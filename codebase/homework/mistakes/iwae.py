@@ -54,6 +54,10 @@ NIWAE = {  # of log weights, (iw, batch): the bound alone is wrong
     "largest weight": lambda w: -w.amax(0).mean(),
     "weights clipped": lambda w: _niwae(w.clamp(min=-100)),
     "one weight": lambda w: -w[0].mean(),
+    "rows of repeat_interleave": lambda w: _niwae(w.T.reshape(w.shape)),
+    "weights of the whole batch": lambda w: -ut.log_mean_exp(w.mean(1), 0),
+    "summed over the batch": lambda w: w.shape[1] * _niwae(w),
+    "weighted mean of log weights": lambda w: -(w.softmax(0).detach() * w).sum(0).mean(),
 }
 enter(
     "iwae",
@@ -87,6 +91,21 @@ OF_TERMS = {
         -ut.log_mean_exp(-kl.flatten(), 0), -ut.log_mean_exp(-rec.flatten(), 0)
     ),
     "without gradient": lambda kl, rec: (_niwae(-kl - rec).detach(), *means(kl, rec)),
+    "sign of kl": lambda kl, rec: (_niwae(kl - rec), *means(-kl, rec)),
+    "log-mean-exp of each term per image": lambda kl, rec: (
+        _niwae(-kl) + _niwae(-rec),
+        *means(kl, rec),
+    ),
+    "kl and rec summed over the weights": lambda kl, rec: (
+        _niwae(-kl - rec),
+        *means(kl.sum(0), rec.sum(0)),
+    ),
+    "kl and rec exchanged": lambda kl, rec: (_niwae(-kl - rec), *means(rec, kl)),
+    "rec divided by m": lambda kl, rec: (
+        _niwae(-kl - rec / len(rec)),
+        *means(kl, rec / len(rec)),
+    ),
+    "terms not averaged": lambda kl, rec: (_niwae(-kl - rec), kl.flatten(), rec.flatten()),
 }
 enter("iwae", OF_TERMS, _of_weights)
 enter("iwae", {"not written": zeros(3)})
@@ -124,6 +143,14 @@ enter("iwae", PRIOR_TERM, _with_weights)
 enter("vae iwae", CLOSED_FORM, _with_weights)
 
 
+def _mean_of_elbos(model, x, iw):
+    elbos = [model.negative_elbo_bound(x) for _ in range(iw)]
+    return tuple(torch.stack(terms).mean() for terms in zip(*elbos, strict=True))
+
+
+enter("vae iwae", {"mean of ELBOs": _mean_of_elbos})
+
+
 def _ones(model, z):
     p_m, p_v = model.z_prior
     return ut.log_normal_mixture(z, p_m, torch.ones_like(p_v))
@@ -133,6 +160,7 @@ PRIORS = {  # log p(z)
     "prior N(0, I)": lambda model, z: log_standard(z),
     "prior without − log k": lambda model, z: model.log_p_z(z) + math.log(model.k),
     "prior's variance ignored": _ones,
+    "prior averaged": lambda model, z: ut.log_normal(z, *(p.mean(1) for p in model.z_prior)),
 }
 
 

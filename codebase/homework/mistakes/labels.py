@@ -72,6 +72,8 @@ OF_TERMS = {  # of kl_y, kl_z and rec, scalars
     "terms left 0": lambda kl_y, kl_z, rec: (kl_y + kl_z + rec, *torch.zeros(3)),
     "kl_z and kl_y exchanged": lambda kl_y, kl_z, rec: (kl_y + kl_z + rec, kl_y, kl_z, rec),
     "without gradient": lambda *terms: _summed(*(term.detach() for term in terms)),
+    "kl_y subtracted": lambda kl_y, kl_z, rec: (kl_z + rec - kl_y, kl_z, kl_y, rec),
+    "rec halved": lambda kl_y, kl_z, rec: (kl_y + kl_z + rec, kl_z, kl_y, rec / 2),
 }
 enter("ssvae", OF_TERMS, lambda run: lambda model, x: run(*_labels(model, x).terms()))
 
@@ -111,6 +113,7 @@ OF_LABELS = {
     "sign of log p(y)": _other_kl_y(lambda log_q: _kl_y(log_q, math.log(10))),
     "KL of y reversed": _other_kl_y(lambda log_q: (LOG_P - log_q).mean()),
     "KL of z reversed": _reversed_kl_z,
+    "kl_y summed over the batch": _other_kl_y(lambda log_q: len(log_q) * _kl_y(log_q)),
     "q(y|x) detached": lambda of: of.terms(q_y=of.q_y.detach()),
 }
 enter("ssvae", OF_LABELS, lambda run: lambda model, x: _summed(*run(_labels(model, x))))
@@ -129,6 +132,7 @@ enter(
 Q_Y = {  # other weights, of logits
     "softmax over the batch": lambda logits: F.log_softmax(logits, 0),
     "sigmoid for softmax": lambda logits: F.logsigmoid(logits),
+    "q(y|x) detached everywhere": lambda logits: F.log_softmax(logits, -1).detach(),
 }
 
 
@@ -142,6 +146,25 @@ def _with_q_y(run):
 
 
 enter("ssvae", Q_Y, _with_q_y)
+
+
+def _logits_as_weights(model, x):
+    of, logits = _labels(model, x), model.cls.classify(x)
+    kl_y = ut.kl_cat(logits, of.log_q_y, LOG_P).mean()
+    return _summed(kl_y, *of.terms(q_y=logits.T)[1:])
+
+
+def _logsigmoid(model, x):
+    of = _labels(model, x)
+    kl_y = ut.kl_cat(of.q_y.T, F.logsigmoid(model.cls.classify(x)), LOG_P).mean()
+    return _summed(kl_y, *of.terms()[1:])
+
+
+def _soft_label(model, x):
+    log_q_y = F.log_softmax(model.cls.classify(x), -1)
+    q_m, q_v, z = draw(model, x, log_q_y.exp())
+    rec = -ut.log_bernoulli_with_logits(x, model.dec.decode(z, log_q_y.exp()))
+    return _summed(_kl_y(log_q_y), *means(ut.kl_normal(q_m, q_v, *model.z_prior), rec))
 
 
 def _one_label(model, x):
@@ -170,6 +193,9 @@ enter(
     "ssvae",
     {
         "one sampled label": _one_label,
+        "q(y|x) as the label": _soft_label,
+        "logits as weights": _logits_as_weights,
+        "logsigmoid for log q(y|x)": _logsigmoid,
         "images and labels mismatched": _mismatched,
         "not averaged over the batch": _not_averaged,
         "not written": zeros(4),
@@ -201,6 +227,9 @@ OF_STYLE = {  # of kl and rec of each image
     "without gradient": lambda kl, rec: bound(kl.detach(), rec.detach()),
     "not averaged over the batch": lambda kl, rec: (kl + rec, kl, rec),
     "rec is the mean of kl": lambda kl, rec: bound(kl, kl),
+    "rec halved": lambda kl, rec: (bound(kl, rec)[0], *means(kl, rec / 2)),
+    "kl and rec exchanged": lambda kl, rec: (bound(kl, rec)[0], *means(rec, kl)),
+    "sign of kl": lambda kl, rec: bound(-kl, rec),
 }
 enter("fsvae", OF_STYLE, lambda run: lambda model, x, y: run(*_coloured(model, x, y)))
 enter(
@@ -218,6 +247,7 @@ OF_MEAN = {  # rec, of images and the decoder's output
     "no log 2π": lambda x, mean: ((x - mean) ** 2).sum(-1) / 0.2,
     "sigmoid on the mean": lambda x, mean: _gaussian(x, mean.sigmoid()),
     "mean clipped": lambda x, mean: _gaussian(x, mean.clamp(0, 1)),
+    "images left out of rec": lambda x, mean: _gaussian(mean, torch.zeros(1)),
 }
 OF_Q = {  # KL, and what the decoder is given
     "KL reversed": lambda m, v, z: (ut.kl_normal(torch.zeros_like(m), torch.ones_like(v), m, v), z),

@@ -153,8 +153,8 @@ def _collect(read: int, process: int, seconds: float) -> dict:
             pass
         if not os.WIFSIGNALED(status):
             ended = f"its process ended with exit status {os.WEXITSTATUS(status)}"
-        elif used >= seconds:
-            ended = f"it did not end within {seconds:g} seconds of CPU time"
+        elif used >= 0.9 * seconds:
+            ended = f"it used {seconds:g} seconds of CPU time; is there an endless loop?"
         else:
             ended = f"its process ended with {signal.Signals(os.WTERMSIG(status)).name}"
     return {"error": ended, "kind": "Ended", "cpu": used}
