@@ -22,7 +22,10 @@ experiment = Experiment(
     ),
     evaluate=lambda model, data: codebase.evaluate.evaluate_lower_bound(model, data.subset),
     iter_max=20_000,
-    next=lambda flags: "python run_gmvae.py, whose prior is a mixture; or --z 2, a latent plane",
+    next=lambda flags: (
+        "python run_gmvae.py, whose prior is a mixture"
+        + ("" if flags.z == 2 else "; or --z 2, a latent plane")
+    ),
 )
 
 if __name__ == "__main__":

@@ -121,7 +121,7 @@ def test_submissions_as_they_are(tmp_path, kind):
     assert "SyntaxError (codebase/models/gmvae.py:" in told["GMVAE.negative_iwae_bound"]
     assert "not written it yet" in told["SSVAE.negative_elbo_bound"]
     assert "'nelbo' is not defined" in told["FSVAE.negative_elbo_bound"]
-    assert "imports debug, tensorflow" in " ".join(found.notes)
+    assert "does not have: debug, tensorflow." in " ".join(found.notes)
     assert "hello" in found.printed
 
 
@@ -244,6 +244,21 @@ def test_a_broken_utils_or_constructor_costs_itself_alone(tmp_path, kind):
     assert scores(found) == POINTS | wrong, report.table(found)
     told = " ".join(report.explanation(found.marks[1]))
     assert "the model's constructor" in told
+
+
+def test_a_model_whose_base_class_is_broken_costs_nothing(tmp_path, kind):
+    """GMVAE is derived from the VAE, whose file cannot be imported."""
+    files = students.homework()
+    name = "codebase/utils.py"
+    files[name] = files[name].replace("from codebase.models", "# from codebase.models")
+    files["codebase/models/vae.py"] += "\ndef broken(:\n"
+    name = "codebase/models/gmvae.py"
+    base = "from codebase.models.vae import VAE\n\n\nclass GMVAE(VAE)"
+    files[name] = files[name].replace("class GMVAE(nn.Module)", base)
+    found = graded(tmp_path, files, kind)
+    lost = {function for function, score in scores(found).items() if score < POINTS[function]}
+    assert lost == {"VAE.negative_elbo_bound", "VAE.negative_iwae_bound"}, report.table(found)
+    assert "vae.py cannot be imported" in " ".join(found.notes)
 
 
 @pytest.mark.parametrize("package", ["submission"])

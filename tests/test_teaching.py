@@ -17,7 +17,16 @@ from conftest import NO_NETWORK, refused, run_python, succeed
 from test_grading import WRONG_NORMAL
 
 from codebase import ROOT, UserError
-from codebase.homework import grade, gradescope, grading, report, similarity, starter, submission
+from codebase.homework import (
+    grade,
+    gradescope,
+    grading,
+    report,
+    similarity,
+    starter,
+    submission,
+    summary,
+)
 from codebase.homework.handout import submit
 from codebase.homework.problems import PROBLEMS
 
@@ -223,6 +232,11 @@ def test_submit_tries_each_function(blank, tmp_path):
         path.write_text(text, encoding="utf-8")
         assert f"fails: {told}" in said and f"(codebase/{file}, line " in said
         assert "Every function" not in said and "To hand in: submission.zip" in said
+    path = mine / "codebase" / "models" / "vae.py"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("return kl + rec, kl, rec", "return kl + rec"), encoding="utf-8")
+    said = run(mine, "-m", "codebase", "submit").stdout
+    assert "VAE.negative_elbo_bound does not return 3 values" in said
 
 
 @pytest.mark.process
@@ -401,6 +415,30 @@ def test_a_class_in_any_layout(tmp_path):
     assert list(others) == ["ada"]
     alone, _ = grading.find([students.folder(tmp_path / "mine", {"hw2/x": ""})])
     assert list(alone) == ["mine"]
+
+
+def test_what_cannot_be_graded_is_no_zero(tmp_path):
+    """It is listed, with its reason, and is not in the statistics."""
+    results = {
+        "ada": grade.unreadable("ada", dict.fromkeys(FUNCTIONS, 6), "it is empty"),
+    }
+    results = {name: json.loads(report.results(graded)) for name, graded in results.items()}
+    assert "not graded: it is empty" in summary.grades(results)
+    page = summary.summary(results, [], [])
+    assert "median" not in page and "ada: it is empty" in page.split("## Not graded")[1]
+
+
+def test_reports_are_not_written_among_submissions(tmp_path):
+    folder = students.folder(tmp_path / "class", {"ada.zip": b"x", "bob.zip": b"x"})
+    students.folder(tmp_path, {"file": "x"})
+    for out, reason in (
+        (folder, "is inside"),
+        (folder / "new", "is inside"),
+        (tmp_path / "file", "is a file"),
+    ):
+        assert reason in refused(tmp_path, "codebase", "grade", folder, "--out", out)
+    (tmp_path / "empty").mkdir()
+    assert "is empty" in refused(tmp_path, "codebase", "grade", tmp_path / "empty")
 
 
 def test_nothing_says_right_at_no_points():

@@ -27,7 +27,7 @@ HARD_CODED = 100  # size of the evaluation subset; some functions work only for 
 # Draws that are compared on average, and images of each: of narrow q(z|x), where gradients and
 # constants show, and of wide ones, where the noise itself shows.
 NARROW = {"VAE": (120, 7), "GMVAE": (120, 7), "SSVAE": (32, 4), "FSVAE": (32, 4)}
-WIDE = {"VAE": (500, 40), "GMVAE": (500, 40), "SSVAE": (48, 40), "FSVAE": (64, 40)}
+WIDE = {"VAE": (500, 40), "GMVAE": (500, 40), "SSVAE": (64, 40), "FSVAE": (160, 40)}
 WIDE_OF_WEIGHTS, WEIGHTS = (500, 10), 200
 NARROW_SPREAD, WIDE_SPREAD = -6.0, 10.0  # variances of about 0.002 and 10
 FEW = 24

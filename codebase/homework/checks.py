@@ -25,7 +25,7 @@ def check(attempt: Attempt) -> Checked:
 
 
 def resembles(attempt: Attempt) -> bool:
-    """Whether a function's values vary as the right ones do; those of a bound are too few."""
+    """Whether a function's values vary as the right ones do; a bound has too few."""
     output, right = attempt(attempt.first)
     return (
         not attempt.problem.model and not output.said and comparing.resembles(output.calls, right)

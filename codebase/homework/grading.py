@@ -239,11 +239,12 @@ def _check_out(out: Path, paths: list[Path]) -> None:
 def command(paths: list[Path], settings: Settings, out: Path | None, jobs: int) -> None:
     """Grade submissions and print how they did."""
     found, skipped = find(paths)
+    if out is not None:
+        _check_out(out, paths)
     for line in skipped:
         print(line, file=sys.stderr)
     print(sandbox.guarantees(settings.kind), file=sys.stderr)
     if out is not None:
-        _check_out(out, paths)
         out.mkdir(parents=True, exist_ok=True)
     a_class = len(found) > 3
     done = 0

@@ -105,19 +105,18 @@ def _by_term(checked: Checked) -> tuple[Mistake, ...]:
     wrong = {finding.part for finding in checked.findings if not finding.passed}
     terms = attempt.problem.terms
     for name in ("reference draws", "set noise"):
-        named, hidden = [], _hidden(attempt)
-        found = attempt(name)[0].calls
+        named = []
+        found, right = attempt(name)[0].calls, cases.reference(attempt.case(name))
         for i, term in enumerate(terms):
             if found is None or i == 0 or term not in wrong:
                 continue
             for mistake in MISTAKES[attempt.problem.function]:
-                if mistake in hidden:
-                    continue
                 outputs = _outputs(mistake, attempt.case(name))
                 if (
                     outputs is not None
                     and term in mistake.loses <= {terms[0], term}
                     and _same_term(i, found, outputs)
+                    and not _same_term(i, right, outputs)  # where it does not show
                 ):
                     named.append(mistake)
                     break
