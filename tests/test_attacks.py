@@ -504,7 +504,7 @@ def try_results(step, base, tmp_path, monkeypatch, trained):
         try:
             table.markdown(table.rows(table.collect(everything=True)))
         except UserError as error:
-            assert "no results" in str(error)
+            assert "no finished runs" in str(error)
         assert contents(tmp_path / "checkpoints") == before
         tried += 1
     path.write_text("[]", encoding="utf-8")

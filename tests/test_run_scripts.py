@@ -155,7 +155,7 @@ def test_the_commands_beside_the_scripts(tmp_path):
     stdout, _ = succeed(tmp_path, "codebase", "table", "--help")
     assert "--all" in stdout
     assert "invalid choice: 'tables'" in refused(tmp_path, "codebase", "tables")
-    assert "no results" in refused(tmp_path, "codebase", "table")
+    assert "no finished runs" in refused(tmp_path, "codebase", "table")
     assert os.listdir(tmp_path) == []
 
 

@@ -119,7 +119,7 @@ def test_the_whole_table(folders, capsys):
 
 def test_no_results(folders):
     for everything in (False, True):
-        with pytest.raises(UserError, match="no results"):
+        with pytest.raises(UserError, match="no finished runs"):
             table.collect(everything)
 
 
