@@ -243,7 +243,7 @@ def distribution(case: Case, found: list, right: list) -> str:
     if not standard.isfinite().all():
         return "Some of your draws are not finite."
     n, several = len(standard), STANDARD_ERRORS + 1  # of so many tests, one may well exceed 5
-    if (standard.mean(0).abs() > several / n**0.5).any():
+    if (standard.mean(0).abs() > several * standard.std(0).clamp(min=1) / n**0.5).any():
         return "The mean of your draws is not m."
     covariance = standard.T @ standard / n
     variance = covariance.diag()

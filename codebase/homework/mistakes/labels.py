@@ -229,6 +229,7 @@ OF_STYLE = {  # of kl and rec of each image
     "rec is the mean of kl": lambda kl, rec: bound(kl, kl),
     "rec halved": lambda kl, rec: (bound(kl, rec)[0], *means(kl, rec / 2)),
     "kl and rec exchanged": lambda kl, rec: (bound(kl, rec)[0], *means(rec, kl)),
+    "summed over the batch": lambda kl, rec: bound(kl * len(kl), rec * len(rec)),
     "sign of kl": lambda kl, rec: bound(-kl, rec),
 }
 enter("fsvae", OF_STYLE, lambda run: lambda model, x, y: run(*_coloured(model, x, y)))
@@ -253,6 +254,10 @@ OF_Q = {  # KL, and what the decoder is given
     "KL reversed": lambda m, v, z: (ut.kl_normal(torch.zeros_like(m), torch.ones_like(v), m, v), z),
     "z is the mean": lambda m, v, z: (ut.kl_normal(m, v, 0 * m, 0 * v + 1), m),
     "z is detached": lambda m, v, z: (ut.kl_normal(m, v, 0 * m, 0 * v + 1), z.detach()),
+    "z from the prior": lambda m, v, z: (
+        ut.kl_normal(m, v, 0 * m, 0 * v + 1),
+        torch.randn_like(z),
+    ),
 }
 
 
