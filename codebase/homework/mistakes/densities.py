@@ -74,6 +74,8 @@ NORMAL = {
         -0.5 * (LOG_2PI + v.log() + (x - m) ** 2 / (v + 1e-3)).sum(-1)
     ),
     "log10": lambda x, m, v: -0.5 * (LOG_2PI / math.log(10) + v.log10() + _square(x, m, v)).sum(-1),
+    "log 2πv without ½": lambda x, m, v: -(LOG_2PI + v.log() + _square(x, m, v) / 2).sum(-1),
+    "summed over axis 1": lambda x, m, v: -0.5 * _terms(x, m, v).sum(1),
     "log of the summed variance": lambda x, m, v: (
         -0.5 * ((LOG_2PI + _square(x, m, v)).sum(-1) + v.sum(-1).log())
     ),
