@@ -47,19 +47,20 @@ def equal(attempt: Attempt, names: Iterable[str], gradients: bool) -> tuple[Mist
         return ()
     if "set noise" in found and not comparing.draws(found["set noise"]):
         return ()
-    hidden = _hidden(attempt) if "set noise" in found else ()
-    return tuple(
-        mistake
-        for mistake in MISTAKES[attempt.problem.function]
-        if mistake not in hidden
-        and (gradients or mistake.loses != {"gradient"})
-        and all(
-            outputs is not None
-            and comparing.same(found[name], outputs, attempt.case(name).dtype, gradients)
-            for name in found
-            for outputs in [_outputs(mistake, attempt.case(name))]
-        )
-    )
+    named = []
+    for mistake in MISTAKES[attempt.problem.function]:
+        if not gradients and mistake.loses == {"gradient"}:
+            continue
+        shows = False  # a mistake that does not show in these cases is not named
+        for name in found:
+            case = attempt.case(name)
+            outputs = _outputs(mistake, case)
+            if outputs is None or not comparing.same(found[name], outputs, case.dtype, gradients):
+                break
+            shows |= not comparing.same(outputs, cases.reference(case), case.dtype, gradients)
+        else:
+            named += [mistake] if shows else []
+    return tuple(named)
 
 
 def _hidden(attempt: Attempt) -> list[Mistake]:
