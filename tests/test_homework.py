@@ -434,6 +434,20 @@ def test_noise_that_is_kept_loses_points(function):
         assert "the same noise at every call" in marked.reasons[0]
 
 
+@pytest.mark.parametrize("function", [name for name in BOUNDS if "elbo" in name])
+def test_a_mean_over_several_draws_is_right(function):
+    problem = BY_FUNCTION[function]
+    right = getattr(cases.MODELS[problem.model], problem.method)
+
+    def run(model, *args):
+        return tuple(
+            sum(terms) / 5 for terms in zip(*(right(model, *args) for _ in range(5)), strict=True)
+        )
+
+    marked = mark(function, run)
+    assert marked.score == marked.points, marked.reasons
+
+
 def test_sharing_noise_between_labels_is_right():
     """q(z|x, y) of each label then has the right z, on average."""
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 MOST_VALUES = 4096  # numbers of a result that are compared
+MOST_NOISE = 16_384  # draws: SSVAE has 2,560 for each mean over several
 MOST_TERMS = 8
 NORMAL = (torch.randn, torch.randn_like, torch.normal, torch.Tensor.normal_)
 
@@ -241,4 +242,4 @@ def _by_noise(term: Tensor, draws: list[Tensor]) -> list[float]:
     scalar = term.sum() if term.numel() == 1 else _summed(term)
     grads = torch.autograd.grad(scalar, draws, allow_unused=True, retain_graph=True)
     found = [grad.double().flatten() for grad in grads if grad is not None]
-    return torch.cat(found)[:MOST_VALUES].tolist() if found else []
+    return torch.cat(found)[:MOST_NOISE].tolist() if found else []
