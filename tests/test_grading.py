@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import tempfile
 import textwrap
 import time
 from contextlib import closing
@@ -330,6 +331,24 @@ def test_the_next_sandbox_starts_meanwhile(tmp_path, kind):
     below = [first, *sandbox.descendants(first)]
     sandbox.Sandbox.discard()
     assert not any(map(sandbox.runs, below))
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_class_leaves_no_temporary_folder(tmp_path, kind, monkeypatch, jobs):
+    """Nor does a sandbox that does not start."""
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    blank = dict.fromkeys(FUNCTIONS, "raise NotImplementedError")
+    found = {
+        name: students.zipped(tmp_path / f"{name}.zip", students.homework(blank))
+        for name in ("ada", "bob", "carl")
+    }
+    settings = grading.Settings(POINTS, kind)
+    assert len(list(grading.grade_all(found, settings, None, jobs))) == 3
+    assert list(temporary.iterdir()) == []
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not sandbox._works("bubblewrap") and list(temporary.iterdir()) == []
 
 
 def test_python_may_lie_below_tmp(tmp_path, monkeypatch):

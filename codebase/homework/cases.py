@@ -30,7 +30,7 @@ NARROW = {"VAE": (120, 7), "GMVAE": (120, 7), "SSVAE": (32, 4), "FSVAE": (32, 4)
 WIDE = {"VAE": (500, 40), "GMVAE": (500, 40), "SSVAE": (64, 40), "FSVAE": (160, 40)}
 WIDE_OF_WEIGHTS, WEIGHTS = (500, 10), 200
 NARROW_SPREAD, WIDE_SPREAD = -6.0, 10.0  # variances of about 0.002 and 10
-FEW = 24
+FEW = 24  # draws that show a function that behaves only if they are set
 IMPORTANCE_WEIGHTS = 3
 SEEDS = 4
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -191,12 +192,20 @@ def _is_graded(folder: Path, path: Path, settings: Settings) -> bool:
 
 def _in_parallel(paths: list[Path], settings: Settings, jobs: int) -> Iterator[Outcome]:
     if jobs == 1 or len(paths) < 2:
-        for i, path in enumerate(paths, 1):
-            yield grade_one(path, settings, another=i < len(paths))
-        sandbox.Sandbox.discard()
+        try:
+            for i, path in enumerate(paths, 1):
+                yield grade_one(path, settings, another=i < len(paths))
+        finally:
+            sandbox.Sandbox.discard()
         return
-    parent = (os.getpid(),)
-    pool = ProcessPoolExecutor(min(jobs, len(paths)), get_context("spawn"), _begin, parent)
+    with tempfile.TemporaryDirectory(prefix="grader-") as folder:  # of processes that are ended
+        os.chmod(folder, 0o711)  # another user passes through it
+        yield from _in_a_pool(paths, settings, jobs, folder)
+
+
+def _in_a_pool(paths: list[Path], settings: Settings, jobs: int, folder: str) -> Iterator[Outcome]:
+    arguments = (os.getpid(), folder)
+    pool = ProcessPoolExecutor(min(jobs, len(paths)), get_context("spawn"), _begin, arguments)
     try:
         last = len(paths) - jobs  # whose processes have another submission after them
         waiting = [
@@ -217,8 +226,9 @@ def _in_parallel(paths: list[Path], settings: Settings, jobs: int) -> Iterator[O
     pool.shutdown()
 
 
-def _begin(parent: int) -> None:
+def _begin(parent: int, folder: str) -> None:
     """In a process that grades: an interruption is its parent's to act upon, its end ends this."""
+    sandbox.Sandbox.folder = folder
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
         limits.end_with_parent(signal.SIGTERM)

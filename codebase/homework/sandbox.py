@@ -195,6 +195,7 @@ class Sandbox:
     """
 
     spare: ClassVar["Sandbox | None"] = None  # one that imports torch, for the next submission
+    folder: ClassVar[str | None] = None  # for the sandboxes' temporary folders
 
     def __init__(self, kind: str, package: str, sources: dict[str, str]):
         self.kind = kind
@@ -231,9 +232,14 @@ class Sandbox:
 
     def close(self) -> None:
         """End all its processes."""
-        if self._process is None:
-            return
         process, self._process = self._process, None
+        temporary, self._temporary = self._temporary, None
+        if process is not None:
+            self._end(process)
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def _end(self, process: subprocess.Popen) -> None:
         for stream in (process.stdin, process.stdout):
             with contextlib.suppress(OSError):
                 stream.close()
@@ -247,8 +253,6 @@ class Sandbox:
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.01)
             below = [pid for pid in below if runs(pid)]
-        if self._temporary is not None:
-            shutil.rmtree(self._temporary, ignore_errors=True)
 
     def start(self) -> None:
         """Start its processes.
@@ -285,7 +289,7 @@ class Sandbox:
     def _open(self, arguments: tuple[str, ...] = ()) -> None:
         """Start its first process."""
         environment = _environment(self.kind)
-        self._temporary = tempfile.mkdtemp(prefix="grader-")
+        self._temporary = tempfile.mkdtemp(prefix="grader-", dir=self.folder)
         archive = Path(self._temporary, "grader.pyz")
         archive.write_bytes(_archive())
         if user := environment.get("GRADER_USER"):
@@ -394,7 +398,7 @@ def _numbers(output: dict, case: Case, i: int) -> dict:
     kept = {"values": values, "shapes": shapes, "gradients": gradients}
     if case.calls[i].noise is not None:
         kept["noise"] = [
-            [float(number) for number in term[: calling.MOST_VALUES]]
+            [float(number) for number in term[: calling.MOST_NOISE]]
             for term in output["noise"][: calling.MOST_TERMS]
         ]
         kept["drawn"] = int(output["drawn"])

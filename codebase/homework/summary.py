@@ -30,7 +30,8 @@ def write(out: Path, found: dict[str, Path], skipped: list[str]) -> None:
         if results is not None:
             graded[name] = results
     write_atomically(out / GRADES, grades(graded).encode(errors="replace"))
-    write_atomically(out / PICTURE, figures.png(_picture(graded)))
+    marked = [results for results in graded.values() if not _ungraded(results)]
+    write_atomically(out / PICTURE, figures.png(_picture(marked)))
     text = summary(graded, similarity.clusters(found), skipped)
     write_atomically(out / SUMMARY, text.encode(errors="replace"))
 
@@ -127,7 +128,7 @@ def _mistakes(graded: dict[str, dict]) -> list[tuple[tuple[str, str], list[str]]
     return sorted(who.items(), key=lambda item: (-len(item[1]), item[0]))
 
 
-def _picture(graded: dict[str, dict]):
+def _picture(marked: list[dict]):
     """Histograms of points, one a function: a matplotlib Figure."""
     from matplotlib.figure import Figure
 
@@ -135,7 +136,7 @@ def _picture(graded: dict[str, dict]):
     axes = figure.subplots(3, 3).flatten()
     for ax, problem in zip(axes, PROBLEMS, strict=True):
         index = FUNCTIONS.index(problem.function)
-        scores = [_scores(results)[index] for results in graded.values()]
+        scores = [_scores(results)[index] for results in marked]
         most = max([problem.points, *scores])
         ax.hist(scores, bins=12, range=(0, most), color="tab:blue")
         ax.set_title(f"{problem.number} {problem.function}", fontsize=9)

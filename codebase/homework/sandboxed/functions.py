@@ -54,7 +54,7 @@ def find(
     return function, None
 
 
-def calm(torch) -> None:
+def calm() -> None:
     """Switch off threads and the compiler, so that a submission stays within its limits."""
 
     def compile(model=None, **options):

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 
-from .importing import Modules, describe
+from .importing import Missing, Modules, describe
 from .limits import LIMITS, forbid, limit, limit_case
 
 WAITING = 3  # times its CPU time that a case may take: on a busy machine, or asleep
@@ -85,7 +85,6 @@ def _child(case, drawn, modules: Modules, helpers, output: int) -> None:
     import random
 
     import numpy
-    import torch
 
     from . import calling, functions
 
@@ -102,12 +101,10 @@ def _child(case, drawn, modules: Modules, helpers, output: int) -> None:
     )
     limit_case(case.seconds)
     forbid()
-    functions.calm(torch)
+    functions.calm()
     random.seed(case.seed)
     numpy.random.seed(case.seed % (1 << 32))
     try:
-        from .importing import Missing
-
         sys.meta_path[:] = [modules, *sys.meta_path, Missing(modules)]
         function, model = functions.find(case, drawn, modules, helpers)
         result = {"calls": calling.outputs(case, drawn, function, model)}
