@@ -1,6 +1,7 @@
 """Marking: the catalogue of mistakes, what submissions look like, and what reports say."""
 
 import ast
+import contextlib
 import io
 import json
 import math
@@ -26,7 +27,7 @@ from codebase.homework import (
     sandbox,
     submission,
 )
-from codebase.homework.mistakes import MISTAKES, without_code
+from codebase.homework.mistakes import MISTAKES, catalogue, without_code
 from codebase.homework.problems import BY_FUNCTION, PROBLEMS
 
 POINTS = {problem.function: problem.points for problem in PROBLEMS}
@@ -126,6 +127,44 @@ def test_the_catalogue_is_large_and_each_mistake_has_a_name_of_its_own():
         assert len({mistake.name for mistake in mistakes}) == len(mistakes)
         for mistake in mistakes:  # what the student did; what to do
             assert re.fullmatch(r"You .+; .+\.", mistake.sentence), mistake.sentence
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("| no log 2π |", "| no log | 2π |", "line [0-9]+: expected three cells"),
+        ("| no log v |", "| no log w |", "no row or section 'no log v'"),
+        ("## fsvae:", "## others:", "no row or section 'fsvae'"),
+        ("## iwae:", "## Hints for assistants\n\n## iwae:", None),
+    ],
+)
+def test_a_broken_edit_of_the_sentences_is_named(tmp_path, monkeypatch, old, new, reason):
+    text = catalogue.TABLE.read_text(encoding="utf-8")
+    assert old in text
+    (tmp_path / "README.md").write_text(text.replace(old, new), encoding="utf-8")
+    monkeypatch.setattr(catalogue, "TABLE", tmp_path / "README.md")
+    expected = pytest.raises(UserError, match=reason) if reason else contextlib.nullcontext()
+    with expected:
+        sections = catalogue._table()
+        for kind, (_, rows) in catalogue._SECTIONS.items():
+            assert sections[kind] and rows == {}
+        sections["normal"][1]["no log v"]
+
+
+def test_edited_results_are_no_results(tmp_path):
+    """They are graded again."""
+    right = json.loads(report.results(graded(), "key"))
+    assert report.read_results(students.folder(tmp_path, {"results.json": json.dumps(right)}))
+    for edit in (
+        lambda r: r["tests"].pop(),
+        lambda r: r.update(score="58"),
+        lambda r: r["tests"][0].update(score=None),
+        lambda r: r["tests"][0]["extra_data"].update(mistakes=[[1]]),
+    ):
+        edited = json.loads(json.dumps(right))
+        edit(edited)
+        students.folder(tmp_path, {"results.json": json.dumps(edited)})
+        assert report.read_results(tmp_path) is None
 
 
 def other_draws(bound):

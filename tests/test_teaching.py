@@ -395,12 +395,13 @@ def test_a_class_in_any_layout(tmp_path):
     students.folder(folder / "eve", {"hw2.ipynb": "{}"})
     students.folder(folder, {"fred.tar.gz": b"x", "gina.rar": b"x"})
     students.folder(folder / "hugo", {"vae.py": "x = 1"})
+    students.folder(folder / "ivy.tar", right)  # a folder, whatever its name
     found, skipped = grading.find([folder])
     assert sorted(found) == sorted(
-        ["ADA", "_bob", "carl_123_assignsubmission", "dora", "eve", "fred", "gina", "hugo"]
+        ["ADA", "_bob", "carl_123_assignsubmission", "dora", "eve", "fred", "gina", "hugo", "ivy"]
     )
     assert len(skipped) == 1 and skipped[0].startswith(f"{folder / 'x'}: skipped")
-    for name in ("ADA", "_bob", "carl_123_assignsubmission", "dora"):
+    for name in ("ADA", "_bob", "carl_123_assignsubmission", "dora", "ivy"):
         assert submission.read(found[name]).sources == right
     assert "hw.zip" in submission.read(found["dora"]).notes[0]
     for name, reason in {
@@ -439,6 +440,17 @@ def test_reports_are_not_written_among_submissions(tmp_path):
         assert reason in refused(tmp_path, "codebase", "grade", folder, "--out", out)
     (tmp_path / "empty").mkdir()
     assert "is empty" in refused(tmp_path, "codebase", "grade", tmp_path / "empty")
+
+
+def test_names_and_reasons_command_no_terminal(tmp_path):
+    """Nor forge a line."""
+    evil = "x\x1b]0;PWN\x07\nFAKE was graded"
+    (tmp_path / "class").mkdir()
+    for name in ("a", "b", "c", "d"):
+        students.zipped(tmp_path / "class" / f"{name}.zip", {f"{evil}.ipynb": "{}"})
+    (tmp_path / "class" / evil).write_text("x", encoding="utf-8")
+    _, said = succeed(tmp_path, "codebase", "grade", tmp_path / "class", "--jobs", 1)
+    assert "\x1b" not in said and "\nFAKE" not in said and "d was not graded" in said
 
 
 def test_nothing_says_right_at_no_points():

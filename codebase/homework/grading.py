@@ -118,7 +118,10 @@ def _is_like_one(folder: Path) -> bool:
 
 
 def _holds_archive(folder: Path) -> bool:
-    return any(submission.archive_suffix(one.name) for one in folder.iterdir())
+    try:
+        return any(submission.archive_suffix(one.name) for one in folder.iterdir())
+    except OSError:  # one that cannot be read is told so when it is graded
+        return False
 
 
 def grade_one(path: Path, settings: Settings, another: bool = False) -> Outcome:
@@ -252,7 +255,7 @@ def command(paths: list[Path], settings: Settings, out: Path | None, jobs: int) 
     if out is not None:
         _check_out(out, paths)
     for line in skipped:
-        print(line, file=sys.stderr)
+        print(report.one_line(line), file=sys.stderr)
     print(sandbox.guarantees(settings.kind), file=sys.stderr)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
@@ -265,7 +268,8 @@ def command(paths: list[Path], settings: Settings, out: Path | None, jobs: int) 
             if not a_class:
                 print(outcome.table)
             elif outcome.ungraded:
-                bar.write(f"{outcome.name} was not graded: {outcome.ungraded}", file=sys.stderr)
+                line = f"{outcome.name} was not graded: {outcome.ungraded}"
+                bar.write(report.one_line(line), file=sys.stderr)
         bar.update(len(found) - done)
     if done < len(found):
         print(f"{len(found) - done} have not changed since they were graded", file=sys.stderr)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from codebase.homework.grade import Graded
 from codebase.homework.marking import Mark
-from codebase.homework.problems import Problem
+from codebase.homework.problems import BY_FUNCTION, Problem
 from codebase.machine.files import read_file
 
 RESULTS, REPORT = "results.json", "report.md"
@@ -152,10 +152,13 @@ def read_results(folder: Path) -> dict | None:
     except (OSError, ValueError, RecursionError):
         return None
     try:
+        numbers, functions = [content["score"]], set()
         for test in content["tests"]:
-            float(test["score"]) + float(test["max_score"])
-            test["extra_data"]["function"], list(test["extra_data"]["mistakes"])
-        float(content["score"])
+            numbers += [test["score"], test["max_score"]]
+            functions.add(test["extra_data"]["function"])
+            set(test["extra_data"]["mistakes"])
+        if functions != BY_FUNCTION.keys() or any(type(one) not in (int, float) for one in numbers):
+            return None
         content["extra_data"]["key"], str(content["extra_data"].get("ungraded") or "")
     except (TypeError, LookupError, ValueError):
         return None

@@ -5,6 +5,7 @@ bubblewrap gives them a file system of their own. Where it does not work there a
 """
 
 import contextlib
+import errno
 import io
 import json
 import math
@@ -95,7 +96,9 @@ def _works(kind: str) -> bool:
     try:
         sandbox._open(("--check",))
         return sandbox._receive(START_SECONDS).get("ready") is True
-    except (OSError, SandboxEnded):
+    except (OSError, SandboxEnded) as error:
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            raise  # not the sandbox's fault
         return False
     finally:
         sandbox.close()

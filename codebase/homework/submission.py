@@ -75,9 +75,8 @@ def archive_suffix(name: str) -> str:
 
 def has_package(folder: Path) -> bool:
     """Whether the homework's code is at the top of a folder."""
-    return any(
-        (folder / name / "utils.py").exists() for name in (*PACKAGES, ".") if folder.is_dir()
-    )
+    names = (*PACKAGES, ".")
+    return folder.is_dir() and any(os.path.exists(folder / name / "utils.py") for name in names)
 
 
 def content(path: Path, inner: str, limit: int) -> bytes:
@@ -94,7 +93,7 @@ def _files(path: Path) -> "_Files":
     """The files of a submission; of the one zip in it, where it has no package itself."""
     if path.is_file() and path.suffix == ".py":
         raise UserError(f"{path}: {LONE_FILE}")
-    if archive_suffix(path.name).lower() not in ("", ".zip"):
+    if archive_suffix(path.name).lower() not in ("", ".zip") and not path.is_dir():
         raise UserError(f"{path}: only zips and folders can be read: hand in a .zip")
     try:
         if not path.exists():

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from codebase import UserError
+
 TABLE = Path(__file__).with_name("README.md")
 
 
@@ -34,16 +36,30 @@ class Mistake:
 MISTAKES: dict[str, list[Mistake]] = {}
 
 
+class _Table(dict):
+    """Sections of README.md. A row that an edit has broken, or removed, is named."""
+
+    def __missing__(self, key):
+        raise UserError(f"{TABLE}: there is no row or section {key!r} any more: restore it")
+
+
 def _table() -> dict[str, tuple[list[str], dict[str, tuple[str, str]]]]:
     """README.md's sections: the functions; and parts and sentence by the mistake's name."""
-    sections = {}
-    for line in TABLE.read_text(encoding="utf-8").splitlines():
+    sections, rows = _Table(), _Table()
+    try:
+        lines = TABLE.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{TABLE}: {error}: save it as UTF-8") from None
+    for number, line in enumerate(lines, 1):
         if line.startswith("## "):
-            kind, functions = line.removeprefix("## ").split(":")
-            rows = {}
+            kind, _, functions = line.removeprefix("## ").partition(":")
+            rows = _Table()
             sections[kind] = (re.findall("`(.+?)`", functions), rows)
         elif line.startswith("| ") and not line.startswith("| mistake |"):
-            _, name, parts, sentence, _ = re.split(r" ?(?<!\\)\| ?", line)
+            cells = re.split(r" ?(?<!\\)\| ?", line)
+            if len(cells) != 5:
+                raise UserError(f"{TABLE}, line {number}: expected three cells; write \\| for |")
+            _, name, parts, sentence, _ = cells
             rows[name.replace("\\|", "|")] = (parts, sentence.replace("\\|", "|"))
     return sections
 
@@ -58,7 +74,8 @@ def enter(kind: str, runs: dict[str, Callable], wrap: Callable = lambda run: run
     """
     functions, rows = _SECTIONS[kind]
     for name, run in runs.items():
-        parts, sentence = rows.pop(name)
+        parts, sentence = rows[name]
+        del rows[name]
         entered = wrap(run)
         for i, function in enumerate(functions):
             of_function = parts.split(" / ")[i if " / " in parts else 0]
