@@ -88,17 +88,19 @@ def _add_teaching(command) -> None:
 
     starter = command("starter", "create the students' version: the solution with blanks", _starter)
     starter.add_argument("folder", type=Path, help="new folder")
-    equations = {"help": "0: leave the equations of the blanks out of the docstrings"}
-    starter.add_argument("--equations", **SWITCH | {"default": 1} | equations)
+    equations = {"help": "1: as a hint, docstrings of the blanks give their equations"}
+    starter.add_argument("--equations", **SWITCH | equations)
+
+    solutions = command(
+        "solutions", "create the solutions of all questions as Markdown and HTML", _solutions
+    )
+    solutions.add_argument("folder", type=Path, help="folder of the document and its pictures")
+    solutions.add_argument(
+        "--data_dir", type=Path, default=ROOT / "data", help="folder of the data sets"
+    )
 
     gradescope = command("gradescope", "create an autograder for Gradescope", _gradescope)
     gradescope.add_argument("zip", type=Path, help="file of the autograder, such as autograder.zip")
-    gradescope.add_argument(
-        "--points",
-        type=Path,
-        help=f"JSON file of points per function; default: the homework's points{SAID}",
-    )
-
     grade = command("grade", "grade submissions, and explain what is wrong", _grade)
     add = grade.add_argument
     add(
@@ -112,12 +114,7 @@ def _add_teaching(command) -> None:
         type=Path,
         help=f"folder for the reports, and for grades.csv and summary.md of a class{SAID}",
     )
-    add(
-        "--points",
-        type=Path,
-        help=f"JSON file of points per function; default: the homework's points{SAID}",
-    )
-    add("--weights", **SWITCH, help="1: also evaluate submitted checkpoints")
+    add("--weights", **SWITCH, help="1: grade the reports, by evaluating submitted weights")
     add("--data_dir", type=Path, default=ROOT / "data", help="folder of MNIST, used by --weights 1")
     add(
         "--jobs",
@@ -131,6 +128,12 @@ def _add_teaching(command) -> None:
         default="best",
         help="sandbox: bubblewrap, or only limits; best: what works here",
     )
+    for one in (starter, solutions, gradescope, grade):
+        one.add_argument(
+            "--points",
+            type=Path,
+            help=f"JSON file of points by question; default: the homework's points{SAID}",
+        )
     for one in (gradescope, grade):
         points = SWITCH | {"default": 1, "help": "1: students see their points"}
         one.add_argument("--show_points", **points)
@@ -166,10 +169,17 @@ def _keep(args) -> None:
 
 
 def _starter(args) -> None:
-    from codebase.homework import starter
+    from codebase.homework import problems, starter
 
-    starter.make(args.folder, bool(args.equations))
+    starter.make(args.folder, bool(args.equations), problems.read_points(args.points))
     print(f"Starter: {args.folder}")
+
+
+def _solutions(args) -> None:
+    from codebase.homework import problems, solutions
+
+    solutions.make(args.folder, problems.read_points(args.points), args.data_dir)
+    print(f"Solutions: {args.folder / 'solutions.md'}, {args.folder / 'solutions.html'}")
 
 
 def _gradescope(args) -> None:
@@ -187,7 +197,7 @@ def _grade(args) -> None:
         )
     from codebase.homework import grading, problems, sandbox
 
-    points = problems.POINTS if args.points is None else problems.read_points(args.points)
+    points = problems.read_points(args.points)
     kind = (
         sandbox.kind_of_this_machine() if args.sandbox == "best" else sandbox.wanted(args.sandbox)
     )

@@ -1,5 +1,6 @@
 """The metrics that the homework reports: lower bounds, and the classifier's accuracy."""
 
+import sys
 from collections.abc import Callable
 
 import torch
@@ -43,7 +44,12 @@ def evaluate_lower_bound(
     if not run_iwae or not hasattr(model, "negative_iwae_bound"):
         return figures
     for iw in importance_weights:
-        niwae, _, _ = _mean(lambda iw=iw: model.negative_iwae_bound(x, iw), max(repeats // iw, 1))
+        try:
+            bound = _mean(lambda iw=iw: model.negative_iwae_bound(x, iw), max(repeats // iw, 1))
+        except NotImplementedError:  # the other metrics are reported without it
+            print("negative_iwae_bound is not written yet: no IWAE bounds", file=sys.stderr)
+            break
+        niwae = bound[0]
         figures[f"IWAE-{iw}"] = niwae
         print(f"Negative IWAE-{iw}: {niwae}")
     return figures

@@ -59,7 +59,7 @@ def make(path: Path, points: Path | None, show_points: int, show_output: int) ->
         raise UserError(f"{path} must end in .zip")
     files = {"setup.sh": SETUP, "run_autograder": RUN}
     files["requirements.txt"] = (ROOT / "requirements.txt").read_text(encoding="utf-8")
-    own = problems.POINTS if points is None else problems.read_points(points)
+    own = problems.read_points(points)
     files[POINTS] = json.dumps(own, indent=1)
     files[SETTINGS] = json.dumps({"show_points": show_points, "show_output": show_output})
     table = ROOT / "codebase" / "homework" / "mistakes" / "README.md"
@@ -78,7 +78,7 @@ def make(path: Path, points: Path | None, show_points: int, show_output: int) ->
 
 def grade(root: Path) -> None:
     """Grade root/submission, and write root/results/results.json."""
-    from codebase.homework import grading, sandbox  # which need Linux; `make` does not
+    from codebase.homework import grading, report, sandbox  # which need Linux; `make` does not
 
     chosen = json.loads((ROOT / SETTINGS).read_text(encoding="utf-8"))
     settings = grading.Settings(
@@ -90,7 +90,7 @@ def grade(root: Path) -> None:
     print(sandbox.guarantees(settings.kind))
     outcome = grading.grade_one(root / "submission", settings)
     print(outcome.table)
-    write_atomically(root / "results" / "results.json", outcome.results.encode(errors="replace"))
+    write_atomically(root / "results" / "results.json", report.encoded(outcome.results))
 
 
 if __name__ == "__main__":

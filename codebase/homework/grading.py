@@ -4,18 +4,20 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import active_children, get_context
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from tqdm import tqdm
 
-from codebase import UserError
-from codebase.homework import grade, report, sandbox, submission, summary, weights
+from codebase import UserError, data
+from codebase.homework import grade, report, sandbox, submission, summary, weights, written
+from codebase.homework.problems import QUESTIONS
 from codebase.homework.sandboxed import limits
 from codebase.machine.files import child_folder, write_atomically
 
@@ -49,13 +51,17 @@ class Settings:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A graded submission, as it is written: `table` for the terminal, and two files."""
+    """A graded submission: the contents of results.json, and the seconds that functions took."""
 
     name: str
-    table: str
-    results: str
-    markdown: str
+    results: dict
+    seconds: dict[str, float]
     ungraded: str = ""
+
+    @property
+    def table(self) -> str:
+        """For the terminal."""
+        return report.table(self.results, self.seconds)
 
 
 def find(paths: list[Path]) -> tuple[dict[str, Path], list[str]]:
@@ -126,37 +132,31 @@ def _holds_archive(folder: Path) -> bool:
 
 def grade_one(path: Path, settings: Settings, another: bool = False) -> Outcome:
     """Grade a submission; one that cannot be read gets no points, and the reason."""
-    lines = []
     try:
         handed_in = submission.read(path)
         key = settings.key(path, handed_in)
         graded = grade.grade(handed_in, settings.points, settings.kind, another)
         if settings.with_weights:
-            lines = weights.evaluate(path, handed_in, settings.data_dir)
-        return _outcome(graded, key, settings, lines)
-    except UserError as error:
-        reason = str(error).replace(str(path), path.name)
+            code = {mark.problem.function: mark for mark in graded.marks}
+            more = weights.marks(path, handed_in, settings.points, code, settings.data_dir)
+            graded = replace(graded, marks=(*graded.marks, *more))
     except Exception as error:  # one submission is not to stop a class
         reason = f"grading failed, look at it by hand: {type(error).__name__}: {error}"
-    graded = grade.unreadable(submission.name_of(path), settings.points, reason)
-    return _outcome(graded, "", settings, [])
-
-
-def _outcome(graded, key: str, settings: Settings, lines: list[str]) -> Outcome:
-    table = report.table(graded)
-    if lines:
-        table += "\n" + "\n".join(f"  {line}" for line in lines if line)
-    return Outcome(
-        graded.name,
-        table,
-        report.results(graded, key, settings.show_points, settings.show_output),
-        report.markdown(graded, lines, settings.show_output, settings.show_points),
-        graded.ungraded,
-    )
+        if isinstance(error, UserError):
+            reason = str(error).replace(str(path), path.name)
+        graded = grade.unreadable(submission.name_of(path), settings.points, reason)
+        key = ""  # it is graded again
+    results = report.results(graded, key, settings.show_points, settings.show_output)
+    results = written.merged(results, written.Row(), settings.points)
+    return Outcome(graded.name, results, graded.seconds, graded.ungraded)
 
 
 def grade_all(
-    found: dict[str, Path], settings: Settings, out: Path | None, jobs: int
+    found: dict[str, Path],
+    settings: Settings,
+    out: Path | None,
+    jobs: int,
+    rows: Mapping[str, written.Row] = MappingProxyType({}),
 ) -> Iterator[Outcome]:
     """Grade submissions, and write each one's reports as soon as it is graded.
 
@@ -167,30 +167,43 @@ def grade_all(
         settings: how to grade
         out: folder of the reports; None writes none
         jobs: submissions that are graded at once
+        rows: what a person gave, by name
 
     Yields:
         those that were graded
     """
     wanted = {}
     for name, path in found.items():
-        if out is None or not _is_graded(child_folder(out, name), path, settings):
+        old = None if out is None else _graded(child_folder(out, name), path, settings)
+        if old is None:
             wanted[name] = path
+        else:
+            new = written.merged(old, rows.get(name, written.Row()), settings.points)
+            if new != old:
+                _write(child_folder(out, name), new)
     for outcome in _in_parallel(list(wanted.values()), settings, jobs):
+        row = rows.get(outcome.name, written.Row())
+        outcome = replace(outcome, results=written.merged(outcome.results, row, settings.points))
         if out is not None:
-            folder = child_folder(out, outcome.name)
-            write_atomically(folder / report.REPORT, outcome.markdown.encode(errors="replace"))
-            write_atomically(folder / report.RESULTS, outcome.results.encode(errors="replace"))
+            _write(child_folder(out, outcome.name), outcome.results)
         yield outcome
 
 
-def _is_graded(folder: Path, path: Path, settings: Settings) -> bool:
+def _write(folder: Path, results: dict) -> None:
+    write_atomically(folder / report.REPORT, report.markdown(results).encode(errors="replace"))
+    write_atomically(folder / report.RESULTS, report.encoded(results))
+
+
+def _graded(folder: Path, path: Path, settings: Settings) -> dict | None:
+    """The results of a submission in a folder; None if it is to be graded."""
     results = report.read_results(folder)
     if results is None:
-        return False
+        return None
     try:
-        return results["extra_data"]["key"] == settings.key(path, submission.read(path))
+        key = settings.key(path, submission.read(path))
     except UserError:
-        return False
+        return None
+    return results if results["extra_data"]["key"] == key else None
 
 
 def _in_parallel(paths: list[Path], settings: Settings, jobs: int) -> Iterator[Outcome]:
@@ -257,12 +270,16 @@ def command(paths: list[Path], settings: Settings, out: Path | None, jobs: int) 
     for line in skipped:
         print(report.one_line(line), file=sys.stderr)
     print(sandbox.guarantees(settings.kind), file=sys.stderr)
+    if settings.with_weights:
+        data.find_or_download("mnist", "mnist", settings.data_dir)
+    rows = {}
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
+        rows = _written(found, settings, out)
     a_class = len(found) > 3
     done = 0
     with tqdm(total=len(found), disable=not a_class, desc="graded", unit="submission") as bar:
-        for outcome in grade_all(found, settings, out, jobs):
+        for outcome in grade_all(found, settings, out, jobs, rows):
             done += 1
             bar.update()
             if not a_class:
@@ -274,7 +291,22 @@ def command(paths: list[Path], settings: Settings, out: Path | None, jobs: int) 
     if done < len(found):
         print(f"{len(found) - done} have not changed since they were graded", file=sys.stderr)
     if out is not None:
+        if rows:
+            marked = sum(bool(row.scores) for row in rows.values())
+            print(f"Marked by hand: {marked} of {len(rows)}, in {out / written.SHEET}")
         if len(found) > 1:
             summary.write(out, found, skipped)
             print(f"Summary: {out / summary.SUMMARY}")
         print(f"Reports: {out}")
+
+
+def _written(found: dict[str, Path], settings: Settings, out: Path) -> dict[str, written.Row]:
+    """Collect what a person marks, and read the marks; nothing if nothing of it has points."""
+    if not any(settings.points[q.key] for q in QUESTIONS if q.kind != "code"):
+        return {}
+    rows = written.read_sheet(out / written.SHEET, settings.points, list(found))
+    write_atomically(out / written.RUBRIC, written.rubric(settings.points).encode())
+    for name, path in found.items():
+        for line in written.collect(path, child_folder(out / written.FOLDER, name)):
+            print(report.one_line(line), file=sys.stderr)
+    return rows

@@ -5,13 +5,15 @@ import functools
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 
 from codebase import ROOT, UserError
-from codebase.homework.problems import PROBLEMS, Problem
+from codebase.homework import problems, weights
+from codebase.homework.problems import POINTS, PROBLEMS, QUESTIONS, Problem
 from codebase.machine.files import write_atomically
 
 HANDOUT = Path(__file__).parent / "handout"
@@ -56,12 +58,15 @@ CHANGES = {
 }
 
 
-def make(folder: Path, equations: bool = True) -> None:
+def make(
+    folder: Path, equations: bool = False, points: Mapping[str, float] = MappingProxyType(POINTS)
+) -> None:
     """Write the starter.
 
     Args:
         folder: a new or empty folder
-        equations: whether docstrings keep the equations of the blanks
+        equations: whether docstrings keep the equations of the blanks, as a hint
+        points: by question
 
     Raises:
         UserError: the folder has something in it
@@ -69,7 +74,7 @@ def make(folder: Path, equations: bool = True) -> None:
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is there already: name a new folder")
-    files = starter_files(equations)
+    files = starter_files(equations, points)
     try:
         for name, content in files.items():
             write_atomically(folder / name, content)
@@ -80,10 +85,12 @@ def make(folder: Path, equations: bool = True) -> None:
         raise
 
 
-def starter_files(equations: bool) -> dict[str, bytes]:
+def starter_files(
+    equations: bool = False, points: Mapping[str, float] = MappingProxyType(POINTS)
+) -> dict[str, bytes]:
     """Build the starter's files by their paths."""
-    sources = {name: path.read_text(encoding="utf-8") for name, path in _sources()}
-    gone = _only_used_by_blanks(sources)
+    sources = solution()
+    gone = only_used_by_blanks(sources)
     files = {}
     for name, source in sources.items():
         for old, new in CHANGES.get(name, ()):
@@ -96,30 +103,39 @@ def starter_files(equations: bool) -> dict[str, bytes]:
         files[name] = source.encode()
     for path in sorted(HANDOUT.rglob("*")):
         if path.suffix in (".md", ".py") and path.name != "__init__.py":
-            text = re.sub(
-                r"\{\{(.+?)\}\}", lambda match: _points(match[1]), path.read_text(encoding="utf-8")
-            )
             name = path.relative_to(HANDOUT).as_posix()
-            files[PLACES.get(name, name)] = text.encode()
+            files[PLACES.get(name, name)] = handed_out(name, points).encode()
     files["tests/public.json"] = (json.dumps(public_values(), indent=1) + "\n").encode()
     files["pytest.ini"] = b"[pytest]\ntestpaths = tests\npythonpath = .\naddopts = -v --tb=short\n"
     return files
 
 
-def _points(function: str) -> str:
-    [problem] = [problem for problem in PROBLEMS if problem.function == function]
-    return f"{problem.points:g}"
+def handed_out(name: str, points: Mapping[str, float]) -> str:
+    """A file of the hand-out, with this course's points and the ranges of metrics in it."""
+
+    def filled(match: re.Match) -> str:
+        kind, *of = match[1].split()
+        if kind == "range":
+            low, high = weights.expected(*of)
+            return f"{weights.in_words(of[1], low)} to {weights.in_words(of[1], high)}"
+        return f"{values[match[1]]:g}"
+
+    values = dict(zip(("total", "bonus"), problems.totals(points), strict=True))
+    for question in QUESTIONS:  # a question's points are its parts'
+        values[question.number] = values.get(question.number, 0) + points[question.key]
+    values |= points
+    text = (HANDOUT / name).read_text(encoding="utf-8")
+    return re.sub(r"\{\{(.+?)\}\}", filled, text)
 
 
-def _sources() -> Iterator[tuple[str, Path]]:
-    """The solution's files that students get, changed or not."""
-    for name in SCRIPTS:
-        yield name, ROOT / name
+def solution() -> dict[str, str]:
+    """Read the solution's files that students get, changed or not."""
+    paths = [ROOT / name for name in SCRIPTS]
     for path in sorted((ROOT / "codebase").rglob("*.py")):
         name = path.relative_to(ROOT).as_posix()
-        if any(name == out or name.startswith(f"{out}/") for out in LEFT_OUT):
-            continue
-        yield name, path
+        if not any(name == out or name.startswith(f"{out}/") for out in LEFT_OUT):
+            paths.append(path)
+    return {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in paths}
 
 
 # Blanks
@@ -140,7 +156,7 @@ def nodes(tree: ast.Module) -> dict[str, ast.stmt]:
     return found
 
 
-def _used(node: ast.AST) -> set[str]:
+def used(node: ast.AST) -> set[str]:
     """What a node mentions: names, and attributes with a dot before them."""
     found = set()
     for inner in ast.walk(node):
@@ -151,12 +167,12 @@ def _used(node: ast.AST) -> set[str]:
     return found
 
 
-def _mentioned_as(name: str) -> str:
+def mentioned_as(name: str) -> str:
     """How others mention it: a method as an attribute."""
     return f".{name.rpartition('.')[2]}" if "." in name else name
 
 
-def _only_used_by_blanks(sources: dict[str, str]) -> dict[str, set[str]]:
+def only_used_by_blanks(sources: dict[str, str]) -> dict[str, set[str]]:
     """What nothing but graded functions needs, by file: methods, constants, private functions.
 
     Public functions of utils.py stay: students are given them.
@@ -167,9 +183,9 @@ def _only_used_by_blanks(sources: dict[str, str]) -> dict[str, set[str]]:
     for file, source in sources.items():
         if file in files:
             found = nodes(ast.parse(source))
-            parts |= {(file, name): _used(node) for name, node in found.items()}
+            parts |= {(file, name): used(node) for name, node in found.items()}
         elif file.endswith(".py"):
-            outside |= _used(ast.parse(source))
+            outside |= used(ast.parse(source))
     given = {
         ("codebase/utils.py", name)
         for name, node in nodes(ast.parse(sources["codebase/utils.py"])).items()
@@ -185,12 +201,12 @@ def _only_used_by_blanks(sources: dict[str, str]) -> dict[str, set[str]]:
         by_blanks = set().union(*(parts[part] for part in gone))
         more = set()
         for part in candidates - gone:
-            mentioned = _mentioned_as(part[1])
+            mentioned = mentioned_as(part[1])
             # A method that overrides it, and calls nothing else that stays, does not keep it.
             others = (
                 used
                 for other, used in parts.items()
-                if other not in gone and _mentioned_as(other[1]) != mentioned
+                if other not in gone and mentioned_as(other[1]) != mentioned
             )
             kept = mentioned in outside or any(mentioned in used for used in others)
             if mentioned in by_blanks and not kept:

@@ -10,6 +10,7 @@ import os
 import stat
 import tokenize
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -58,7 +59,7 @@ def read(path: Path) -> Submission:
     Raises:
         UserError: it is neither a zip nor a folder, or has no package with utils.py and models/
     """
-    return _submission(name_of(path), path, _files(path))
+    return _submission(name_of(path), path, files_of(path))
 
 
 def name_of(path: Path) -> str:
@@ -79,18 +80,12 @@ def has_package(folder: Path) -> bool:
     return folder.is_dir() and any(os.path.exists(folder / name / "utils.py") for name in names)
 
 
-def content(path: Path, inner: str, limit: int) -> bytes:
-    """Read a file in a submission, by its path there.
+def files_of(path: Path) -> "Files":
+    """Find the files of a submission; of the one zip in it, if it has no package itself.
 
     Raises:
-        OSError: it is larger than the limit, or cannot be read
-        UserError: see `read`
+        UserError: it is neither a zip nor a folder, or cannot be read
     """
-    return _files(path).contents(inner, limit)
-
-
-def _files(path: Path) -> "_Files":
-    """The files of a submission; of the one zip in it, where it has no package itself."""
     if path.is_file() and path.suffix == ".py":
         raise UserError(f"{path}: {LONE_FILE}")
     if archive_suffix(path.name).lower() not in ("", ".zip") and not path.is_dir():
@@ -100,7 +95,7 @@ def _files(path: Path) -> "_Files":
             raise UserError(f"{path}: there is no such zip or folder")
         files = _in_folder(path) if path.is_dir() else _in_zip(bytes(read_file(path, LARGEST_ZIP)))
         zips = [inner for inner in files.paths if inner.lower().endswith(".zip")]
-        zips = [inner for inner in zips if not any(map(_is_noise, inner.split("/")))]
+        zips = [inner for inner in zips if not any(map(is_noise, inner.split("/")))]
         if _package(files.paths) is None and len(zips) == 1:
             inside = _in_zip(files.contents(zips[0], LARGEST_INNER))
             inside.notes[:0] = [*files.notes, f"Your code was read from {zips[0]!r:.100}."]
@@ -120,20 +115,28 @@ LONE_FILE = (
 )
 
 
-class _Files:
-    """The files of a submission: their paths, and a function that reads one of them."""
+@dataclass(frozen=True)
+class Files:
+    """The files of a submission.
 
-    def __init__(self, paths: list[str], contents, notes: list[str]):
-        self.paths, self.contents, self.notes = paths, contents, notes
+    Args:
+        paths: of its files
+        contents: reads one of them, up to a number of bytes; raises OSError
+        notes: sentences about what was left out
+    """
+
+    paths: list[str]
+    contents: Callable[[str, int], bytes]
+    notes: list[str]
 
 
-def _in_folder(root: Path) -> _Files:
+def _in_folder(root: Path) -> Files:
     paths, notes = [], []
     for folder, folders, files in os.walk(root):
         for name in list(folders):
             if (Path(folder) / name).is_symlink():
                 notes.append(f"{_below(root, folder, name)} is a link and was ignored.")
-        folders[:] = sorted(name for name in folders if not _is_noise(name))
+        folders[:] = sorted(name for name in folders if not is_noise(name))
         for name in sorted(files):
             path = Path(folder, name)
             if path.is_symlink():
@@ -142,14 +145,14 @@ def _in_folder(root: Path) -> _Files:
                 paths.append(_below(root, folder, name))
             if len(paths) > MOST_ENTRIES:
                 raise UserError(f"{root}: it has more than {MOST_ENTRIES:,} files")
-    return _Files(paths, lambda path, limit: bytes(read_file(root / path, limit)), notes)
+    return Files(paths, lambda path, limit: bytes(read_file(root / path, limit)), notes)
 
 
 def _below(root: Path, folder: str, name: str) -> str:
     return Path(folder, name).relative_to(root).as_posix()
 
 
-def _in_zip(content: bytes) -> _Files:
+def _in_zip(content: bytes) -> Files:
     if content.count(ENTRY) > MOST_ENTRIES:
         raise OSError(0, f"it has more than {MOST_ENTRIES:,} entries")
     archive = zipfile.ZipFile(io.BytesIO(content))
@@ -177,15 +180,15 @@ def _in_zip(content: bytes) -> _Files:
             raise OSError(0, f"it has more than {limit:,} bytes")
         return read
 
-    return _Files(sorted(entries), contents, notes)
+    return Files(sorted(entries), contents, notes)
 
 
-def _is_noise(name: str) -> bool:
+def is_noise(name: str) -> bool:
     return name in ("__MACOSX", "__pycache__", "node_modules") or name.startswith(".")
 
 
-def _submission(name: str, path: Path, files: _Files) -> Submission:
-    paths = [p for p in files.paths if not any(map(_is_noise, p.split("/")))]
+def _submission(name: str, path: Path, files: Files) -> Submission:
+    paths = [p for p in files.paths if not any(map(is_noise, p.split("/")))]
     root = _package(paths)
     if root is None:
         wanted = " or ".join(f"{package}/" for package in PACKAGES)

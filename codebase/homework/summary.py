@@ -2,18 +2,18 @@
 
 import csv
 import io
+import math
 import statistics
 from collections import defaultdict
 from pathlib import Path
 
 from codebase import figures
 from codebase.homework import report, similarity
-from codebase.homework.problems import BY_FUNCTION, PROBLEMS
+from codebase.homework.problems import BY_KEY, POINTS
 from codebase.machine.files import child_folder, write_atomically
 
 GRADES, SUMMARY, PICTURE = "grades.csv", "summary.md", "points.png"
 MOST_CLUSTERS = 50
-FUNCTIONS = [problem.function for problem in PROBLEMS]
 
 
 def write(out: Path, found: dict[str, Path], skipped: list[str]) -> None:
@@ -30,27 +30,23 @@ def write(out: Path, found: dict[str, Path], skipped: list[str]) -> None:
         if results is not None:
             graded[name] = results
     write_atomically(out / GRADES, grades(graded).encode(errors="replace"))
-    marked = [results for results in graded.values() if not _ungraded(results)]
+    marked = {name: results for name, results in graded.items() if not _ungraded(results)}
     write_atomically(out / PICTURE, figures.png(_picture(marked)))
     text = summary(graded, similarity.clusters(found), skipped)
     write_atomically(out / SUMMARY, text.encode(errors="replace"))
 
 
 def grades(graded: dict[str, dict]) -> str:
-    """One row per submission, one column per function."""
+    """One row per submission, one column per question; one that is not graded yet is empty."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["submission", *FUNCTIONS, "total", "note"])
+    table.writerow(["submission", *BY_KEY, "total", "note"])
     for name, results in graded.items():
         note = f"not graded: {ungraded}" if (ungraded := _ungraded(results)) else ""
-        table.writerow([_cell(name), *_scores(results), results["score"], _cell(note)])
+        scores = _scores(results)
+        points = [scores.get(key, "") for key in BY_KEY]
+        table.writerow([report.cell(name), *points, results["score"], report.cell(note)])
     return text.getvalue()
-
-
-def _cell(name: str) -> str:
-    """A name that no spreadsheet reads as a formula."""
-    name = report.one_line(name)
-    return f"'{name}" if name.startswith(("=", "+", "-", "@")) else name
 
 
 def _ungraded(results: dict) -> str:
@@ -58,9 +54,23 @@ def _ungraded(results: dict) -> str:
     return str(results["extra_data"].get("ungraded") or "")
 
 
-def _scores(results: dict) -> list[float]:
-    by_function = {test["extra_data"]["function"]: test["score"] for test in results["tests"]}
-    return [by_function[function] for function in FUNCTIONS]
+def _scores(results: dict) -> dict[str, float]:
+    """Points by question."""
+    return {test["extra_data"]["question"]: test["score"] for test in results["tests"]}
+
+
+def _by_question(graded: dict[str, dict]) -> dict[str, list[float]]:
+    """The points of all submissions, for each question that is graded."""
+    scores = [_scores(results) for results in graded.values()]
+    found = {key: [own[key] for own in scores if key in own] for key in BY_KEY}
+    return {key: points for key, points in found.items() if points}
+
+
+def _most(graded: dict[str, dict], key: str) -> float:
+    """The most points that a question may get."""
+    tests = [test for results in graded.values() for test in results["tests"]]
+    found = [test["max_score"] for test in tests if test["extra_data"]["question"] == key]
+    return max(found, default=POINTS[key])
 
 
 def summary(graded: dict[str, dict], clusters: list[similarity.Cluster], skipped: list[str]) -> str:
@@ -73,21 +83,18 @@ def summary(graded: dict[str, dict], clusters: list[similarity.Cluster], skipped
         middle = report.number(statistics.median(totals))
         lines += [f"{len(totals)} submissions; the median is {middle} points, with the bonus.", ""]
     lines += [f"![points by problem]({PICTURE})", ""]
-    lines += ["| function | points | mean | full | none |", "|---|---|---|---|---|"]
-    table = list(zip(*map(_scores, graded.values()), strict=True)) or [()] * len(FUNCTIONS)
-    most = {
-        test["extra_data"]["function"]: test["max_score"]
-        for results in graded.values()
-        for test in results["tests"]
-    }
-    for function, scores in zip(FUNCTIONS, table, strict=True):
-        if scores:
-            full = sum(score == most[function] for score in scores)
-            none = sum(score == 0 for score in scores)
-            mean = report.number(statistics.fmean(scores))
-            bonus = " (bonus)" if BY_FUNCTION[function].bonus else ""
-            points = report.number(most[function])
-            lines.append(f"| `{function}`{bonus} | {points} | {mean} | {full} | {none} |")
+    lines += ["| question | points | graded | mean | full | none |", "|---|---|---|---|---|---|"]
+    for key, scores in _by_question(graded).items():
+        question, most = BY_KEY[key], _most(graded, key)
+        cells = [
+            f"{question.number} {question.title}{' (bonus)' if question.bonus else ''}",
+            report.number(most),
+            len(scores),
+            report.number(statistics.fmean(scores)),
+            sum(score == most for score in scores),
+            sum(score == 0 for score in scores),
+        ]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     lines += ["", "## Mistakes", ""]
     lines += ["| function | mistake | count | who |", "|---|---|---|---|"]
     for (function, mistake), names in _mistakes(graded):
@@ -124,22 +131,21 @@ def _mistakes(graded: dict[str, dict]) -> list[tuple[tuple[str, str], list[str]]
     for name, results in graded.items():
         for test in results["tests"]:
             for mistake in test["extra_data"]["mistakes"]:
-                who[test["extra_data"]["function"], mistake].append(name)
+                who[test["extra_data"]["question"], mistake].append(name)
     return sorted(who.items(), key=lambda item: (-len(item[1]), item[0]))
 
 
-def _picture(marked: list[dict]):
-    """Histograms of points, one a function: a matplotlib Figure."""
+def _picture(graded: dict[str, dict]):
+    """Histograms of points, one a question: a matplotlib Figure."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 7), layout="constrained")
-    axes = figure.subplots(3, 3).flatten()
-    for ax, problem in zip(axes, PROBLEMS, strict=True):
-        index = FUNCTIONS.index(problem.function)
-        scores = [_scores(results)[index] for results in marked]
-        most = max([problem.points, *scores])
-        ax.hist(scores, bins=12, range=(0, most), color="tab:blue")
-        ax.set_title(f"{problem.number} {problem.function}", fontsize=9)
+    found = _by_question(graded) or dict.fromkeys(BY_KEY, [])
+    rows = math.ceil(len(found) / 3)
+    figure = Figure(figsize=(9, 2.4 * rows), layout="constrained")
+    for i, (key, scores) in enumerate(found.items(), 1):
+        ax, question = figure.add_subplot(rows, 3, i), BY_KEY[key]
+        ax.hist(scores, bins=12, range=(0, _most(graded, key) or 1), color="tab:blue")
+        ax.set_title(f"{question.number} {question.title}", fontsize=9)
         ax.set_xlabel("points", fontsize=8)
         ax.set_ylabel("submissions", fontsize=8)
         ax.tick_params(labelsize=8)

@@ -16,7 +16,8 @@ GRADED = (
     *("GMVAE.negative_elbo_bound", "VAE.negative_iwae_bound", "GMVAE.negative_iwae_bound"),
     *("SSVAE.negative_elbo_bound", "FSVAE.negative_elbo_bound"),
 )
-LARGEST_SOURCE, LARGEST_WEIGHTS = 1 << 20, 64 << 20  # bytes of a file
+LARGEST_SOURCE, LARGEST_WEIGHTS, LARGEST_TEXT = 1 << 20, 64 << 20, 32 << 20  # bytes of a file
+TEXTS = (".md", ".pdf", ".txt", ".png", ".jpg", ".jpeg")
 
 
 def main() -> None:
@@ -31,12 +32,20 @@ def main() -> None:
 def add_arguments(parser: Parser) -> None:
     """Add the flags of the command."""
     parser.add_argument("--out", type=Path, default="submission.zip", help="file of the zip")
-    parser.add_argument("--weights", **SWITCH, help="1: add the last weights of each run")
+    parser.add_argument(
+        "--weights", **SWITCH, help="1: add the last weights and the results of each run"
+    )
 
 
 def act(args) -> None:
     """Make the zip, and print which functions are not written yet or fail."""
-    blank = submit(args.out, bool(args.weights))
+    blank, others = submit(args.out, bool(args.weights))
+    texts = [name for name in others if name.startswith("writeup")]
+    print(f"Write-up: {', '.join(texts) or 'none, so write writeup.md or writeup.pdf'}")
+    runs = sorted(
+        {part for name in others for part in name.split("/") if part.startswith("model=")}
+    )
+    print(f"{'Runs' if args.weights else 'Pictures of runs'}: {', '.join(runs) or 'none'}")
     if blank:
         print(f"Not written yet: {', '.join(blank)}")
     failing = list(dict.fromkeys(line for function in GRADED for line in _trial(function)))
@@ -80,15 +89,15 @@ def _trial(function: str) -> list[str]:
     return []
 
 
-def submit(out: Path, weights: bool) -> list[str]:
-    """Write the zip.
+def submit(out: Path, weights: bool) -> tuple[list[str], list[str]]:
+    """Write the zip: the code, the write-up, pictures of runs.
 
     Args:
         out: its path
-        weights: whether it has the last weights of each run
+        weights: whether it has the last weights and the results of each run, too
 
     Returns:
-        the graded functions that are not written yet
+        the graded functions that are not written yet, and the names of files that are not code
 
     Raises:
         UserError: a file is not Python, or a graded function is missing
@@ -98,12 +107,8 @@ def submit(out: Path, weights: bool) -> list[str]:
     paths = sorted((ROOT / "codebase").rglob("*.py"))
     contents = {_name(path): _source(path) for path in paths if "homework" not in path.parts}
     blank = [function for function in GRADED if _is_blank(function, contents)]
-    for folder in sorted((ROOT / "checkpoints").glob("model=*")) if weights else ():
-        from codebase import checkpoints  # which imports torch
-
-        if steps := checkpoints.steps_in(folder):
-            path = checkpoints.file_of(folder, steps[-1])
-            contents[_name(path)] = bytes(read_file(path, LARGEST_WEIGHTS))
+    others = [*_write_up(), *_of_runs(weights)]
+    contents |= {_name(path): _read(path) for path in others}
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, content in contents.items():
@@ -111,7 +116,38 @@ def submit(out: Path, weights: bool) -> list[str]:
             entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o100644 << 16
             archive.writestr(entry, content)
     write_atomically(out, buffer.getvalue())
-    return blank
+    return blank, [_name(path) for path in others]
+
+
+def _write_up() -> list[Path]:
+    """The student's answers: writeup.md, writeup.pdf, and pictures in a folder writeup/."""
+    found = sorted([*ROOT.glob("writeup.*"), *(ROOT / "writeup").rglob("*")])
+    return [path for path in found if path.suffix.lower() in TEXTS and path.is_file()]
+
+
+def _of_runs(weights: bool) -> list[Path]:
+    """The sample grid of each run; and its last weights and results, if they are asked for."""
+    found = []
+    for folder in sorted((ROOT / "checkpoints").glob("model=*")):
+        from codebase import checkpoints  # which imports torch
+
+        steps = checkpoints.steps_in(folder)
+        logs = ROOT / "logs" / folder.name
+        evaluated = logs / f"evaluation-{steps[-1]:05d}" if steps else logs
+        pictures = [place / "samples.png" for place in (logs, evaluated)]
+        found += [picture for picture in pictures if picture.is_file()][:1]
+        if weights and steps:
+            found += [checkpoints.file_of(folder, steps[-1]), folder / "run.json"]
+            found += dict.fromkeys([evaluated / "results.json", logs / "results.json"])
+    return [path for path in found if path.is_file()]
+
+
+def _read(path: Path) -> bytes:
+    """A file that is not code."""
+    try:
+        return bytes(read_file(path, LARGEST_WEIGHTS if path.suffix == ".pt" else LARGEST_TEXT))
+    except OSError as error:
+        raise UserError(f"{_name(path)}: {error.strerror}: replace or delete it") from None
 
 
 def _name(path: Path) -> str:

@@ -1,0 +1,306 @@
+"""The solutions of all questions as a document: Markdown with pictures, and one page of HTML.
+
+Nothing is written twice: questions come from the hand-out, code from the sources, derivations from
+the equations' page, values and pictures from the trained weights.
+"""
+
+import ast
+import base64
+import html
+import platform
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from codebase import ROOT, UserError, checkpoints, data, figures
+from codebase.homework import starter, weights, written
+from codebase.homework.problems import QUESTIONS, Problem, Question, Report
+from codebase.machine.files import write_atomically
+from codebase.runs import run as runs
+from codebase.runs import table
+from codebase.runs.load import load_run, located
+
+EQUATIONS = ROOT / "codebase" / "models" / "README.md"
+DERIVATIONS = {"1.5": "8", "3.1": "5", "5.1": "7"}  # sections of the equations' page
+RUNS = {  # of which samples are drawn
+    "1.4": ("model=vae_z=10_run=0000",),
+    "2.3": ("model=gmvae_z=10_k=500_run=0000",),
+    "5.2 picture": ("model=fsvae_run=0000", "model=fsvae_run=0000_data=synthetic"),
+}
+PAGE = """\
+<!DOCTYPE html>
+<html lang="en">
+<meta charset="utf-8">
+<title>Solutions</title>
+<style>
+@page { margin: 18mm 16mm }
+body { max-width: 46rem; margin: 2rem auto; padding: 0 1rem; font: 16px/1.5 system-ui, sans-serif }
+pre { padding: .8rem; background: #f4f4f6; font-size: .8rem; line-height: 1.35; overflow: auto }
+table { border-collapse: collapse; margin: 1rem 0 }
+th, td { border: 1px solid #bbb; padding: .25rem .6rem; text-align: left; vertical-align: top }
+img { max-width: 100% }
+math { font-family: "Latin Modern Math", "STIX Two Math", "Cambria Math", math }
+math[display=block] { margin: 1rem 0 }
+h3 { border-top: 1px solid #bbb; padding-top: 1rem }
+h2, h3, h4 { break-after: avoid }
+img, tr, math { break-inside: avoid }
+@media print { body { margin: 0; padding: 0; max-width: none; font-size: 10.5pt }
+    pre { white-space: pre-wrap; overflow: visible; font-size: 8pt } }
+</style>
+"""
+
+
+def make(folder: Path, points: Mapping[str, float], data_dir: Path) -> None:
+    """Write solutions.md with its pictures, and solutions.html, which has them in it.
+
+    Args:
+        folder: where; files of these names in it are replaced
+        points: by question
+        data_dir: folder of MNIST
+
+    Raises:
+        UserError: MNIST or a package is not there, or the folder is a file
+    """
+    convert = _converter()
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: name a folder")
+    data.find_or_download("mnist", "mnist", data_dir)
+    document = _Document(points, data_dir)
+    text = document.text()
+    for name, content in document.pictures.items():
+        write_atomically(folder / name, content)
+    write_atomically(folder / "solutions.md", text.encode())
+    write_atomically(folder / "solutions.html", convert(text, document.pictures).encode())
+
+
+class _Document:
+    """The document, as it is put together."""
+
+    def __init__(self, points: Mapping[str, float], data_dir: Path):
+        self.points, self.data_dir = points, data_dir
+        self.pictures: dict[str, bytes] = {}
+        self.rubric = _sections(written.rubric(points), r"## ([^:\n]+): ")
+        self.equations = _sections(EQUATIONS.read_text(encoding="utf-8"), r"## (\d+)\. ")
+        self.code = _Code()
+        self.trained: dict[str, _Trained] = {}
+        self.replicates = _replicates()
+
+    def text(self) -> str:
+        """The whole in Markdown."""
+        handout = starter.handed_out("README.md", self.points)
+        parts = ["# Solutions: variational autoencoders\n"]
+        for number, section in _sections(handout, r"##+ (\d(?:\.\d)?)").items():
+            parts.append(section.strip() + "\n")
+            for question in QUESTIONS:
+                if question.number == number and self.points[question.key]:
+                    parts.append(self._answer(question))
+        return "\n".join([*parts, self._how_it_was_made()])
+
+    def _answer(self, question: Question) -> str:
+        if isinstance(question, Problem):
+            text = self.code.of(question)
+        elif isinstance(question, Report):
+            text = self._report(question)
+        elif question.kind == "picture":
+            text = self._picture(question)
+        else:
+            text = self._derivation(question)
+        answer = f"#### Solution: {question.title}\n\n{text}\n"
+        if rubric := self.rubric.get(question.key):
+            answer += f"\n#### Rubric: {rubric.partition(': ')[2].strip()}\n"
+        return answer
+
+    def _report(self, report: Report) -> str:
+        trained = self._trained(f"{report.group}_run=0000")
+        lines = [
+            f"| metric | {trained.whose} | mean ± standard deviation of N runs | N | full points |",
+            "|---|---|---|---|---|",
+        ]
+        for metric in report.metrics:
+            mean, deviation, number = self.replicates[report.group][metric]
+            low, high = weights.expected(report.group, metric)
+            cells = [weights.in_words(metric, x) for x in (mean, deviation, low, high)]
+            value = weights.in_words(metric, trained.values[metric])
+            lines.append(
+                f"| {metric} | {value} | {cells[0]} ± {cells[1]} | {number} | "
+                f"{cells[2]} to {cells[3]} |"
+            )
+        return "\n".join(lines)
+
+    def _trained(self, name: str) -> "_Trained":
+        if name not in self.trained:
+            _, step, run = located(name)
+            values = weights.evaluated(load_run(name), self.data_dir)
+            self.trained[name] = _Trained(run, step, values)
+        return self.trained[name]
+
+    def _picture(self, question: Question) -> str:
+        there = [name for name in RUNS[question.key] if _is_there(name)]
+        if not there:
+            raise UserError(f"there are no weights of {RUNS[question.key][0]}: train it first")
+        _, step, run = located(there[0])
+        model = load_run(there[0])
+        with figures.isolated_draws(torch.device("cpu")):
+            sheet = figures.sample_sheet(model)
+        file = f"{run.name}.png"
+        self.pictures[file] = figures.png(sheet, f"{run.name}, iteration {step}")
+        return f"![Samples of {run.name}]({file})"
+
+    def _derivation(self, question: Question) -> str:
+        section = self.equations[DERIVATIONS[question.number]]
+        text = section.partition("\n")[2].partition("\nCode:")[0].strip()
+        text = re.sub(r"<!--.*?-->\s?", "", text)
+
+        def kept(match: re.Match) -> str:
+            path = (EQUATIONS.parent / match[3]).resolve()
+            if not match[1]:
+                return match[2]  # of a link to another page: its text
+            self.pictures[path.name] = path.read_bytes()
+            return f"![{match[2]}]({path.name})"
+
+        number = DERIVATIONS[question.number]
+        text = re.sub(r"(!?)\[([^\]]+)\]\(([^)]+)\)", kept, text)
+        return f"*Section {number} of the equations (codebase/models/README.md).*\n\n{text}"
+
+    def _how_it_was_made(self) -> str:
+        seeds = {trained.run.flags.get("seed") for trained in self.trained.values()}
+        seeds = ", ".join(sorted(map(str, seeds)))
+        names = ", ".join(f"{one.run.name} ({one.whose})" for one in self.trained.values())
+        return (
+            "## How this document was made\n\n"
+            f"`python -m codebase solutions` made it with Python {platform.python_version()} and "
+            f"PyTorch {torch.__version__}. It evaluated the weights of {names}, trained with "
+            f"seed {seeds}; the evaluation draws with seed {weights.SEED}. Bounds are in nats, on "
+            "the homework's 100-image evaluation subset; other draws change them by 0.1 or 0.2. "
+            "Full points are given in the range of four standard deviations, this project's or "
+            "the published one, whichever is larger.\n"
+        )
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A run with its metrics."""
+
+    run: runs.Run
+    step: int
+    values: dict[str, float]
+
+    @property
+    def whose(self) -> str:
+        own = checkpoints.steps_in(checkpoints.run_folder(self.run.name))
+        return "your run" if own else "reference weights"
+
+
+class _Code:
+    """Cuts functions from the sources, each helper once."""
+
+    def __init__(self):
+        self.sources = starter.solution()
+        self.helpers = starter.only_used_by_blanks(self.sources)
+        self.shown: set[tuple[str, str]] = set()
+
+    def of(self, problem: Problem) -> str:
+        """The code of a function, and of helpers that are not public and were not shown yet."""
+        file = f"codebase/{problem.file}"
+        nodes = starter.nodes(ast.parse(self.sources[file]))
+        text = f"In `{file}`:"
+        names = [problem.function]
+        if problem.function not in nodes:  # it is inherited; its parts may be the class's own
+            text = f"`{problem.model}` inherits it from `VAE`. What differs, in `{file}`:"
+            own = self.helpers[file]
+            names = [name for name in nodes if name in own and name.startswith(problem.model)]
+        for name in names:  # which grows
+            used = starter.used(nodes[name])
+            names += [
+                helper
+                for helper in nodes
+                if helper in self.helpers[file]
+                and starter.mentioned_as(helper) in used
+                and helper not in names
+            ]
+        names = [name for name in names if (file, name) not in self.shown]
+        self.shown |= {(file, name) for name in names}
+        if not names:
+            return f"`{problem.model}` inherits it from `VAE`, with the prior shown above."
+        lines = self.sources[file].splitlines()
+        cut = ["\n".join(_dedented(lines, nodes[name])) for name in nodes if name in names]
+        return f"{text}\n\n```python\n" + "\n\n".join(cut) + "\n```"
+
+
+def _dedented(lines: list[str], node: ast.stmt) -> list[str]:
+    """The lines of a node, at the margin, with its decorators."""
+    first = min([node.lineno, *(one.lineno for one in getattr(node, "decorator_list", []))])
+    return [line[node.col_offset :] for line in lines[first - 1 : node.end_lineno]]
+
+
+def _replicates() -> dict[str, dict[str, tuple[float, float, int]]]:
+    """Mean, standard deviation and number of runs: yours in logs/, if there are several."""
+    try:
+        rows = table.rows(table.collect())
+    except UserError:
+        rows = []
+    found = {group: dict(values) for group, values in table.REPLICATES.items()}
+    for row in rows:
+        if row["n"] > 1 and row["figure"] in found.get(row["group"], {}):
+            found[row["group"]][row["figure"]] = (row["mean"], row["sd"], row["n"])
+    return found
+
+
+def _sections(text: str, pattern: str) -> dict[str, str]:
+    """Sections of a page by what the pattern's group finds in their headings, in order."""
+    found = {}
+    for section in re.split(r"(?m)^(?=##+ )", text):
+        if match := re.match(pattern, section):
+            found[match[1]] = section
+    return found
+
+
+def _is_there(name: str) -> bool:
+    try:
+        return bool(located(name))
+    except UserError:
+        return False
+
+
+# HTML
+
+
+def _converter():
+    """Return a function from Markdown, and pictures by their names, to a page."""
+    try:
+        from latex2mathml import converter
+        from markdown_it import MarkdownIt
+    except ImportError as error:
+        raise UserError(
+            f"{error.name} is not installed: run `pip install -r requirements.txt`"
+        ) from None
+
+    def mathml(tex: str, display: str) -> str:
+        tex = re.sub(r"\\(log|liminf)(?![a-z])", r"\\\1\\,", tex)  # a name touches its argument
+        tex = re.sub(r"\\!", "", tex)
+        return converter.convert(tex, display=display)
+
+    def convert(text: str, pictures: Mapping[str, bytes]) -> str:
+        markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
+        tokens = markdown.parse(text)
+        for token in tokens:
+            if token.type == "fence" and token.info == "math":
+                token.type, token.content = "html_block", mathml(token.content.strip(), "block")
+            inner = token.children or []
+            for before, code, after in zip(inner, inner[1:], inner[2:], strict=False):
+                formula = before.content.endswith("$") and after.content.startswith("$")
+                if code.type == "code_inline" and formula:  # GitHub's form of a formula in a line
+                    before.content, after.content = before.content[:-1], after.content[1:]
+                    code.type, code.content = "html_inline", mathml(code.content, "inline")
+            for image in inner:
+                if image.type == "image":
+                    content = base64.b64encode(pictures[image.attrs["src"]]).decode()
+                    image.attrs["src"] = f"data:image/png;base64,{content}"
+        body = markdown.renderer.render(tokens, markdown.options, {})
+        title = html.escape(text.partition("\n")[0].strip("# "))
+        return PAGE.replace("Solutions</title>", f"{title}</title>") + body
+
+    return convert
