@@ -21,6 +21,7 @@ from codebase.homework import (
     grade,
     grading,
     marking,
+    problems,
     report,
     sandbox,
     submission,
@@ -56,7 +57,7 @@ def scores(found: grade.Graded) -> dict[str, float]:
 def test_other_ways_to_be_right_get_full_points(tmp_path, kind, number):
     bodies = {f: right[number] for f, right in students.RIGHT.items() if number < len(right)}
     found = graded(tmp_path, students.homework(bodies), kind)
-    assert scores(found) == POINTS, report.table(found)
+    assert scores(found) == POINTS, report.table(report.results(found))
 
 
 def test_there_are_thirty_other_ways():
@@ -67,14 +68,14 @@ def test_the_solution_itself_gets_full_points(tmp_path, kind):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "codebase").symlink_to(ROOT / "codebase")
     found = grade.grade(submission.read(ROOT / "codebase"), POINTS, kind)
-    assert scores(found) == POINTS, report.table(found)
+    assert scores(found) == POINTS, report.table(report.results(found))
 
 
 def test_every_sandbox_that_works_here_gives_full_points(tmp_path):
     for which in SANDBOXES:
         if sandbox._works(which):
             found = graded(tmp_path / which, students.homework(), which)
-            assert scores(found) == POINTS, report.table(found)
+            assert scores(found) == POINTS, report.table(report.results(found))
 
 
 WIRED = """
@@ -167,7 +168,7 @@ def test_habits_cost_nothing(tmp_path, kind):
     name = "codebase/models/vae.py"
     files[name] = files[name].replace("    def neg", "    @torch.compile\n    def neg")
     found = graded(tmp_path, files, kind)
-    assert scores(found) == POINTS, report.table(found)
+    assert scores(found) == POINTS, report.table(report.results(found))
     assert "torch," not in found.notes[0] and "scipy" not in found.notes[0]
 
 
@@ -242,7 +243,7 @@ def test_a_broken_utils_or_constructor_costs_itself_alone(tmp_path, kind):
     )
     found = graded(tmp_path, files, kind)
     wrong = {"sample_gaussian": 0, "log_normal": 0, "log_normal_mixture": 0}
-    assert scores(found) == POINTS | wrong, report.table(found)
+    assert scores(found) == POINTS | wrong, report.table(report.results(found))
     told = " ".join(report.explanation(found.marks[1]))
     assert "the model's constructor" in told
 
@@ -258,7 +259,9 @@ def test_a_model_whose_base_class_is_broken_costs_nothing(tmp_path, kind):
     files[name] = files[name].replace("class GMVAE(nn.Module)", base)
     found = graded(tmp_path, files, kind)
     lost = {function for function, score in scores(found).items() if score < POINTS[function]}
-    assert lost == {"VAE.negative_elbo_bound", "VAE.negative_iwae_bound"}, report.table(found)
+    assert lost == {"VAE.negative_elbo_bound", "VAE.negative_iwae_bound"}, report.table(
+        report.results(found)
+    )
     assert "vae.py cannot be imported" in " ".join(found.notes)
 
 
@@ -271,8 +274,7 @@ def test_the_successor_courses_package(tmp_path, kind, package):
 def test_the_same_submission_gives_the_same_bytes(tmp_path, kind):
     files = students.homework({"log_normal": NO_CONSTANT})
     one, other = (graded(tmp_path / number, files, kind) for number in ("1", "2"))
-    assert report.results(one) == report.results(other)
-    assert report.markdown(one) == report.markdown(other)
+    assert report.encoded(report.results(one)) == report.encoded(report.results(other))
 
 
 def test_one_submission_after_another_in_one_sandbox(tmp_path, kind):
@@ -344,7 +346,7 @@ def test_a_class_leaves_no_temporary_folder(tmp_path, kind, monkeypatch, jobs):
         name: students.zipped(tmp_path / f"{name}.zip", students.homework(blank))
         for name in ("ada", "bob", "carl")
     }
-    settings = grading.Settings(POINTS, kind)
+    settings = grading.Settings(problems.POINTS, kind)
     assert len(list(grading.grade_all(found, settings, None, jobs))) == 3
     assert list(temporary.iterdir()) == []
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -387,9 +389,11 @@ def grade_hostile(tmp_path: Path, wanted: dict[str, str], kind: str) -> int:
         for number, bodies in enumerate(hostile_bodies(wanted, server.getsockname()[1])):
             outside = sorted(path.name for path in tmp_path.iterdir())
             found = graded(tmp_path / str(number), students.homework(bodies), kind)
-            assert scores(found) == POINTS | dict.fromkeys(bodies, 0), report.table(found)
-            assert "LEAK" not in report.table(found)
-            assert len(report.results(found)) < 100_000
+            assert scores(found) == POINTS | dict.fromkeys(bodies, 0), report.table(
+                report.results(found)
+            )
+            assert "LEAK" not in report.table(report.results(found))
+            assert len(report.encoded(report.results(found))) < 100_000
             assert outside == sorted(p.name for p in tmp_path.iterdir() if p.name != str(number))
             assert sandboxed() == []
         with pytest.raises(BlockingIOError):  # nobody called
@@ -467,14 +471,14 @@ def test_the_command_writes_reports(tmp_path):
     (folder / ".hidden.zip").write_text("no zip", encoding="utf-8")
     (folder / "gone.zip").symlink_to(folder / "nowhere.zip")
     stdout, _ = succeed(tmp_path, "codebase", "grade", folder, "--out", out, "--jobs", 1)
-    assert "ada:" in stdout and "52 of 52, and 6 bonus" in stdout
+    assert "ada:" in stdout and "52 of 52, and 4 bonus" in stdout
     assert "cannot be read as a zip" in stdout
     scores = {
         path.parent.name: json.loads(path.read_text(encoding="utf-8"))["score"]
         for path in out.glob("*/*.json")
     }
-    assert scores == {"ada": 58, "bob": 0, "gone": 0}
-    assert "**52 of 52, and 6 bonus points**" in (out / "ada" / "report.md").read_text(
+    assert scores == {"ada": 56, "bob": 0, "gone": 0}
+    assert "**52 of 52, and 4 bonus points**" in (out / "ada" / "report.md").read_text(
         encoding="utf-8"
     )
     assert "there is no such zip" in (out / "gone" / "report.md").read_text(encoding="utf-8")
@@ -497,29 +501,6 @@ def test_what_cannot_be_graded_is_refused_in_a_line(tmp_path):
         ([], "submissions"),
     ):
         assert reason in refused(tmp_path, "codebase", "grade", *flags)
-
-
-def test_checkpoints_are_evaluated_beside_the_published_figures(tmp_path, mnist_dir):
-    files = students.homework()
-    name = "model=ssvae_gw=001_cw=100_run=0000"
-    weights = ROOT / "checkpoints" / "reference" / name / "model-30000.pt"
-    files |= {
-        f"checkpoints/{name}/model-30000.pt": weights.read_bytes(),
-        "checkpoints/model=vae_z=10_run=0000/model-20000.pt": b"cos\nsystem\n(S'x'\ntR.",
-        "checkpoints/model=gmvae_z=9999_k=99999_run=0000/model-20000.pt": b"",
-    }
-    path = students.zipped(tmp_path / "ada.zip", files)
-    settings = grading.Settings(POINTS, "limits", True, mnist_dir)
-    found = grading.weights.evaluate(path, submission.read(path), settings.data_dir)
-    assert "| accuracy | 0.9486 | 0.934 ± 0.0139 |" in found
-    assert sum("cannot be evaluated" in line for line in found) == 1
-    assert not any("9999" in line for line in found)
-    keys = []
-    for content in (b"one", b"two"):
-        files[f"checkpoints/{name}/model-30000.pt"] = content
-        students.zipped(path, files)
-        keys.append(settings.key(path, submission.read(path)))
-    assert keys[0] != keys[1]  # and is evaluated again
 
 
 def test_interrupted_grading_leaves_nothing_behind(tmp_path):

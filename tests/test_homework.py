@@ -30,7 +30,7 @@ from codebase.homework import (
 from codebase.homework.mistakes import MISTAKES, catalogue, without_code
 from codebase.homework.problems import BY_FUNCTION, PROBLEMS
 
-POINTS = {problem.function: problem.points for problem in PROBLEMS}
+POINTS = {problem.function: problem.points for problem in PROBLEMS}  # of what is graded as code
 SEED = 3
 BOUNDS = [problem.function for problem in PROBLEMS if problem.model]
 
@@ -56,12 +56,17 @@ def mark(function: str, run=None, seed: int = SEED) -> marking.Mark:
 
 
 def test_points_are_the_homeworks():
-    by_problem = {}
-    for problem in PROBLEMS:
-        title = "bonus" if problem.bonus else problem.heading
-        by_problem[title] = by_problem.get(title, 0) + problem.points
-    assert list(by_problem.values()) == [12, 16, 9, 15, 6]
-    assert all(sum(problem.parts.values()) == pytest.approx(1) for problem in PROBLEMS)
+    by_question = {}
+    for question in problems.QUESTIONS:
+        by_question[question.number] = by_question.get(question.number, 0) + question.points
+    assert by_question == {
+        **{"1.1": 6, "1.2": 6, "1.3": 3, "1.4": 3, "1.5": 3, "2.1": 16, "2.2": 3, "2.3": 3},
+        **{"3.1": 6, "3.2": 6, "3.3": 3, "3.4": 6, "4.1": 1, "4.2": 15, "4.3": 3},
+        **{"5.1": 3, "5.2": 6},
+    }
+    assert len(by_question) == 17 and problems.totals(problems.POINTS) == (83, 9)
+    marked = (*PROBLEMS, *problems.REPORTS)
+    assert all(sum(question.parts.values()) == pytest.approx(1) for question in marked)
 
 
 @pytest.mark.parametrize("function", BY_FUNCTION)
@@ -153,7 +158,7 @@ def test_a_broken_edit_of_the_sentences_is_named(tmp_path, monkeypatch, old, new
 
 def test_edited_results_are_no_results(tmp_path):
     """They are graded again."""
-    right = json.loads(report.results(graded(), "key"))
+    right = report.results(graded(), "key")
     assert report.read_results(students.folder(tmp_path, {"results.json": json.dumps(right)}))
     for edit in (
         lambda r: r["tests"].pop(),
@@ -701,10 +706,15 @@ def test_one_batch_size_alone_is_a_deduction(function):
 
 
 def test_points_of_ones_own(tmp_path):
+    """By function, by part, or by question, whose parts share them."""
     path = tmp_path / "points.json"
-    path.write_text('{"log_normal": 10, "VAE.negative_elbo_bound": 0.5}', encoding="utf-8")
-    points = problems.read_points(path)
-    assert points == POINTS | {"log_normal": 10, "VAE.negative_elbo_bound": 0.5}
+    own = {"log_normal": 10, "1.2": 0.5, "3.4": 8, "5.2": 3, "5.2 picture": 0}
+    path.write_text(json.dumps(own), encoding="utf-8")
+    assert problems.read_points(path) == problems.POINTS | {
+        **{"log_normal": 10, "VAE.negative_elbo_bound": 0.5, "5.2 picture": 0},
+        **{"GMVAE.negative_iwae_bound": 4, "3.4 report": 4, "FSVAE.negative_elbo_bound": 2},
+    }
+    assert problems.read_points(None) == problems.POINTS
 
 
 @pytest.mark.parametrize(
@@ -907,8 +917,8 @@ def graded(**changed) -> grade.Graded:
 
 
 def test_results_are_gradescopes():
-    found = json.loads(report.results(graded(), "key"))
-    assert found["score"] == 55.6 and found["stdout_visibility"] == "hidden"
+    found = report.results(graded(), "key")
+    assert found["score"] == 53.6 and found["stdout_visibility"] == "hidden"
     assert [test["max_score"] for test in found["tests"]] == list(POINTS.values())
     wrong = found["tests"][2]
     assert (wrong["number"], wrong["name"]) == ("2.1", "log_normal")
@@ -916,32 +926,30 @@ def test_results_are_gradescopes():
     assert wrong["extra_data"]["mistakes"] == ["no log 2π"]
     assert "You leave out −½ log 2π; add it for every dimension." in wrong["output"]
     assert found["tests"][8]["name"] == "FSVAE.negative_elbo_bound (bonus)"
+    assert report.total(found) == "49.6 of 52, and 4 bonus"
     formats = {"text", "html", "simple_format", "md", "ansi"}
     assert all(test["output_format"] in formats for test in found["tests"])
-    hidden = json.loads(report.results(graded(), show_points=False, show_output=True))
+    hidden = report.results(graded(), show_points=False, show_output=True)
     assert {test["visibility"] for test in hidden["tests"]} == {"hidden"}
     assert hidden["stdout_visibility"] == "visible"
     assert "log_normal: You leave out −½ log 2π" in hidden["output"]
-    assert "points**" not in report.markdown(graded(), show_points=False)
+    assert "points**" not in report.markdown(hidden) and "points**" in report.markdown(found)
 
 
 def test_what_a_submission_prints_is_shown_by_flag_alone():
     shy = graded(printed="SECRET\nlines")
-    assert "SECRET" not in report.results(shy) + report.markdown(shy)
-    assert "SECRET" in report.results(shy, show_output=True)
-    assert "    SECRET\n    lines\n" in report.markdown(shy, show_output=True)
+    for shown in (False, True):
+        results = report.results(shy, show_output=shown)
+        assert (b"SECRET" in report.encoded(results)) is shown
+        assert ("    SECRET\n    lines\n" in report.markdown(results)) is shown
 
 
 def test_texts_of_a_submission_command_neither_terminal_nor_page():
     evil = "\x1b[2J\x07\u202e<script>|`[a](b)`\r\n# heading"
-    hostile = graded(name=evil, notes=(evil,), printed=evil)
-    for text in (
-        report.table(hostile),
-        report.markdown(hostile, show_output=True),
-        json.loads(report.results(hostile, show_output=True))["output"],
-    ):
+    hostile = report.results(graded(name=evil, notes=(evil,), printed=evil), show_output=True)
+    for text in (report.table(hostile), report.markdown(hostile), hostile["output"]):
         assert not set(text) & set("\x1b\x07\r\u202e")
-    page = report.markdown(hostile, show_output=True)
+    page = report.markdown(hostile)
     assert (
         "<script>" not in page.replace("\\<script\\>", "").replace("    �", "").split("prints")[0]
     )
@@ -958,6 +966,6 @@ def test_a_reason_stays_in_its_line():
     marks = list(graded().marks)
     marks[2] = marking.mark(problem, 4, SEED, run)
     forged = graded(marks=tuple(marks))
-    assert report.table(forged).count("\n  total") == 1
-    assert "\nother:" not in report.table(forged)
+    assert report.table(report.results(forged)).count("\n  total") == 1
+    assert "\nother:" not in report.table(report.results(forged))
     assert all("\n" not in line for line in report.explanation(marks[2]))

@@ -195,7 +195,7 @@ def _write(folder: Path, results: dict) -> None:
 
 
 def _graded(folder: Path, path: Path, settings: Settings) -> dict | None:
-    """The results of a submission in a folder; None if it is to be graded."""
+    """The results of a submission in a folder; None if they have changed."""
     results = report.read_results(folder)
     if results is None:
         return None

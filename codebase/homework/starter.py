@@ -54,6 +54,9 @@ CHANGES = {
             "",
         ),
     ),
+    "requirements.txt": (
+        ("markdown-it-py>=3.0  # the solutions as HTML\nlatex2mathml>=3.77\n", ""),
+    ),
     "codebase/models/__init__.py": (('    "LaplaceVAE": "laplace_vae",\n', ""),),
 }
 

@@ -1,0 +1,419 @@
+"""What is not code: reports graded by weights, pictures and text by a person; the solutions."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import pytest
+import students
+import torch
+from conftest import refused, succeed
+
+from codebase import ROOT, UserError, data, evaluate, models
+from codebase.homework import grade, problems, report, solutions, starter, submission, written
+from codebase.homework import weights as graded_weights
+from codebase.homework.marks import Finding, Mark
+from codebase.homework.problems import BY_FUNCTION, BY_KEY, POINTS, PROBLEMS, QUESTIONS, REPORTS
+from codebase.runs import table
+
+VAE = "model=vae_z=10_run=0000"
+BY_HAND = [question.key for question in QUESTIONS if question.kind != "code"]
+
+
+# Reports
+
+
+@pytest.fixture
+def values(monkeypatch):
+    """What any weights give, which a test may change: the replicates' means."""
+    found = {}
+
+    def evaluated(model, data_dir):
+        if next(model.parameters()).requires_grad:  # initial weights
+            return dict.fromkeys(found, 540.0)
+        return dict(found)
+
+    monkeypatch.setattr(data, "find_or_download", lambda *args: "mnist")
+    monkeypatch.setattr(graded_weights, "evaluated", evaluated)
+    found |= {metric: mean for metric, (mean, *_) in table.REPLICATES["model=vae_z=10"].items()}
+    return found
+
+
+def handed_in(folder: Path, reported=None, step: int = 20000, of_step: int = 20000, name=VAE):
+    """A submission with a VAE's weights, and values that it reports."""
+    files = {f"hw2/{name}": text for name, text in students.homework().items()}
+    model = models.VAE(z_dim=10)
+    path = folder / "weights.pt"
+    torch.save(model.state_dict(), path)
+    files[f"hw2/checkpoints/{name}/model-{step}.pt"] = path.read_bytes()
+    if reported:
+        results = {"figures": reported, "iterations": of_step}
+        files[f"hw2/logs/{name}/results.json"] = json.dumps(results)
+    return students.zipped(folder / "ada.zip", files)
+
+
+def marked(path: Path, wrong: tuple[str, ...] = ()) -> dict[str, Mark]:
+    """The marks of reports, where some functions are wrong."""
+    code = {}
+    for name, problem in BY_FUNCTION.items():
+        findings = (Finding("values", name not in wrong),)
+        code[name] = Mark(problem, problem.points, 0, findings, ())
+    read = submission.read(path)
+    return {mark.problem.key: mark for mark in graded_weights.marks(path, read, POINTS, code, path)}
+
+
+def test_reports_of_right_weights(tmp_path, values):
+    """Two evaluations of the same weights are as far apart as their draws."""
+    reported = {metric: value + 0.2 for metric, value in values.items()}
+    found = marked(handed_in(tmp_path, reported))
+    assert [mark.problem for mark in found.values()] == list(REPORTS)
+    assert found["1.3"].score == found["3.3"].score == 3
+    [told] = found["1.3"].notes
+    assert "NELBO 101.35 (99.15 to 103.55), KL" in told and "iteration 20,000" in told
+    assert found["2.2"].score == 0 and "no weights of model=gmvae_z=10_k=500" in str(found["2.2"])
+    found = marked(handed_in(tmp_path))
+    assert found["1.3"].score == 3 and "no results.json" in found["1.3"].notes[1]
+
+
+def test_a_wrong_report_is_explained(tmp_path, values):
+    right = dict(values)
+    off = right | {"NELBO": right["NELBO"] + 3, "Rec": right["Rec"] + 3}
+    found = marked(handed_in(tmp_path, off))
+    assert found["1.3"].score == 1 and found["3.3"].score == 3  # KL is right
+    assert "You report NELBO 104.35; your weights give 101.35." in found["1.3"].reasons[0]
+    assert "probably report other weights" in found["1.3"].reasons[0]
+    found = marked(handed_in(tmp_path, off, of_step=10000))
+    assert "You report iteration 10000; hand in the results of 20000" in str(found["1.3"].reasons)
+    found = marked(handed_in(tmp_path, right | {"NELBO": float("nan")}))
+    assert found["1.3"].lost == ["NELBO"]
+
+
+def test_a_wrong_bound_costs_no_report_of_right_weights(tmp_path, values):
+    """The bound costs points itself; elsewhere, other values stay wrong."""
+    off = dict(values, **{"IWAE-10": 60.0})
+    found = marked(handed_in(tmp_path, off), wrong=("VAE.negative_iwae_bound",))
+    assert found["3.3"].score == 3 and "you lose no points for it here" in found["3.3"].notes[-1]
+    assert marked(handed_in(tmp_path, off), ("GMVAE.negative_iwae_bound",))["3.3"].score == 2.25
+    assert marked(handed_in(tmp_path, off), ("log_normal",))["3.3"].score == 3
+
+
+def test_weights_that_training_does_not_give(tmp_path, values):
+    values |= dict.fromkeys(values, 120.0)
+    found = marked(handed_in(tmp_path))
+    assert found["1.3"].score == 0
+    assert "such training gives 99.15 to 103.55." in found["1.3"].reasons[0]
+    assert "default flags" in found["1.3"].reasons[0]
+    found = marked(handed_in(tmp_path), ("VAE.negative_elbo_bound",))
+    assert "VAE.negative_elbo_bound is probably wrong" in found["3.3"].reasons[0]
+    found = marked(handed_in(tmp_path, step=10000))
+    assert "Your weights are of iteration 10,000" in found["1.3"].reasons[0]
+    values |= dict.fromkeys(values, 530.0)
+    assert "The weights are untrained" in marked(handed_in(tmp_path))["1.3"].reasons[0]
+    path = students.zipped(
+        tmp_path / "b.zip",
+        students.homework() | {f"checkpoints/{VAE}/model-20000.pt": b"cos\nsystem\n(S'x'\ntR."},
+    )
+    assert "cannot be evaluated" in marked(path)["1.3"].reasons[0]
+    found = marked(handed_in(tmp_path, name=f"{VAE}_data=synthetic"))
+    assert "trained on synthetic digits; train on MNIST" in found["1.3"].reasons[0]
+
+
+def test_weights_and_values_are_graded_again_if_they_change(tmp_path):
+    digests = set()
+    for reported in ({"NELBO": 1.0}, {"NELBO": 2.0}):
+        path = handed_in(tmp_path, reported)
+        digests.add(graded_weights.digest(path, submission.read(path)))
+    assert len(digests) == 2
+
+
+def test_ranges_are_of_the_results_table():
+    """Four of the larger standard deviations, around this project's means in the README."""
+    text = (ROOT / "codebase" / "runs" / "README.md").read_text(encoding="utf-8")
+    [head] = re.findall(r"^\| \| N \|.*$", text, re.M)
+    metrics = [cell.strip() for cell in head.split("|")[3:-1]]
+    rows = re.findall(r"^\| \*\*\w*VAE.*$", text, re.M)
+    for row, expected in zip(rows, table.REPLICATES.values(), strict=True):
+        _, _, number, *cells, _ = row.split("|")
+        for metric, cell in zip(metrics, cells, strict=True):
+            numbers = [float(one) for one in re.findall(r"\d+\.\d+", cell)]
+            unit = 100 if "%" in cell else 1
+            mean, deviation, n = expected.get(metric, (None, None, int(number)))
+            assert numbers == pytest.approx([unit * one for one in (mean, deviation) if one])
+            assert n == int(number)
+    low, high = graded_weights.expected("model=ssvae_gw=001_cw=100", "accuracy")
+    assert (low, high) == pytest.approx((0.9428 - 4 * 0.0139, 0.9428 + 4 * 0.0139))
+
+
+def test_a_report_without_the_iwae_bound(capsys):
+    """The first training comes before the importance-weighted bound is written."""
+
+    class Half(models.VAE):
+        def negative_iwae_bound(self, x, iw):
+            raise NotImplementedError
+
+    subset = torch.zeros(2, 784), torch.zeros(2, 10)
+    assert list(evaluate.evaluate_lower_bound(Half(), subset)) == ["NELBO", "KL", "Rec"]
+    assert "not written yet: no IWAE bounds" in capsys.readouterr().err
+
+
+@pytest.mark.mnist
+def test_the_reference_weights_and_public_ones_are_in_range(tmp_path, mnist_dir):
+    folders = [ROOT / "checkpoints" / "reference", ROOT.parent / "shared" / "checkpoints"]
+    for folder in folders:
+        files = students.homework()
+        for path in folder.glob("model=*/model-*.pt"):
+            if "fsvae" not in path.parent.name:
+                files[f"checkpoints/{path.parent.name}/{path.name}"] = path.read_bytes()
+        if len(files) > len(students.homework()):
+            path = students.zipped(tmp_path / f"{folder.name}.zip", files)
+            read = submission.read(path)
+            for mark in graded_weights.marks(path, read, POINTS, {}, mnist_dir):
+                assert mark.score == mark.points, mark.reasons
+
+
+# Pictures and text
+
+
+def test_rubrics_add_up():
+    text = written.rubric(POINTS)
+    sums = {}
+    for section in text.split("\n## ")[1:]:
+        points = re.findall(r"(?m)^\| ([\d.]+) \|", section)
+        sums[section.partition(":")[0]] = sum(map(float, points))
+    by_person = {q.key: q.points for q in QUESTIONS if q.kind in ("picture", "text")}
+    assert {key: value for key, value in sums.items() if value} == by_person
+    half = written.rubric(POINTS | {"3.1": 3, "1.5": 0})
+    assert "| 1.5 | L_m" in half and "## 1.5" not in half
+
+
+def test_pictures_and_texts_are_collected(tmp_path):
+    """And nothing else: no code, no other picture, no blank write-up, no file out of the folder."""
+    files = {f"hw2/{name}": text for name, text in students.homework().items()}
+    files |= {
+        "hw2/writeup.pdf": b"%PDF",
+        "hw2/writeup.md": written.template().replace(b"\n", b"\r\n"),
+        "hw2/writeup/figure.PNG": b"png",
+        "hw2/README.md": "# Homework",
+        f"hw2/logs/{VAE}/samples.png": b"samples",
+        f"hw2/logs/{VAE}/curves.png": b"curves",
+        "hw2/.venv/x.txt": "x",
+        "__MACOSX/hw2/writeup.pdf": "x",
+        "../evil.txt": "x",
+        "a\nb.txt": "x",
+    }
+    path = students.zipped(tmp_path / "ada.zip", files)
+    out = tmp_path / "written" / "ada"
+    assert written.collect(path, out) == []
+    found = {file.relative_to(out).as_posix() for file in out.rglob("*") if file.is_file()}
+    assert found == {"hw2/writeup.pdf", "hw2/writeup/figure.PNG", f"{VAE}.png", "a b.txt"}
+    assert (out / f"{VAE}.png").read_bytes() == b"samples"
+    (out / "remark.txt").write_text("of the assistant", encoding="utf-8")
+    written.collect(path, out)
+    assert (out / "remark.txt").exists()
+    for i in range(written.MOST):
+        files[f"{i}.txt"] = "x"
+    students.zipped(path, files)
+    assert "only 50 of 55" in written.collect(path, out)[0]
+
+
+def sheet(tmp_path, text: str, names=("ada", "=eve"), points=POINTS):
+    path = tmp_path / written.SHEET
+    path.write_bytes(text.encode("utf-8-sig"))
+    return written.read_sheet(path, points, list(names)), path
+
+
+def test_an_empty_table_is_made_for_the_assistant(tmp_path):
+    path = tmp_path / written.SHEET
+    rows = written.read_sheet(path, POINTS | {"5.1": 0}, ["ada", "=eve"])
+    assert rows == {"ada": written.Row(), "=eve": written.Row()}
+    head, *lines = path.read_text(encoding="utf-8-sig").splitlines()
+    assert head.split(",") == ["submission", *(k for k in BY_HAND if k != "5.1"), "comment"]
+    assert lines == ["ada" + "," * 12, "'=eve" + "," * 12]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_what_spreadsheets_save_is_read(tmp_path, delimiter):
+    """Another delimiter, Windows' line ends, decimal commas, more columns; all of it is kept."""
+    half = '"2,5"' if delimiter == "," else "2,5"
+    lines = ["grader,submission,3.1,1.5,comment", f"me,ada,4,{half},well done", "me,dora,1,,"]
+    text = "\r\n".join(line.replace(",", delimiter) for line in lines)
+    text = text.replace(f"2{delimiter}5", "2,5")
+    rows, path = sheet(tmp_path, text)
+    assert rows == {"ada": written.Row({"3.1": 4, "1.5": 2.5}, "well done"), "=eve": written.Row()}
+    after = path.read_text(encoding="utf-8-sig")
+    assert after.startswith(text.replace("\r\n", "\n")) and after.count("'=eve") == 1
+    assert written.read_sheet(path, POINTS, ["ada", "=eve"]) == rows
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("submission,3.1\nada,7\n", "row 2 .ada., 3.1: expected points from 0 to 6, got '7'"),
+        ("submission,3.1\nada,-1\n", "expected points from 0 to 6"),
+        ("submission,3.1\nada,good\n", "expected points from 0 to 6, got 'good'"),
+        ("submission,3.1\nada,nan\n", "expected points from 0 to 6"),
+        ("submission,3.1\nada,1\nada,2\n", "two rows of ada"),
+        ("student,3.1\nada,1\n", "expected a column submission"),
+        ("", "expected a column submission"),
+    ],
+)
+def test_a_table_that_cannot_be_is_refused_and_kept(tmp_path, text, reason):
+    with pytest.raises(UserError, match=reason):
+        sheet(tmp_path, text)
+    assert (tmp_path / written.SHEET).read_text(encoding="utf-8-sig") == text
+
+
+def everything(scores: dict[str, float], reports: float = 1) -> dict:
+    """Results with full points for code, some share for reports, and what a person gave."""
+    marks = [Mark(p, p.points, p.points, (), ()) for p in PROBLEMS]
+    marks += [Mark(r, r.points, reports * r.points, (), ()) for r in REPORTS]
+    seconds = dict.fromkeys(BY_FUNCTION, 0.1)
+    results = report.results(grade.Graded("ada", "codebase", tuple(marks), (), "", seconds))
+    return written.merged(results, written.Row(scores, "Nice plots."), POINTS)
+
+
+def test_a_persons_points_are_added_and_can_be_taken_back():
+    some = {key: POINTS[key] for key in ("1.4", "1.5", "2.3", "3.1", "5.1", "5.2 picture")}
+    full = everything(some)
+    assert full["score"] == 92 and report.total(full) == "83 of 83, and 9 bonus"
+    assert [test["extra_data"]["question"] for test in full["tests"]] == list(BY_KEY)
+    page = report.markdown(full)
+    assert "| 1.5 the role of β | 3 of 3 |" in page and "- Nice plots." in page
+    assert "not graded yet" not in page
+    less = written.merged(full, written.Row({"1.5": 1, "4.1": 0}), POINTS)
+    assert less["score"] == 92 - sum(some.values()) + 1 - 1
+    told = report.table(less)
+    assert "12 points and 5 bonus points are not graded yet: 1.4, 2.3, 3.1, 5.1, 5.2 p" in told
+    none = written.merged(less, written.Row(), POINTS)
+    assert none["score"] == 72 and none["tests"] == everything({})["tests"]  # 4.1 is back
+    assert everything({"1.3": 3}, reports=0)["score"] == 59  # a person overrules the grader
+
+
+# The hand-out and the solutions
+
+
+def test_the_handout_asks_everything():
+    points = problems.POINTS | {"3.1": 10, "log_normal": 2}
+    page = starter.handed_out("README.md", points)
+    assert "{{" not in page and "81 + " not in page
+    assert "There are seventeen questions: 85 points, and 9 bonus points." in page
+    for question in QUESTIONS:
+        [heading] = re.findall(rf"(?m)^### {question.number} .*$", page)
+        assert question.kind in heading
+        if question.kind == "code":
+            assert f"`{question.key}`" in page
+    assert "### 3.1 A tighter bound (10 points, text)" in page
+    assert "Expect NELBO 99.15 to 103.55,\nKL 18.68 to 20.04" in page
+    headings = re.findall(r"(?m)^## (\d\.\d)", written.template().decode())
+    assert headings == [q.number for q in QUESTIONS if q.key in BY_HAND]
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch, values):
+    monkeypatch.setattr(graded_weights, "evaluated", lambda *args: values | {"accuracy": 0.9})
+    solutions.make(tmp_path / "solutions", POINTS, tmp_path)
+    return tmp_path / "solutions"
+
+
+def test_the_solutions_are_made_from_what_is_here(made):
+    text = (made / "solutions.md").read_text(encoding="utf-8")
+    for question in QUESTIONS:
+        assert f"\n### {question.number} " in text
+        assert f"\n#### Solution: {question.title}\n" in text
+        has_rubric = f"\n#### Rubric: {question.title}\n" in text
+        assert has_rubric or question.kind in ("code", "report")
+    sources = {p.file: (ROOT / "codebase" / p.file).read_text(encoding="utf-8") for p in PROBLEMS}
+    code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.S))
+    for problem in PROBLEMS:
+        nodes = starter.nodes(__import__("ast").parse(sources[problem.file]))
+        if problem.function in nodes:  # the code that runs
+            node, lines = nodes[problem.function], sources[problem.file].splitlines()
+            cut = [line[node.col_offset :] for line in lines[node.lineno - 1 : node.end_lineno]]
+            assert "\n".join(cut) in code
+    for helper in ("def importance_terms", "def _log_normal_all_pairs", "MAX_ROWS = ", "LOG_2PI"):
+        assert code.count(helper) == 1 or helper == "LOG_2PI"
+    assert code.count("def kl_to_prior") == 2  # the VAE's and the GMVAE's
+    assert "Fatou" in text and "squared error" in text and "mutual information" in text
+    assert "| NELBO | 101.35 | 101.35 ± 0.49 | 10 | 99.15 to 103.55 |" in text
+    assert "trained with seed 0" in text and f"PyTorch {torch.__version__}" in text
+    targets = re.findall(r"\]\(([^)]+)\)", text)
+    assert len(targets) == 4 and all((made / target).exists() for target in targets)
+
+
+def test_the_page_needs_no_network_and_no_script(made):
+    page = (made / "solutions.html").read_text(encoding="utf-8")
+    links = set(re.findall(r"https?://[^\"' <]+", page))
+    assert links == {"http://www.w3.org/1998/Math/MathML"}
+    assert page.count('src="data:image/png;base64,') == page.count("<img ") == 4
+    assert "<script" not in page and "<table>" in page and page.count("<math ") > 90
+    visible = re.sub(r"<(math|pre|style|code)\b.*?</\1>", "", page, flags=re.S)
+    assert "$" not in visible and "\\mathbb" not in visible and "```" not in visible
+    assert "merror" not in page
+
+
+def test_the_starter_has_no_solution_in_it():
+    text = b"".join(starter.starter_files(True).values()).decode()
+    for trace in ("Rubric", "Solution:", "Fatou", "mutual information", "What counts", "latex2"):
+        assert trace not in text, trace
+
+
+def test_the_command_says_what_is_missing(tmp_path):
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    said = refused(tmp_path, "codebase", "solutions", tmp_path / "file")
+    assert "is a file: name a folder" in said
+    said = refused(tmp_path, "codebase", "solutions", tmp_path / "new", "--data_dir", tmp_path)
+    assert "MNIST" in said and not (tmp_path / "new").exists()
+
+
+@pytest.mark.sandbox
+@pytest.mark.mnist
+def test_a_class_from_the_handout_to_the_grades(tmp_path, mnist_dir, monkeypatch):
+    """One complete and two partial submissions, with weights, pictures and text."""
+    reference = ROOT / "checkpoints" / "reference"
+    folder, out = tmp_path / "class", tmp_path / "grades"
+    everything = students.homework()
+    for path in reference.glob("model=*/model-*.pt"):
+        if "fsvae" not in path.parent.name:
+            everything[f"checkpoints/{path.parent.name}/{path.name}"] = path.read_bytes()
+    everything["writeup.md"] = "# Write-up\n\n## 1.5 The role of β\n\nIt weighs KL."
+    everything[f"logs/{VAE}/samples.png"] = b"\x89PNG"
+    bodies = {"VAE.negative_iwae_bound": "raise NotImplementedError"}
+    vae = {name: content for name, content in everything.items() if "vae_z=10_k" not in name}
+    partial = students.homework(bodies)
+    partial = {name: content for name, content in vae.items() if name not in partial} | partial
+    partial = {name: content for name, content in partial.items() if "ssvae_gw" not in name}
+    folder.mkdir()
+    students.zipped(folder / "ada.zip", everything)
+    students.zipped(folder / "bob.zip", partial)
+    students.zipped(folder / "carl.zip", students.homework() | {"answers.pdf": b"%PDF"})
+    command = ["codebase", "grade", folder, "--out", out, "--weights", 1, "--data_dir"]
+    command += [mnist_dir, "--jobs", 1]
+    said, _ = succeed(tmp_path, *command)
+    assert "Marked by hand: 0 of 3" in said
+    assert (out / "written" / "bob" / "writeup.md").exists()
+    assert (out / "written" / "carl" / "answers.pdf").exists()
+    with (out / written.SHEET).open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        row |= {key: POINTS[key] for key in ("1.4", "1.5", "2.3", "3.1", "5.1", "5.2 picture")}
+    rows[2] |= {"1.3": 1.5, "3.1": 0, "comment": "No proof."}
+    with (out / written.SHEET).open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    said, told = succeed(tmp_path, *command)
+    assert "Marked by hand: 3 of 3" in said and "3 have not changed since" in told
+    with (out / "grades.csv").open(encoding="utf-8", newline="") as file:
+        grades = {row["submission"]: row for row in csv.DictReader(file)}
+    assert {name: float(row["total"]) for name, row in grades.items()} == {
+        "ada": 92,
+        "bob": 92 - 6 - 3 - 3 - 1 - 3,  # the bound; reports of the GMVAE and SSVAE
+        "carl": 92 - 16 + 1.5 - 6,
+    }
+    for row in grades.values():
+        assert sum(float(row[key]) for key in BY_KEY) == float(row["total"])
+    page = (out / "carl" / "report.md").read_text(encoding="utf-8")
+    assert "No proof." in page and "| 1.3 the VAE's bounds | 1.5 of 3 |" in page
+    results = json.loads((out / "carl" / "results.json").read_text(encoding="utf-8"))
+    assert results["score"] == float(grades["carl"]["total"])
