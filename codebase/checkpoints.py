@@ -216,7 +216,8 @@ def check_weights(state, model: torch.nn.Module, where: str) -> dict[str, Tensor
     weights = {}
     for key, own in expected.items():
         tensor = state[key]
-        if isinstance(tensor, Tensor) and tensor.dtype in FLOATS and not tensor.is_meta:
+        fits = isinstance(tensor, Tensor) and tensor.shape == own.shape and not tensor.is_meta
+        if fits and tensor.dtype in FLOATS:
             tensor = tensor.to(own.dtype)
         check_form(tensor, own, f"{where}: {key}")
         weights[key] = tensor.contiguous()

@@ -178,9 +178,8 @@ def grade_all(
         if old is None:
             wanted[name] = path
         else:
-            new = written.merged(old, rows.get(name, written.Row()), settings.points)
-            if new != old:
-                _write(child_folder(out, name), new)
+            row = rows.get(name, written.Row())
+            _write(child_folder(out, name), written.merged(old, row, settings.points))
     for outcome in _in_parallel(list(wanted.values()), settings, jobs):
         row = rows.get(outcome.name, written.Row())
         outcome = replace(outcome, results=written.merged(outcome.results, row, settings.points))
@@ -190,8 +189,10 @@ def grade_all(
 
 
 def _write(folder: Path, results: dict) -> None:
-    write_atomically(folder / report.REPORT, report.markdown(results).encode(errors="replace"))
-    write_atomically(folder / report.RESULTS, report.encoded(results))
+    page = report.markdown(results).encode(errors="replace")
+    for name, content in ((report.REPORT, page), (report.RESULTS, report.encoded(results))):
+        if not written.has(folder / name, content):
+            write_atomically(folder / name, content)
 
 
 def _graded(folder: Path, path: Path, settings: Settings) -> dict | None:
@@ -201,7 +202,8 @@ def _graded(folder: Path, path: Path, settings: Settings) -> dict | None:
         return None
     try:
         key = settings.key(path, submission.read(path))
-    except UserError:
+        written.merged(results, written.Row(), settings.points)
+    except (UserError, TypeError, LookupError, ValueError, AttributeError):
         return None
     return results if results["extra_data"]["key"] == key else None
 
@@ -253,10 +255,20 @@ def _begin(parent: int, folder: str) -> None:
     torch.set_num_threads(1)
 
 
-def _check_out(out: Path, paths: list[Path]) -> None:
+RESERVED = {summary.GRADES, summary.SUMMARY, summary.PICTURE}
+RESERVED |= {written.FOLDER, written.SHEET, written.RUBRIC}
+LONGEST_NAME = 200  # bytes
+
+
+def _check_out(out: Path, paths: list[Path], found: dict[str, Path]) -> None:
     """Raise UserError if reports would be written over a file, or among the submissions."""
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file: name a folder for the reports")
+    for name in found.keys() & RESERVED:
+        raise UserError(f"{found[name]}: rename it, because reports have a file {name}")
+    for name in found:
+        if len(name.encode(errors="replace")) > LONGEST_NAME:
+            raise UserError(f"{found[name]}: its name is too long: rename it")
     for path in paths:
         if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
             raise UserError(f"--out {out} is inside {path}: name a folder outside the submissions")
@@ -266,7 +278,7 @@ def command(paths: list[Path], settings: Settings, out: Path | None, jobs: int) 
     """Grade submissions and print how they did."""
     found, skipped = find(paths)
     if out is not None:
-        _check_out(out, paths)
+        _check_out(out, paths, found)
     for line in skipped:
         print(report.one_line(line), file=sys.stderr)
     print(sandbox.guarantees(settings.kind), file=sys.stderr)
@@ -305,7 +317,7 @@ def _written(found: dict[str, Path], settings: Settings, out: Path) -> dict[str,
     if not any(settings.points[q.key] for q in QUESTIONS if q.kind != "code"):
         return {}
     rows = written.read_sheet(out / written.SHEET, settings.points, list(found))
-    write_atomically(out / written.RUBRIC, written.rubric(settings.points).encode())
+    written.put(out / written.RUBRIC, written.rubric(settings.points).encode())
     for name, path in found.items():
         for line in written.collect(path, child_folder(out / written.FOLDER, name)):
             print(report.one_line(line), file=sys.stderr)

@@ -279,7 +279,7 @@ def read_points(path: Path | None) -> dict[str, float]:
     for question in QUESTIONS:
         whole = sum(part.points for part in QUESTIONS if part.number == question.number)
         share = content.get(question.number, whole) * question.points / whole
-        found[question.key] = content.get(question.key, share)
+        found[question.key] = content.get(question.key, round(share, 2))
     return found
 
 

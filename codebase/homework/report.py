@@ -6,11 +6,14 @@ import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from codebase.homework.grade import Graded
-from codebase.homework.marking import Mark
+from codebase.homework.marks import Mark
 from codebase.homework.problems import BY_FUNCTION, BY_KEY, Question
 from codebase.machine.files import read_file
+
+if TYPE_CHECKING:  # grading needs Linux; what only reads results does not
+    from codebase.homework.grade import Graded
 
 RESULTS, REPORT = "results.json", "report.md"
 LARGEST_RESULTS = 8 << 20  # bytes
@@ -57,7 +60,7 @@ def explanation(mark: Mark) -> list[str]:
 
 
 def results(
-    graded: Graded, key: str = "", show_points: bool = True, show_output: bool = False
+    graded: "Graded", key: str = "", show_points: bool = True, show_output: bool = False
 ) -> dict:
     """Build Gradescope's results.json, from which the other reports are made."""
     visibility = "visible" if show_points else "hidden"

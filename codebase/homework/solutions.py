@@ -16,15 +16,21 @@ from pathlib import Path
 import torch
 
 from codebase import ROOT, UserError, checkpoints, data, figures
-from codebase.homework import starter, weights, written
-from codebase.homework.problems import QUESTIONS, Problem, Question, Report
+from codebase.homework import report, starter, weights, written
+from codebase.homework.problems import QUESTIONS, Problem, Question, Report, totals
 from codebase.machine.files import write_atomically
 from codebase.runs import run as runs
 from codebase.runs import table
 from codebase.runs.load import load_run, located
 
 EQUATIONS = ROOT / "codebase" / "models" / "README.md"
-DERIVATIONS = {"1.5": "8", "3.1": "5", "5.1": "7"}  # sections of the equations' page
+# Sections of the equations' page, and the paragraph before which each is cut.
+DERIVATIONS = {
+    "1.5": ("8", "\nCode:"),
+    "3.1": ("5", "**The limit.**"),
+    "4.2": ("6", "**Why the classifier"),
+    "5.1": ("7", "\nCode:"),
+}
 RUNS = {  # of which samples are drawn
     "1.4": ("model=vae_z=10_run=0000",),
     "2.3": ("model=gmvae_z=10_k=500_run=0000",),
@@ -46,7 +52,7 @@ math { font-family: "Latin Modern Math", "STIX Two Math", "Cambria Math", math }
 math[display=block] { margin: 1rem 0 }
 h3 { border-top: 1px solid #bbb; padding-top: 1rem }
 h2, h3, h4 { break-after: avoid }
-img, tr, math { break-inside: avoid }
+img, table, math, pre { break-inside: avoid }
 @media print { body { margin: 0; padding: 0; max-width: none; font-size: 10.5pt }
     pre { white-space: pre-wrap; overflow: visible; font-size: 8pt } }
 </style>
@@ -91,7 +97,10 @@ class _Document:
     def text(self) -> str:
         """The whole in Markdown."""
         handout = starter.handed_out("README.md", self.points)
-        parts = ["# Solutions: variational autoencoders\n"]
+        usual, bonus = map(report.number, totals(self.points))
+        parts = [
+            f"# Solutions: variational autoencoders\n\n{usual} points, and {bonus} bonus points.\n"
+        ]
         for number, section in _sections(handout, r"##+ (\d(?:\.\d)?)").items():
             parts.append(section.strip() + "\n")
             for question in QUESTIONS:
@@ -102,6 +111,8 @@ class _Document:
     def _answer(self, question: Question) -> str:
         if isinstance(question, Problem):
             text = self.code.of(question)
+            if question.number in DERIVATIONS:
+                text += f"\n\n{self._derivation(question)}"
         elif isinstance(question, Report):
             text = self._report(question)
         elif question.kind == "picture":
@@ -113,15 +124,15 @@ class _Document:
             answer += f"\n#### Rubric: {rubric.partition(': ')[2].strip()}\n"
         return answer
 
-    def _report(self, report: Report) -> str:
-        trained = self._trained(f"{report.group}_run=0000")
+    def _report(self, asked: Report) -> str:
+        trained = self._trained(f"{asked.group}_run=0000")
         lines = [
-            f"| metric | {trained.whose} | mean ± standard deviation of N runs | N | full points |",
+            f"| metric | {_whose(trained.run)} | mean ± standard deviation | runs | full points |",
             "|---|---|---|---|---|",
         ]
-        for metric in report.metrics:
-            mean, deviation, number = self.replicates[report.group][metric]
-            low, high = weights.expected(report.group, metric)
+        for metric in asked.metrics:
+            mean, deviation, number = self.replicates[asked.group][metric]
+            low, high = weights.expected(asked.group, metric)
             cells = [weights.in_words(metric, x) for x in (mean, deviation, low, high)]
             value = weights.in_words(metric, trained.values[metric])
             lines.append(
@@ -147,11 +158,11 @@ class _Document:
             sheet = figures.sample_sheet(model)
         file = f"{run.name}.png"
         self.pictures[file] = figures.png(sheet, f"{run.name}, iteration {step}")
-        return f"![Samples of {run.name}]({file})"
+        return f"![Samples of {run.name}]({file})\n\n{run.name}, iteration {step:,}, {_whose(run)}."
 
     def _derivation(self, question: Question) -> str:
-        section = self.equations[DERIVATIONS[question.number]]
-        text = section.partition("\n")[2].partition("\nCode:")[0].strip()
+        number, end = DERIVATIONS[question.number]
+        text = self.equations[number].partition("\n")[2].partition(end)[0].strip()
         text = re.sub(r"<!--.*?-->\s?", "", text)
 
         def kept(match: re.Match) -> str:
@@ -161,14 +172,13 @@ class _Document:
             self.pictures[path.name] = path.read_bytes()
             return f"![{match[2]}]({path.name})"
 
-        number = DERIVATIONS[question.number]
         text = re.sub(r"(!?)\[([^\]]+)\]\(([^)]+)\)", kept, text)
         return f"*Section {number} of the equations (codebase/models/README.md).*\n\n{text}"
 
     def _how_it_was_made(self) -> str:
         seeds = {trained.run.flags.get("seed") for trained in self.trained.values()}
         seeds = ", ".join(sorted(map(str, seeds)))
-        names = ", ".join(f"{one.run.name} ({one.whose})" for one in self.trained.values())
+        names = ", ".join(f"{one.run.name} ({_whose(one.run)})" for one in self.trained.values())
         return (
             "## How this document was made\n\n"
             f"`python -m codebase solutions` made it with Python {platform.python_version()} and "
@@ -187,11 +197,6 @@ class _Trained:
     run: runs.Run
     step: int
     values: dict[str, float]
-
-    @property
-    def whose(self) -> str:
-        own = checkpoints.steps_in(checkpoints.run_folder(self.run.name))
-        return "your run" if own else "reference weights"
 
 
 class _Code:
@@ -256,6 +261,11 @@ def _sections(text: str, pattern: str) -> dict[str, str]:
         if match := re.match(pattern, section):
             found[match[1]] = section
     return found
+
+
+def _whose(run: runs.Run) -> str:
+    own = checkpoints.steps_in(checkpoints.run_folder(run.name))
+    return "your run" if own else "reference weights"
 
 
 def _is_there(name: str) -> bool:

@@ -12,7 +12,7 @@ from types import MappingProxyType
 import torch
 
 from codebase import ROOT, UserError
-from codebase.homework import problems, weights
+from codebase.homework import problems, report, weights
 from codebase.homework.problems import POINTS, PROBLEMS, QUESTIONS, Problem
 from codebase.machine.files import write_atomically
 
@@ -121,14 +121,18 @@ def handed_out(name: str, points: Mapping[str, float]) -> str:
         if kind == "range":
             low, high = weights.expected(*of)
             return f"{weights.in_words(of[1], low)} to {weights.in_words(of[1], high)}"
-        return f"{values[match[1]]:g}"
+        return report.number(values[" ".join(match[1].split())])
 
     values = dict(zip(("total", "bonus"), problems.totals(points), strict=True))
     for question in QUESTIONS:  # a question's points are its parts'
         values[question.number] = values.get(question.number, 0) + points[question.key]
-    values |= points
-    text = (HANDOUT / name).read_text(encoding="utf-8")
-    return re.sub(r"\{\{(.+?)\}\}", filled, text)
+    asked = {number for number, value in values.items() if number[0].isdigit() and value}
+    values |= {"count": len(asked), **points}
+    sections = re.split(r"(?m)^(?=##)", (HANDOUT / name).read_text(encoding="utf-8"))
+    numbers = [re.match(r"## ?#? (\d\.\d)", section) for section in sections]
+    kept = [s for s, n in zip(sections, numbers, strict=True) if n is None or n[1] in asked]
+    text = re.sub(r"\{\{(.+?)\}\}", filled, "".join(kept), flags=re.DOTALL)
+    return re.sub(r"(?<![\d.])1((?: bonus)?) points", r"1\1 point", text)
 
 
 def solution() -> dict[str, str]:

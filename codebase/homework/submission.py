@@ -20,7 +20,6 @@ from codebase.machine.files import one_line, read_file
 PACKAGES = ("codebase", "submission")  # the homework's, and its successor's
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".rar", ".7z")  # of which only .zip is read
 LARGEST_ZIP = 256 << 20  # bytes
-LARGEST_INNER = 64 << 20  # of a zip in a submission
 LARGEST_FILE = 1 << 20  # of Python
 LARGEST_SUM = 8 << 20
 MOST_ENTRIES = 20_000
@@ -95,11 +94,8 @@ def files_of(path: Path) -> "Files":
             raise UserError(f"{path}: there is no such zip or folder")
         files = _in_folder(path) if path.is_dir() else _in_zip(bytes(read_file(path, LARGEST_ZIP)))
         zips = [inner for inner in files.paths if inner.lower().endswith(".zip")]
-        zips = [inner for inner in zips if not any(map(is_noise, inner.split("/")))]
-        if _package(files.paths) is None and len(zips) == 1:
-            inside = _in_zip(files.contents(zips[0], LARGEST_INNER))
-            inside.notes[:0] = [*files.notes, f"Your code was read from {zips[0]!r:.100}."]
-            return inside
+        if package_in(files.paths) is None and len(zips) == 1:
+            return _with_inner_zip(files, zips[0])
         return files
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None
@@ -137,7 +133,7 @@ def _in_folder(root: Path) -> Files:
             if (Path(folder) / name).is_symlink():
                 notes.append(f"{_below(root, folder, name)} is a link and was ignored.")
         folders[:] = sorted(name for name in folders if not is_noise(name))
-        for name in sorted(files):
+        for name in sorted(name for name in files if not is_noise(name)):
             path = Path(folder, name)
             if path.is_symlink():
                 notes.append(f"{_below(root, folder, name)} is a link and was ignored.")
@@ -146,6 +142,18 @@ def _in_folder(root: Path) -> Files:
             if len(paths) > MOST_ENTRIES:
                 raise UserError(f"{root}: it has more than {MOST_ENTRIES:,} files")
     return Files(paths, lambda path, limit: bytes(read_file(root / path, limit)), notes)
+
+
+def _with_inner_zip(files: Files, name: str) -> Files:
+    """A submission's files, and the files in its zip: learning platforms hand out such folders."""
+    inside = _in_zip(files.contents(name, LARGEST_ZIP))
+    beside = [path for path in files.paths if path not in {name, *inside.paths}]
+
+    def contents(path: str, limit: int) -> bytes:
+        return (files if path in beside else inside).contents(path, limit)
+
+    notes = [*files.notes, f"Your code was read from {name!r:.100}.", *inside.notes]
+    return Files([*inside.paths, *beside], contents, notes)
 
 
 def _below(root: Path, folder: str, name: str) -> str:
@@ -164,7 +172,7 @@ def _in_zip(content: bytes) -> Files:
             notes.append(f"{name!r:.100} leads out of the zip and was ignored.")
         elif stat.S_ISLNK(entry.external_attr >> 16):
             notes.append(f"{name!r:.100} is a link and was ignored.")
-        elif not entry.is_dir() and not name.endswith("/"):
+        elif not entry.is_dir() and not name.endswith("/") and not any(map(is_noise, parts)):
             entries["/".join(parts)] = entry
 
     def contents(name: str, limit: int) -> bytes:
@@ -183,13 +191,17 @@ def _in_zip(content: bytes) -> Files:
     return Files(sorted(entries), contents, notes)
 
 
+NOISE = ("__MACOSX", "__pycache__", "node_modules", "venv", "site-packages")
+
+
 def is_noise(name: str) -> bool:
-    return name in ("__MACOSX", "__pycache__", "node_modules") or name.startswith(".")
+    """Whether a file or folder of this name is not of the student's making."""
+    return name in NOISE or name.startswith(".")
 
 
 def _submission(name: str, path: Path, files: Files) -> Submission:
-    paths = [p for p in files.paths if not any(map(is_noise, p.split("/")))]
-    root = _package(paths)
+    paths = files.paths
+    root = package_in(paths)
     if root is None:
         wanted = " or ".join(f"{package}/" for package in PACKAGES)
         about = f"expected a folder {wanted} with utils.py and models/"
@@ -228,8 +240,8 @@ def _submission(name: str, path: Path, files: Files) -> Submission:
     return Submission(name, package, sources, tuple(notes), _weights(paths))
 
 
-def _package(paths: list[str]) -> tuple[str, list[str]] | None:
-    """The folder with utils.py and models/, the one least deep; and the others."""
+def package_in(paths: list[str]) -> tuple[str, list[str]] | None:
+    """Find the folder with utils.py and models/, the one least deep; and the others."""
     found = []
     for path in paths:
         folder, _, file = path.rpartition("/")
@@ -260,7 +272,7 @@ def _decoded(content: bytes, file: str, notes: list[str]) -> str:
 def _weights(paths: list[str]) -> dict[tuple[str, int], str]:
     """Checkpoints by run and iteration: <run>/model-<iteration>.pt, wherever they lie."""
     found = {}
-    for path in paths:
+    for path in sorted(paths, key=lambda path: path.count("/")):  # a backup is deeper
         *_, run, file = ["", *path.split("/")]
         step = file.removeprefix("model-").removesuffix(".pt")
         if file == f"model-{step}.pt" and step.isdecimal() and len(step) < 12 and run:

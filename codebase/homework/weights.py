@@ -1,10 +1,12 @@
 """The values that a student reports: marked by evaluating the weights with this project's code."""
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,7 @@ import torch
 from codebase import UserError, data
 from codebase import evaluate as evaluation
 from codebase.homework import submission
-from codebase.homework.marks import Finding, Mark
+from codebase.homework.marks import Finding, Mark, listed
 from codebase.homework.problems import REPORTS, Report
 from codebase.homework.submission import Submission
 from codebase.runs.load import load_run, run_named
@@ -22,9 +24,12 @@ from codebase.runs.run import group_of
 from codebase.runs.table import ITERATIONS, PUBLISHED, REPLICATES
 
 LARGEST, LARGEST_RESULTS = 64 << 20, 1 << 20  # bytes; the homework's weights have 20 million
-MOST_RUNS = 3  # of one kind, which are evaluated
+MOST_RUNS = 10  # of one kind, which are evaluated
 WITHOUT_BOUND, SYNTHETIC = "model=ssvae_gw=000_cw=100", "_data=synthetic"
 SEED = 0
+# What a student's JSON file may make Python raise.
+UNREADABLE = (OSError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError)
+UNREADABLE += (RecursionError,)
 DEVIATIONS = 4  # from the mean of replicates that a value may be
 # How far two evaluations of the same weights may be apart. Over 12 seeds, the bounds of the
 # reference weights differed by at most 0.31 nats (standard deviation at most 0.10).
@@ -138,20 +143,23 @@ def _evaluated(
 ) -> Evaluated:
     reported, of_step = {}, None
     for path in _results_files(files, name, step):
-        with contextlib.suppress(OSError, ValueError, RecursionError, TypeError, AttributeError):
+        with contextlib.suppress(*UNREADABLE):
             content = json.loads(files.contents(path, LARGEST_RESULTS))
             values = {str(metric): float(value) for metric, value in content["figures"].items()}
             reported, of_step = values, content.get("iterations")
+            of_step = of_step if type(of_step) is int else None
             break
     try:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, name, f"model-{step:05d}.pt")
             file.parent.mkdir()
             file.write_bytes(files.contents(inner, LARGEST))
+            _check_size(file)
             model = load_run(file)
         values = evaluated(model, data_dir)
-    except (UserError, OSError) as error:
-        return Evaluated(name, step, {}, str(error).splitlines()[0], reported, of_step)
+    except (UserError, OSError, zipfile.BadZipFile) as error:
+        reason = str(error).splitlines()[0].replace(f"{file.parent.parent}/", "")
+        return Evaluated(name, step, {}, reason, reported, of_step)
     untrained = _is_untrained(name, values, data_dir)
     return Evaluated(name, step, values, "", reported, of_step, untrained)
 
@@ -164,7 +172,16 @@ def _is_untrained(name: str, values: dict[str, float], data_dir: Path) -> bool:
     with torch.random.fork_rng([]):
         torch.manual_seed(SEED)
         initial = evaluated(run_named(name).build(), data_dir)[metric]
-    return not abs(value - initial) > abs(value - (low + high) / 2)
+    return abs(value - initial) <= abs(value - (low + high) / 2)
+
+
+def _check_size(path: Path) -> None:
+    """Raise OSError if a file of weights unpacks to more than weights can be."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > LARGEST:
+            raise OSError(errno.EFBIG, f"it unpacks to {size:,} bytes")
 
 
 def evaluated(model: torch.nn.Module, data_dir: Path) -> dict[str, float]:
@@ -182,20 +199,22 @@ def _mark(report: Report, points: float, run: Evaluated, code: Mapping[str, Mark
     if not run.values:
         reason = f"The weights of {name} cannot be evaluated: {run.reason}."
         return _nothing(report, points, reason)
-    findings, excused = [], []
+    outside, other = [], []
     for metric in report.metrics:
         value, (low, high) = run.values[metric], expected(report.group, metric)
         reported = run.reported.get(metric)
-        tolerance = TOLERANCES.get(metric, TOLERANCE)
-        reason = ""
         if not low <= value <= high:
-            reason = _out_of_range(report, run, metric, code)
-        elif reported is not None and not abs(reported - value) <= tolerance:
-            if run.of_step == run.step and _lost(code, report.function):
-                excused.append(metric)
-            else:
-                reason = _of_something_else(run, metric)
-        findings.append(Finding(metric, not reason, reason))
+            outside.append(metric)
+        elif reported is not None:
+            if not abs(reported - value) <= TOLERANCES.get(metric, TOLERANCE):
+                other.append(metric)
+    excused = other and run.of_step == run.step and _lost(code, report.function)
+    reasons = dict.fromkeys(outside, _out_of_range(report, run, outside, code))
+    if not excused:
+        reasons |= dict.fromkeys(other, _of_something_else(run, other))
+    findings = [
+        Finding(metric, metric not in reasons, reasons.get(metric, "")) for metric in report.metrics
+    ]
     said = ", ".join(
         f"{metric} {in_words(metric, run.values[metric])} "
         f"({' to '.join(in_words(metric, end) for end in expected(report.group, metric))})"
@@ -206,7 +225,7 @@ def _mark(report: Report, points: float, run: Evaluated, code: Mapping[str, Mark
         notes.append("You handed in no results.json of this run; its weights count.")
     if excused:
         notes.append(
-            f"You report other values of {', '.join(excused)}, because {report.function} or a "
+            f"You report other values of {listed(other)}, because {report.function} or a "
             "function that it uses is wrong; you lose no points for it here."
         )
     score = points * sum(report.parts[one.part] for one in findings if one.passed)
@@ -218,30 +237,34 @@ def _lost(code: Mapping[str, Mark], function: str) -> bool:
     return any(mark.lost for name, mark in code.items() if name == function or "." not in name)
 
 
-def _out_of_range(report: Report, run: Evaluated, metric: str, code: Mapping[str, Mark]) -> str:
-    value, (low, high) = run.values[metric], expected(report.group, metric)
-    told = (
-        f"{metric} is {in_words(metric, value)}; such training gives {in_words(metric, low)} to "
-        f"{in_words(metric, high)}."
-    )
+def _out_of_range(
+    report: Report, run: Evaluated, metrics: list[str], code: Mapping[str, Mark]
+) -> str:
+    if not metrics:
+        return ""
+    told = f"{listed(metrics)} {'is' if len(metrics) == 1 else 'are'} outside the expected range."
+    loss = report.function.replace("iwae", "elbo") or "SSVAE.negative_elbo_bound"
+    iterations = ITERATIONS[report.group]
+    if run.step < iterations:
+        return f"{told} Your weights are of iteration {run.step:,}; train {iterations:,}."
     if run.untrained:
         return f"{told} The weights are untrained; hand in those that training has saved."
-    if run.step < ITERATIONS[report.group]:
-        return f"{told} Your weights are of iteration {run.step:,}; hand in the last ones."
-    loss = report.function.replace("iwae", "elbo") or "SSVAE.negative_elbo_bound"
     if report.group != WITHOUT_BOUND and _lost(code, loss):
         return f"{told} {loss} is probably wrong; correct it and train again."
     return f"{told} Train again with the script's default flags."
 
 
-def _of_something_else(run: Evaluated, metric: str) -> str:
-    told = (
-        f"You report {metric} {in_words(metric, run.reported[metric])}; your weights give "
-        f"{in_words(metric, run.values[metric])}."
-    )
+def _of_something_else(run: Evaluated, metrics: list[str]) -> str:
+    if not metrics:
+        return ""
+    values = [f"{metric} {in_words(metric, run.reported[metric])}" for metric in metrics]
+    told = f"You report {listed(values)}, which your weights do not give."
     if run.of_step != run.step:
         return f"{told} You report iteration {run.of_step}; hand in the results of {run.step}."
-    return f"{told} You probably report other weights; hand in both of one run."
+    return (
+        f"{told} They are probably of other weights or of older code; run the script with --train "
+        "0 and hand in again."
+    )
 
 
 def _missing(report: Report, points: float, handed_in: Submission) -> Mark:
@@ -253,7 +276,7 @@ def _missing(report: Report, points: float, handed_in: Submission) -> Mark:
     else:
         reason = (
             f"You handed in no weights of {report.group}_run=0000; train it, and hand it in with "
-            "`python -m codebase submit --weights 1`."
+            "python -m codebase submit --weights 1."
         )
     return _nothing(report, points, reason)
 

@@ -7,6 +7,7 @@ import csv
 import io
 import math
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -17,21 +18,23 @@ from codebase.homework.problems import BY_KEY, POINTS, QUESTIONS, totals
 from codebase.machine.files import read_file, write_atomically
 
 FOLDER, SHEET, RUBRIC = "written", "written.csv", "rubric.md"
-SUFFIXES = (".pdf", ".md", ".txt", ".png", ".jpg", ".jpeg")
+SUFFIXES = (".pdf", ".md", ".txt", ".docx", ".png", ".jpg", ".jpeg")
 CODE = ("codebase", "tests", "checkpoints", "logs", "data")  # folders without answers
-LARGEST, LARGEST_SHEET, MOST = 32 << 20, 8 << 20, 50  # bytes, bytes, files
+LARGEST, LARGEST_SUM, LARGEST_SHEET = 32 << 20, 128 << 20, 8 << 20  # bytes
+MOST = 50  # files
 COMMENT = "comment"
+ROUNDING = 0.02  # points: steps of a rubric with other points are rounded
 
 
 # Collecting
 
 
 def collect(path: Path, folder: Path) -> list[str]:
-    """Copy the pictures and texts of a submission.
+    """Copy the pictures and texts of a submission. A file that is there already is kept.
 
     Args:
         path: of the submission
-        folder: for the copies; others of its files are kept
+        folder: for the copies
 
     Returns:
         a line for each file that was left out
@@ -40,36 +43,58 @@ def collect(path: Path, folder: Path) -> list[str]:
         files = submission.files_of(path)
     except UserError:
         return []  # grading it says why
-    wanted = {inner: name for inner in files.paths if (name := _name(inner))}
-    left_out = []
-    if len(wanted) > MOST:
-        left_out.append(f"{path}: only {MOST} of {len(wanted)} pictures and texts were copied")
-    for inner, name in list(wanted.items())[:MOST]:
+    package = submission.package_in(files.paths)
+    root = package[0].rpartition("/")[0] if package else ""
+    wanted = {}
+    for inner in sorted(files.paths, key=_importance):
+        if name := _name(inner, f"{root}/" if root else ""):
+            wanted.setdefault(name, inner)
+    left_out, size = [], 0
+    for i, (name, inner) in enumerate(wanted.items()):
         try:
-            content, target = files.contents(inner, LARGEST), folder / name
-            blank = content.replace(b"\r\n", b"\n") == template()
-            if not blank and not _has(target, content):
-                write_atomically(target, content)
+            content = files.contents(inner, LARGEST)
+            size += len(content)
+            if i >= MOST or size > LARGEST_SUM:
+                left_out.append(f"{path}: {inner} and the pictures and texts after it: too many")
+                break
+            if content.replace(b"\r\n", b"\n") != template():
+                put(folder / name, content)
         except OSError as error:
             left_out.append(f"{path}: {inner} was not copied: {error.strerror or error}")
     return left_out
 
 
-def _name(inner: str) -> str:
+def _importance(inner: str) -> tuple[bool, bool, str]:
+    """Sort write-ups first, and a training's samples before an evaluation's."""
+    return "writeup" not in inner, "/evaluation-" in inner, inner
+
+
+def _name(inner: str, root: str) -> str:
     """A file's path below the folder of copies; empty if it is not an answer."""
-    path = PurePosixPath(report.one_line(inner))
-    if any(map(submission.is_noise, path.parts)):
+    path = PurePosixPath(*map(report.one_line, inner.split("/")))
+    if any(map(submission.is_noise, path.parts)):  # dots too, which would lead out of the folder
         return ""
-    if path.name == "samples.png":
-        run = next((part for part in reversed(path.parts) if part.startswith("model=")), "")
-        return f"{run}.png" if run and path.parent.name == run else ""
+    runs = [part for part in path.parts[-3:-1] if part.startswith("model=")]
+    if path.name == "samples.png" and runs:
+        return f"{runs[-1]}.png"
+    of_code = inner.removeprefix(root).partition("/")[0] in CODE and path.suffix.lower() != ".pdf"
     given = path.name in ("README.md", "requirements.txt")
-    if path.suffix.lower() not in SUFFIXES or given or set(path.parts) & set(CODE):
-        return ""
-    return str(path)
+    return "" if path.suffix.lower() not in SUFFIXES or given or of_code else str(path)
 
 
-def _has(path: Path, content: bytes) -> bool:
+def put(path: Path, content: bytes) -> None:
+    """Write a file. One of other contents is kept, for a person may have written in it."""
+    number, target = 1, path
+    while target.exists():
+        if has(target, content):
+            return
+        number += 1
+        target = path.with_name(f"{path.stem} ({number}){path.suffix}")
+    write_atomically(target, content)
+
+
+def has(path: Path, content: bytes) -> bool:
+    """Whether a file has these contents."""
     try:
         return read_file(path, LARGEST) == content
     except OSError:
@@ -91,8 +116,8 @@ def rubric(points: Mapping[str, float]) -> str:
     head, *sections = re.split(r"(?m)^(?=## )", text)
     kept = [head]
     for section in sections:
-        key = re.match(r"## ([^:]+)", section)[1]
-        factor = points[key] / POINTS[key]
+        key = re.match(r"## ([^:\n]*)", section)[1]
+        factor = points[key] / POINTS[key] if key in POINTS else 1
         if factor:
             kept.append(re.sub(r"(?m)^\| ([0-9.]+) \|", scaled, section))
     return "".join(kept)
@@ -103,14 +128,17 @@ def rubric(points: Mapping[str, float]) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """What a person gave a submission: points by question, and a comment."""
+    """What a person gave a submission: points and remarks by question, and a comment."""
 
     scores: dict[str, float] = field(default_factory=dict)
     comment: str = ""
+    remarks: dict[str, str] = field(default_factory=dict)
 
 
 def read_sheet(path: Path, points: Mapping[str, float], names: list[str]) -> dict[str, Row]:
     """Read the table of a class, and add a row for each submission that it lacks.
+
+    A column such as "3.1 comment" has remarks about a question.
 
     Args:
         path: of a CSV file; it is made if it is not there
@@ -124,39 +152,61 @@ def read_sheet(path: Path, points: Mapping[str, float], names: list[str]) -> dic
         UserError: it cannot be read, or has points that cannot be; it is not changed
     """
     keys = [q.key for q in QUESTIONS if q.kind != "code" and points[q.key]]
-    head = ["submission", *keys, COMMENT]
+    cells = {name: report.cell(name) for name in names}
+    if len(set(cells.values())) < len(names):
+        alike = [name for name in names if list(cells.values()).count(cells[name]) > 1]
+        raise UserError(f"submissions have names that differ in spaces only, as {alike[0]!r}")
     try:
         text = read_file(path, LARGEST_SHEET).decode("utf-8-sig")
     except FileNotFoundError:
-        text = _rows([head], ",")
+        text = _rows([["submission", *keys, COMMENT]], ",")
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}: save it as CSV in UTF-8") from None
     first = text.partition("\n")[0]
     delimiter = max(",;\t", key=first.count)
-    rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
-    columns = [cell.strip() for cell in rows[0]] if rows else []
-    if "submission" not in columns:
-        raise UserError(f"{path}: expected a column submission, got {first[:100]!r}")
-    found = {}
-    for number, cells in enumerate(rows[1:], 2):
-        row = dict(zip(columns, map(str.strip, cells), strict=False))
-        name = row.get("submission", "")
-        if name and name in found:
-            raise UserError(f"{path}, row {number}: there are two rows of {name}: delete one")
-        if name:
-            where = f"{path}, row {number} ({report.one_line(name)})"
-            scores = {
-                key: _points(row[key], points[key], f"{where}, {key}")
-                for key in keys
-                if row.get(key)
-            }
-            found[name] = Row(scores, report.one_line(row.get(COMMENT) or ""))
-    missing = [name for name in map(report.cell, names) if name not in found]
+    found = _read_rows(path, text, delimiter, keys, points)
+    for name in found.keys() - set(cells.values()):
+        print(f"{path}: no submission is named {name}: its points are ignored", file=sys.stderr)
+    missing = [cell for cell in cells.values() if cell not in found]
     if missing:
-        added = _rows([[name] + [""] * (len(columns) - 1) for name in missing], delimiter)
-        joined = text if not text or text.endswith("\n") else f"{text}\n"
+        columns = len(next(csv.reader([first], delimiter=delimiter)))
+        added = _rows([[cell] + [""] * (columns - 1) for cell in missing], delimiter)
+        joined = text if text.endswith("\n") else f"{text}\n"
         write_atomically(path, f"{joined}{added}".encode("utf-8-sig"))
-    return {name: found.get(report.cell(name), Row()) for name in names}
+    return {name: found.get(cell, Row()) for name, cell in cells.items()}
+
+
+def _read_rows(
+    path: Path, text: str, delimiter: str, keys: list[str], points: Mapping[str, float]
+) -> dict[str, Row]:
+    """Rows by names; UserError if anything in them is unclear, for marks may be at stake."""
+    try:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        head, *rows = list(reader) or [[]]
+    except csv.Error as error:
+        raise UserError(f"{path} cannot be read: {error}: check its quotes") from None
+    head = [cell.strip() for cell in head]
+    for column in ("submission", *keys):
+        if head.count(column) != 1:
+            raise UserError(f"{path}: expected one column {column}, got {head.count(column)}")
+    found = {}
+    for number, cells in enumerate(rows, 2):
+        row = dict(zip(head, map(str.strip, cells), strict=False))
+        name = report.one_line(row.get("submission", ""))
+        where = f"{path}, row {number}" + (f" ({name})" if name else "")
+        if any(cells[len(head) :]):
+            raise UserError(f"{where} has more cells than columns: put texts in double quotes")
+        if name in found:
+            raise UserError(f"{where}: there are two rows of this name: delete one")
+        scores = {
+            key: _points(row[key], points[key], f"{where}, {key}") for key in keys if row.get(key)
+        }
+        if scores and not name:
+            raise UserError(f"{where} has points, but no name")
+        if name:
+            remarks = {key: report.one_line(row.get(f"{key} {COMMENT}") or "") for key in scores}
+            found[name] = Row(scores, report.one_line(row.get(COMMENT) or ""), remarks)
+    return found
 
 
 def _rows(rows: list[list[str]], delimiter: str) -> str:
@@ -170,9 +220,9 @@ def _points(text: str, most: float, where: str) -> float:
         score = float(text.replace(",", "."))
     except ValueError:
         score = math.nan
-    if not 0 <= score <= most:
+    if not 0 <= score <= most + ROUNDING:
         raise UserError(f"{where}: expected points from 0 to {most:g}, got {text[:40]!r}")
-    return score
+    return min(score, most)
 
 
 def merged(content: dict, row: Row, points: Mapping[str, float]) -> dict:
@@ -191,8 +241,12 @@ def merged(content: dict, row: Row, points: Mapping[str, float]) -> dict:
     replaced = {key: tests[key] for key in row.scores if key in tests}
     visibility = content["tests"][0]["visibility"]
     for key, score in row.scores.items():
-        tests[key] = report.entry(BY_KEY[key], score, points[key], "Marked by hand.", visibility)
-        tests[key]["extra_data"] |= {"by hand": True, "explained": False}
+        own = tests.get(key)  # which explains the values
+        remark = row.remarks.get(key) or "Marked by hand."
+        said = [remark, own["output"]] if own else [remark]
+        entry = report.entry(BY_KEY[key], score, points[key], "\n".join(said), visibility)
+        entry["extra_data"] |= {"by hand": True, "explained": said != ["Marked by hand."]}
+        tests[key] = entry
     ordered = [tests[question.key] for question in QUESTIONS if question.key in tests]
     open_points = {key: 0 if key in tests else value for key, value in points.items()}
     waiting = [key for key, value in open_points.items() if value]
@@ -200,5 +254,8 @@ def merged(content: dict, row: Row, points: Mapping[str, float]) -> dict:
     more = f" and {report.number(bonus)} bonus points" if bonus else ""
     sentence = f"{report.number(usual)} points{more} are not graded yet: {', '.join(waiting)}."
     said = {"comment": row.comment, "waiting": sentence if waiting else "", "replaced": replaced}
+    said["said"] = extra.get("said", content["output"])
+    output = "\n".join(filter(None, [said["said"], row.comment, said["waiting"]]))
     score = round(sum(test["score"] for test in ordered), 2)
-    return content | {"score": score, "tests": ordered, "extra_data": extra | said}
+    added = {"score": score, "output": output, "tests": ordered, "extra_data": extra | said}
+    return content | added

@@ -137,8 +137,10 @@ def held_out_bound(model: torch.nn.Module, data: Data) -> dict[str, float]:
     FSVAE has no held-out images: its bound is on the first training images.
 
     Returns:
-        the terms by TensorBoard's tags
+        the terms by TensorBoard's tags; none of a model whose generative part is not trained
     """
+    if not model.generates:
+        return {}
     with figures.isolated_draws(data.subset[0].device):
         observed = model.observed_grey(*data_sets.examples(data))
         nelbo, *kl, rec = (term.item() for term in model.negative_elbo_bound(*observed))

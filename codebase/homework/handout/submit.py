@@ -17,6 +17,7 @@ GRADED = (
     *("SSVAE.negative_elbo_bound", "FSVAE.negative_elbo_bound"),
 )
 LARGEST_SOURCE, LARGEST_WEIGHTS, LARGEST_TEXT = 1 << 20, 64 << 20, 32 << 20  # bytes of a file
+LARGEST_ZIP = 256 << 20
 TEXTS = (".md", ".pdf", ".txt", ".png", ".jpg", ".jpeg")
 
 
@@ -41,11 +42,15 @@ def act(args) -> None:
     """Make the zip, and print which functions are not written yet or fail."""
     blank, others = submit(args.out, bool(args.weights))
     texts = [name for name in others if name.startswith("writeup")]
+    if texts == ["writeup.md"] and _has_no_answers(ROOT / texts[0]):
+        texts = ["writeup.md, which has no answers yet"]
     print(f"Write-up: {', '.join(texts) or 'none, so write writeup.md or writeup.pdf'}")
     runs = sorted(
         {part for name in others for part in name.split("/") if part.startswith("model=")}
     )
     print(f"{'Runs' if args.weights else 'Pictures of runs'}: {', '.join(runs) or 'none'}")
+    if not args.weights:
+        print("Without --weights 1, the values that you report are not graded")
     if blank:
         print(f"Not written yet: {', '.join(blank)}")
     failing = list(dict.fromkeys(line for function in GRADED for line in _trial(function)))
@@ -115,6 +120,9 @@ def submit(out: Path, weights: bool) -> tuple[list[str], list[str]]:
             entry = zipfile.ZipInfo(name)  # without a time: the same code gives the same bytes
             entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o100644 << 16
             archive.writestr(entry, content)
+    if buffer.tell() > LARGEST_ZIP:
+        size = f"{buffer.tell() >> 20} MB; the grader reads {LARGEST_ZIP >> 20}"
+        raise UserError(f"--out {out} would have {size}: delete runs that you do not hand in")
     write_atomically(out, buffer.getvalue())
     return blank, [_name(path) for path in others]
 
@@ -123,6 +131,12 @@ def _write_up() -> list[Path]:
     """The student's answers: writeup.md, writeup.pdf, and pictures in a folder writeup/."""
     found = sorted([*ROOT.glob("writeup.*"), *(ROOT / "writeup").rglob("*")])
     return [path for path in found if path.suffix.lower() in TEXTS and path.is_file()]
+
+
+def _has_no_answers(path: Path) -> bool:
+    """Whether a write-up has only headings and lines to fill in."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return all(not line.strip() or line.startswith("#") or line.endswith(":") for line in lines)
 
 
 def _of_runs(weights: bool) -> list[Path]:
