@@ -512,6 +512,29 @@ def test_a_package_that_is_missing(package, monkeypatch):
         tuning.load_packages()
 
 
+@pytest.mark.parametrize(
+    ("version", "flags", "chosen", "expected"),
+    [
+        ("2.14.1+cpu", "avx2 avx512f", None, "avx2"),
+        ("2.14.1+cpu", "avx2 avx512f", "avx512", "avx512"),
+        ("2.14.1+cpu", "avx2", None, None),
+        ("2.14.1+cpu", None, None, None),
+        ("2.15.0", "avx2 avx512f", None, None),
+    ],
+)
+def test_slow_kernels_are_avoided(tmp_path, monkeypatch, version, flags, chosen, expected):
+    """By an environment variable that only a CPU with AVX-512, on Linux, gets."""
+    monkeypatch.setattr(tuning, "CPU_INFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(tuning.importlib.metadata, "version", lambda name: version)
+    if flags is not None:
+        (tmp_path / "cpuinfo").write_text(f"flags : {flags}", encoding="utf-8")
+    monkeypatch.delenv("ATEN_CPU_CAPABILITY", raising=False)
+    if chosen is not None:
+        monkeypatch.setenv("ATEN_CPU_CAPABILITY", chosen)
+    tuning._avoid_slow_kernels()
+    assert os.environ.get("ATEN_CPU_CAPABILITY") == expected
+
+
 @pytest.mark.process
 def test_a_torchvision_of_another_torch(project, whole_data):
     """Only downloads need it: a line says what is wrong with it, and synthetic digits are used."""
