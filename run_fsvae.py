@@ -1,5 +1,5 @@
-"""Train a fully supervised VAE on SVHN, style apart from content, and report its bound (--train 0:
-evaluate trained weights)."""
+"""Train a fully supervised VAE on SVHN to separate style from content, and report its bound
+(--train 0: evaluate trained weights)."""
 
 import codebase
 from codebase.runs.experiment import Experiment

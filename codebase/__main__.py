@@ -82,9 +82,7 @@ def _add_teaching(command) -> None:
     reference = command(
         "reference", "store runs as the reference weights that come with the project", _keep
     )
-    reference.add_argument(
-        "runs", nargs="+", help="names of finished runs with the default number of iterations"
-    )
+    reference.add_argument("runs", nargs="+", help="names of finished runs")
 
     starter = command("starter", "create the students' version: the solution with blanks", _starter)
     starter.add_argument("folder", type=Path, help="new folder")
@@ -114,7 +112,7 @@ def _add_teaching(command) -> None:
         type=Path,
         help=f"folder for the reports, and for grades.csv and summary.md of a class{SAID}",
     )
-    add("--weights", **SWITCH, help="1: grade the reports, by evaluating submitted weights")
+    add("--weights", **SWITCH, help="1: grade reported values, by evaluating submitted weights")
     add("--data_dir", type=Path, default=ROOT / "data", help="folder of MNIST, used by --weights 1")
     add(
         "--jobs",

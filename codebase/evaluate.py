@@ -28,8 +28,8 @@ def evaluate_lower_bound(
         importance_weights: numbers m of importance weights
 
     Returns:
-        NELBO, KL (of SSVAE KL_z and KL_y) and Rec, means over the repeated evaluations, and IWAE-m
-        for each m, means over max(repeats // m, 1) evaluations
+        NELBO, KL (for the SSVAE, KL_z and KL_y) and Rec, means over the repeated evaluations, and
+        IWAE-m for each m, means over max(repeats // m, 1) evaluations
 
     Raises:
         ValueError: the images are not what the model is trained on

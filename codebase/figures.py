@@ -112,8 +112,8 @@ def comparison(models: dict[str, torch.nn.Module], x: Tensor, y: Tensor) -> Pict
 def traversal(model: torch.nn.Module, x: Tensor, y: Tensor, most: int = 10) -> Picture:
     """E[x|z] as one dimension of z goes from −3 to 3 and the others keep an image's values.
 
-    A dimension is used as far as its posterior mean varies over images (an active unit: Burda et
-    al. 2016, section 5.2); the most used ones come first.
+    A dimension counts as used to the extent that its posterior mean varies over images (an active
+    unit: Burda et al. 2016, section 5.2); the most used ones come first.
 
     Args:
         model: with labels or without
@@ -202,7 +202,7 @@ def posterior_means(model: torch.nn.Module, x: Tensor, labels: Tensor) -> Tensor
 def latent_plane(model: torch.nn.Module, x: Tensor, labels: Tensor, heading: str = ""):
     """A scatter of posterior means by digit, and a mixture prior's components as ellipses.
 
-    Points are drawn in an order of their own, so that no digit hides another. The ellipses have a
+    Points are drawn in random order, so that no digit hides another. The ellipses have a
     radius of one standard deviation, and are darker the more images their component is used for;
     only the most used components are drawn.
 

@@ -370,7 +370,7 @@ def test_a_persons_points_are_added_and_can_be_taken_back():
     row = written.Row({"3.1": 2, "4.3": 1}, "", {"3.1": "No Jensen.", "4.3": ""})
     page = report.markdown(written.merged(none, row, POINTS))
     assert "## 3.1 proof that IWAE's bound is tighter\n\n- No Jensen.\n" in page
-    assert "## 4.3 accuracy with the bound\n\n- Marked by hand.\n- Right.\n" in page
+    assert "## 4.3 accuracy with the bound\n\n- Marked by hand.\n- Correct.\n" in page
 
 
 # The hand-out and the solutions

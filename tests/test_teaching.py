@@ -144,6 +144,13 @@ def test_a_blank_that_is_reached_is_named_in_a_line(blank, whole_data):
     assert "Traceback" not in done.stderr
 
 
+def test_the_classifier_is_trained_before_its_bound_is_written(blank, whole_data):
+    """Question 4.1 comes before 4.2."""
+    flags = ["--gw", "0", "--iter_max", "2", "--data_dir", str(whole_data), "--run", "1"]
+    done = run(blank, "run_ssvae.py", *flags)
+    assert "Test set classification accuracy: 0." in done.stdout
+
+
 @pytest.mark.process
 def test_filled_in_it_is_the_solution_bit_for_bit(blank, tmp_path, whole_data):
     mine = filled(tmp_path / "mine", blank)

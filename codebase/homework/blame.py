@@ -1,4 +1,4 @@
-"""Whose fault it is where a function is right, or better, with this project's helper functions."""
+"""Naming the helpers at fault if a function is right, or better, with this project's helpers."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -58,7 +58,8 @@ def helpers_at_fault(own: Checked, best: Checked, earlier: Mapping[str, Mark]) -
 
 def replaced(hanging: tuple[str, ...]) -> str:
     """Say that this project's helpers replaced some that give no output."""
+    gives = "gives" if len(hanging) == 1 else "give"
     return (
-        f"This was graded with the reference's {listed(list(hanging))}, because yours gives no "
+        f"This was graded with the reference's {listed(list(hanging))}, because yours {gives} no "
         "output; you lose no points for that here."
     )

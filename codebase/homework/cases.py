@@ -182,7 +182,7 @@ def _reference_model(kind: str, options: tuple) -> torch.nn.Module:
 
 @functools.lru_cache(maxsize=16384)
 def reference(case: Case, function: Callable | None = None) -> list[list[dict]]:
-    """Call the right function with a case, or another one; outputs are cached.
+    """Call this project's function, or a given one, with a case; outputs are cached.
 
     Args:
         case: see `cases`

@@ -11,7 +11,7 @@ from codebase.homework.problems import Problem
 from codebase.homework.sandboxed.calling import Case
 from codebase.homework.sandboxed.functions import Helpers
 
-OTHER_ORDER = "You draw in another way than the reference; you lose no points for that."
+OTHER_ORDER = "You draw noise differently from the reference; you lose no points for that."
 Run = Callable[[Case, Helpers | None], Output]
 # One thread for all: a sandbox ends with the thread that has started it.
 _BESIDE = ThreadPoolExecutor(1)

@@ -1,4 +1,4 @@
-"""Naming the mistake in a function: the catalogue's whose numbers are the submission's."""
+"""Naming the mistake in a function: the catalogue's that gives the submission's outputs."""
 
 from collections.abc import Iterable
 

@@ -95,7 +95,7 @@ def encoded(content: dict) -> bytes:
 
 def _test(mark: Mark, visibility: str) -> dict:
     lines = explanation(mark)
-    nothing = "Nothing was graded; see the note at the top." if mark.lost else "Right."
+    nothing = "Nothing was graded; see the note at the top." if mark.lost else "Correct."
     test = entry(mark.problem, mark.score, mark.points, "\n".join(lines) or nothing, visibility)
     test["extra_data"] |= {
         "explained": bool(lines),

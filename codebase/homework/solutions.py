@@ -166,6 +166,7 @@ class _Document:
         number, end = DERIVATIONS[question.number]
         text = self.equations[number].partition("\n")[2].partition(end)[0].strip()
         text = re.sub(r"<!--.*?-->\s?", "", text)
+        text = re.sub(r"\b([Ss]ection) (\d+)", r"\1 \2 of the equations", text)
 
         def kept(match: re.Match) -> str:
             path = (EQUATIONS.parent / match[3]).resolve()
@@ -187,8 +188,8 @@ class _Document:
             f"PyTorch {torch.__version__}. It evaluated the weights of {names}, trained with "
             f"seed {seeds}; the evaluation draws with seed {weights.SEED}. Bounds are in nats, on "
             "the homework's 100-image evaluation subset; other draws change them by 0.1 or 0.2. "
-            "Full points are given in the range of four standard deviations, this project's or "
-            "the published one, whichever is larger.\n"
+            "Full points are given within four standard deviations of the mean. The standard "
+            "deviation is this project's or the published one, whichever is larger.\n"
         )
 
 

@@ -105,10 +105,7 @@ def files_of(path: Path) -> "Files":
         raise UserError(f"{path}: it cannot be read as a zip: {one_line(error)}") from None
 
 
-LONE_FILE = (
-    "one file is not enough: hand in the whole folder codebase/, as `python -m codebase submit` "
-    "makes it"
-)
+LONE_FILE = "one file is not enough: hand in the zip that `python -m codebase submit` creates"
 
 
 @dataclass(frozen=True)

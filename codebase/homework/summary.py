@@ -102,9 +102,9 @@ def summary(graded: dict[str, dict], clusters: list[similarity.Cluster], skipped
         lines.append(f"| `{function}` | {mistake} | {len(names)} | {who} |")
     lines += ["", "## Similarity", ""]
     lines += [
-        "These submissions share at least 60 % of their graded functions' fingerprints, whatever "
-        "their names and layout. Code that few students wrote counts most. This is a reason to "
-        "look, not a proof.",
+        "These submissions share at least 60 % of the code patterns in their graded functions. "
+        "Names of variables and layout are ignored. Code that few students wrote counts most. This "
+        "is a reason to look, not a proof.",
         "",
     ]
     if not clusters:

@@ -220,7 +220,7 @@ def _mark(report: Report, points: float, run: Evaluated, code: Mapping[str, Mark
         f"({' to '.join(in_words(metric, end) for end in expected(report.group, metric))})"
         for metric in report.metrics
     )
-    notes = [f"The weights of {name} give, with the expected range: {said}."]
+    notes = [f"The weights of {name} give (expected range in parentheses): {said}."]
     if not run.reported:
         notes.append("You handed in no results.json of this run; its weights count.")
     if excused:
@@ -246,7 +246,7 @@ def _out_of_range(
     loss = report.function.replace("iwae", "elbo") or "SSVAE.negative_elbo_bound"
     iterations = ITERATIONS[report.group]
     if run.step < iterations:
-        return f"{told} Your weights are of iteration {run.step:,}; train {iterations:,}."
+        return f"{told} Your weights are from iteration {run.step:,}; train for {iterations:,}."
     if run.untrained:
         return f"{told} The weights are untrained; hand in those that training has saved."
     if report.group != WITHOUT_BOUND and _lost(code, loss):
@@ -259,11 +259,11 @@ def _of_something_else(run: Evaluated, metrics: list[str]) -> str:
         return ""
     values = [f"{metric} {in_words(metric, run.reported[metric])}" for metric in metrics]
     told = f"You report {listed(values)}, which your weights do not give."
-    if run.of_step != run.step:
+    if run.of_step is not None and run.of_step != run.step:
         return f"{told} You report iteration {run.of_step}; hand in the results of {run.step}."
     return (
-        f"{told} They are probably of other weights or of older code; run the script with --train "
-        "0 and hand in again."
+        f"{told} They probably come from other weights or older code; run the script with "
+        "--train 0 and hand in again."
     )
 
 
@@ -275,8 +275,8 @@ def _missing(report: Report, points: float, handed_in: Submission) -> Mark:
         reason = f"{synthetic[0]} was trained on synthetic digits; train on MNIST."
     else:
         reason = (
-            f"You handed in no weights of {report.group}_run=0000; train it, and hand it in with "
-            "python -m codebase submit --weights 1."
+            f"You handed in no weights of {report.group}_run=0000; train this model, and hand in "
+            "its weights with python -m codebase submit --weights 1."
         )
     return _nothing(report, points, reason)
 

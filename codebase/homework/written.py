@@ -1,6 +1,6 @@
 """What a person marks: pictures, text, and reports that were handed in without weights.
 
-`collect` puts pictures and texts where the person looks; `Sheet` reads the marks from a table.
+`collect` puts pictures and texts where the person looks; `read_sheet` reads the marks from a table.
 """
 
 import csv
@@ -55,7 +55,9 @@ def collect(path: Path, folder: Path) -> list[str]:
             content = files.contents(inner, LARGEST)
             size += len(content)
             if i >= MOST or size > LARGEST_SUM:
-                left_out.append(f"{path}: {inner} and the pictures and texts after it: too many")
+                left_out.append(
+                    f"{path}: {inner} and later texts and pictures were not copied: too many"
+                )
                 break
             if content.replace(b"\r\n", b"\n") != template():
                 put(folder / name, content)
@@ -155,7 +157,7 @@ def read_sheet(path: Path, points: Mapping[str, float], names: list[str]) -> dic
     cells = {name: report.cell(name) for name in names}
     if len(set(cells.values())) < len(names):
         alike = [name for name in names if list(cells.values()).count(cells[name]) > 1]
-        raise UserError(f"submissions have names that differ in spaces only, as {alike[0]!r}")
+        raise UserError(f"submissions have names that differ only in spaces, such as {alike[0]!r}")
     try:
         text = read_file(path, LARGEST_SHEET).decode("utf-8-sig")
     except FileNotFoundError:

@@ -15,8 +15,8 @@ class CompiledLoss:
     """A function of a minibatch, compiled for minibatches of one size.
 
     The draws are the same as without compiling. Its first minibatch tells the size; the smaller one
-    at the end of an epoch, for which torch would compile once more, is given to the function as it
-    is.
+    at the end of an epoch, for which torch would compile once more, is passed to the uncompiled
+    function.
 
     Args:
         loss: of the tensors of a minibatch

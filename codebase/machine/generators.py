@@ -31,7 +31,7 @@ def isolated(device: torch.device, seed: int | None = None) -> Iterator[None]:
     """Leave the generators as they are found, whatever is drawn inside.
 
     Args:
-        device: whose generator, beside the CPU's
+        device: whose generator, besides the CPU's
         seed: of the draws inside; None: they continue where the generators are
     """
     before = states(device)

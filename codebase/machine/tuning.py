@@ -71,8 +71,8 @@ def tune_process(threads: int | None = None) -> None:
     """Make the settings that training on a CPU needs.
 
     Numbers below 1e-38 become 0. The labels with negligible q(y|x) weigh SSVAE's gradients with
-    such numbers, and a product with one takes forty times as long: after 10,000 iterations a second
-    has 7 steps with them and 47 without (two cores), at the same losses.
+    such numbers, and a product with one takes forty times as long: after 10,000 iterations training
+    runs at 7 steps per second with them and at 47 without (two cores), at the same losses.
 
     The C library keeps what a step frees for the next step. glibc gives large blocks back to the
     system as they are freed, and every step pays page faults for its gradients and activations

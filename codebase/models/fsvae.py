@@ -37,7 +37,7 @@ class FSVAE(LatentVariableModel):
         if found != ((len(x), self.y_dim), x.dtype):
             raise ValueError(
                 f"expected y to be one-hot labels of shape {(len(x), self.y_dim)}, {x.dtype}, got "
-                f"{found}: torch.nn.functional.one_hot makes them of digits"
+                f"{found}: F.one_hot(y, 10).float() converts digits to them"
             )
         q_m, q_v = self.enc.encode(x, y)
         z = ut.sample_gaussian(q_m, q_v)

@@ -136,8 +136,8 @@ class VAE(LatentVariableModel):
             x: tensor: (batch, x_dim): images
 
         Returns:
-            (loss, summaries): a scalar, and scalars by their tags, among which the ELBO does not
-            have beta
+            (loss, summaries): a scalar, and scalars by their tags; the ELBO among them does not
+            include beta
         """
         nelbo, kl, rec = self.negative_elbo_bound(x)
         loss = self.beta * kl + rec

@@ -26,7 +26,7 @@ RUN_FILE, RESULTS_FILE = "run.json", "results.json"
 LARGEST_FILE = 1 << 20  # bytes
 NOT_RECORDED = "not recorded"  # of weights without a run.json, which other people trained
 _SCALARS = (int, float, str)
-WAYS_OUT = "delete it to evaluate the weights as not recorded, or pass --overwrite 1 to train anew"
+WAYS_OUT = "delete it to evaluate the weights without it, or pass --overwrite 1 to train anew"
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def read_run(folder: Path) -> Run | None:
     if content.get("name") != folder.name:
         raise UserError(
             f"{path} belongs to {content.get('name')!r:.200}: rename the folder to that, delete "
-            "the file to evaluate the weights as not recorded, or pass --overwrite 1 to train anew"
+            "the file to evaluate the weights without it, or pass --overwrite 1 to train anew"
         )
     return Run(folder.name, content["flags"], content["model"])
 

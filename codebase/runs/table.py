@@ -169,7 +169,7 @@ def _fields_that_tell_apart(table: list[dict]) -> list[str]:
 
 
 def write(table: list[dict], path: Path) -> None:
-    """Print the table, and write it beside as path.csv and path.md."""
+    """Print the table, and write it to path.csv and path.md."""
     text = markdown(table)
     if any(row["published"] is not None and row["figure"] != "accuracy" for row in table):
         text += "\n" + NOTE

@@ -23,7 +23,7 @@ from codebase.train import Trainer
 
 BANNER = """\
 ************************************************************************
-*  SYNTHETIC DATA: digits drawn by this program in the place of {:<5}  *
+*  SYNTHETIC DATA: digits drawn by this program, in place of {:<5}     *
 *  Do not compare the metrics with metrics of the real data set.       *
 ************************************************************************"""
 CURVES = ("train", "test")  # keys of Training.curves; a row is iteration, NELBO, KL, Rec
@@ -231,8 +231,9 @@ class Training:
         model, whole = self.trainer.model, self._has_weights(step)
         if whole:
             bound = report.held_out_bound(model, self.data)
-            self.events.scalars(step, bound)
-            self._add_to_curve("test", step, bound)
+            if bound:  # none of a model whose generative part is not trained
+                self.events.scalars(step, bound)
+                self._add_to_curve("test", step, bound)
         state = {"flags": dict(self.run.flags), "iter_max": self.iter_max}
         state |= {"iter_save": self.iter_save, **self.curves, **self._circumstances()}
         try:  # the state first: if the process ends here, _resume writes the weights from it
@@ -315,8 +316,9 @@ def _check_nothing_is_there(run: Run) -> None:
     weights = f"with weights of iterations {steps}" if steps else "without weights yet"
     files = (runs.RUN_FILE, checkpoints.STATE_FILE)
     resume = "--resume 1 to continue it, " if all((run.folder / f).exists() for f in files) else ""
+    evaluate = "--train 0 to evaluate it, " if steps else ""
     raise UserError(
-        f"{run.folder} holds {what}, {weights}: pass {resume}--train 0 to evaluate it, "
+        f"{run.folder} holds {what}, {weights}: pass {resume}{evaluate}"
         "--overwrite 1 to replace it, or another --run"
     )
 

@@ -1,1 +1,1 @@
-"""What students get beside the solution with blanks: the assignment, and public tests."""
+"""What students get besides the solution with blanks: the assignment, and public tests."""

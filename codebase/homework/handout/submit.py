@@ -57,7 +57,7 @@ def act(args) -> None:
     for line in failing:
         print(line)
     if not blank and not failing:
-        print("Every function is written, and runs once")
+        print("Every function is written and ran without an error")
     print(f"To hand in: {args.out}")
 
 
@@ -178,7 +178,9 @@ def _source(path: Path) -> bytes:
     except (SyntaxError, ValueError, RecursionError) as error:
         line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
         reason = getattr(error, "msg", None) or str(error)
-        raise UserError(f"{_name(path)}{line}: {reason}: it could not be graded") from None
+        raise UserError(
+            f"{_name(path)}{line}: {reason}: correct it, because the grader cannot read it"
+        ) from None
     return content
 
 

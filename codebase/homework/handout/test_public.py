@@ -40,7 +40,9 @@ def bound(kind, method, *more, **options):
         model = getattr(models, kind)(**options)
         torch.manual_seed(seed)
         terms = getattr(model, method)(*images, *more)
-        assert all(term.shape == () for term in terms), "each term is a scalar: average the batch"
+        assert all(term.shape == () for term in terms), (
+            "each term must be a scalar: average over the batch"
+        )
         return [term.item() for term in terms]
 
     return recipe
