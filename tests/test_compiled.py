@@ -10,6 +10,7 @@ from test_train import copied, setting, trained
 from torch._dynamo.utils import counters
 
 from codebase.machine.compiled import _why
+from codebase.machine.tuning import CPU_INFO
 from codebase.train import Trainer
 
 pytestmark = pytest.mark.process
@@ -122,3 +123,17 @@ def test_any_error_of_the_compiler_is_a_line():
     assert _why(RuntimeError("two\nlines of it")) == "two"
     told = "C++ compile error\n/tmp/a.cpp:1:10: fatal error: Python.h: No such file\n  1 | #include"
     assert _why(RuntimeError(told)) == "Python.h: No such file"
+
+
+def test_code_that_was_compiled_for_longer_vectors_is_not_run(project, whole_data):
+    """torch keeps compiled code between runs, and its settings, not the variable, tell it apart."""
+    if not CPU_INFO.exists() or "avx512f" not in CPU_INFO.read_text(encoding="utf-8"):
+        pytest.skip("this CPU has no AVX-512")
+    flags = ("--compile", 1, "--iter_max", 3, "--threads", 1, "--overwrite", 1)
+    for capability in ("avx512", "avx2"):
+        env = {
+            "ATEN_CPU_CAPABILITY": capability,
+            "TORCHINDUCTOR_CACHE_DIR": str(project.parent / "cache"),
+        }
+        done = run_script(project, "run_vae.py", *flags, data_dir=whole_data, env=env)
+        assert done.returncode == 0 and "compiled in" in done.stderr, done.stderr

@@ -233,8 +233,9 @@ def _mark(report: Report, points: float, run: Evaluated, code: Mapping[str, Mark
 
 
 def _lost(code: Mapping[str, Mark], function: str) -> bool:
-    """Whether a function, or one of utils.py, lost points."""
-    return any(mark.lost for name, mark in code.items() if name == function or "." not in name)
+    """Whether a function, or one of utils.py that it may use, lost points."""
+    names = [name for name in code if name == function or "." not in name] if function else []
+    return any(code[name].lost for name in names)
 
 
 def _out_of_range(

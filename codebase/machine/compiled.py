@@ -1,6 +1,7 @@
 """A loss that torch.compile has turned into C++: fewer passes over memory, after half a minute."""
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -26,6 +27,10 @@ class CompiledLoss:
         from torch._inductor import config  # here: what is not compiled needs no compiler
 
         config.fallback_random = True  # torch's own generator, not the compiler's
+        if os.environ.get("ATEN_CPU_CAPABILITY") == "avx2":
+            # torch keeps compiled code between runs, by its settings but not by this variable: the
+            # loops of AVX-512 would be run with vectors of half their length.
+            config.cpp.simdlen = 256
         # It would say that a machine without a GPU has CUDA's compiler but no GPU.
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
         self._loss, self._compiled = loss, torch.compile(loss, dynamic=False)
