@@ -124,7 +124,7 @@ def _add_teaching(command) -> None:
         "--sandbox",
         choices=("best", *SANDBOXES),
         default="best",
-        help="sandbox: bubblewrap, or only limits; best: what works here",
+        help="sandbox: bubblewrap, or only limits; best: bubblewrap if it works here, else limits",
     )
     for one in (starter, solutions, gradescope, grade):
         one.add_argument(
@@ -184,7 +184,7 @@ def _gradescope(args) -> None:
     from codebase.homework import gradescope
 
     gradescope.make(args.zip, args.points, args.show_points, args.show_output)
-    print(f"To upload as the autograder: {args.zip}")
+    print(f"Upload this autograder: {args.zip}")
 
 
 def _grade(args) -> None:

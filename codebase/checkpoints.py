@@ -251,9 +251,9 @@ def _load(path: Path, limit: int | None = None):
             warnings.simplefilter("ignore")
             return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged or hostile file makes the unpickler raise
-        reason = "it is damaged, or not a file of PyTorch's"
+        reason = "it is damaged, or not a PyTorch file"
         if "weights_only" in str(error):
-            reason = "it would run code, or holds other things than tensors"
+            reason = "it would run code, or holds things other than tensors"
         raise CheckpointError(f"{path} is refused: {reason}") from None
 
 

@@ -109,7 +109,7 @@ def test_without_a_compiler_the_run_goes_on(whole_data, project):
     lines = [line for line in done.stderr.splitlines() if "compiled" in line]
     assert lines == [
         "warning: not compiled: no C++ compiler works here (g++, clang++ or MSVC); "
-        "the run goes on without"
+        "the run continues uncompiled"
     ]
     plain, without = (
         weights(folder / "checkpoints" / SSVAE_NAME / "model-00003.pt")

@@ -249,7 +249,7 @@ def test_pictures_and_texts_are_collected(tmp_path):
     for i in range(written.MOST):
         files[f"{i}.txt"] = "x"
     students.zipped(path, files)
-    assert "the pictures and texts after it: too many" in written.collect(path, out)[0]
+    assert "too many or too large texts: none from" in written.collect(path, out)[0]
 
 
 def test_a_text_beside_the_zip_of_the_code(tmp_path):
@@ -490,7 +490,7 @@ def test_a_class_from_the_handout_to_the_grades(tmp_path, mnist_dir, monkeypatch
         writer.writeheader()
         writer.writerows(rows)
     said, told = succeed(tmp_path, *command)
-    assert "Marked by hand: 3 of 3" in said and "3 have not changed since" in told
+    assert "Marked by hand: 3 of 3" in said and "unchanged since they were graded: 3" in told
     with (out / "grades.csv").open(encoding="utf-8", newline="") as file:
         grades = {row["submission"]: row for row in csv.DictReader(file)}
     assert {name: float(row["total"]) for name, row in grades.items()} == {

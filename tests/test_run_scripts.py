@@ -182,7 +182,7 @@ BAD_FLAGS = {
     ("--nn", "v2"): "--nn: invalid choice: 'v2'",
     ("--data", "svhn"): "--data: invalid choice: 'svhn'",
     ("--overw", 1): "unrecognized arguments: --overw 1",
-    ("--overwrite", 1, "--resume", 1): "exclude each other",
+    ("--overwrite", 1, "--resume", 1): "cannot be used together",
     ("--reference", 1): "--reference 1 evaluates weights: pass --train 0 too",
     ("--replicates", 2, "--train", 0): "--replicates",
     ("--replicates", 2, "--run", 999_999): "the last one would have --run 1000000",
@@ -369,7 +369,7 @@ def test_a_full_disk(short):
     status, _, stderr = Child(folder, "run_vae.py", *more, file_size=4 << 20).finish()
     last = stderr.splitlines()[-1]
     assert status == 1 and "Traceback" not in stderr
-    assert "File too large" in last and "reached iteration 10, of which 6 are saved" in last
+    assert "File too large" in last and "reached iteration 10; iteration 6 is saved" in last
     assert str(path) in last and "to continue: python run_vae.py" in last
     after = contents(path)
     assert {name: after[name] for name in before} == before  # the last good state is untouched

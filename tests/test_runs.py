@@ -335,7 +335,7 @@ def test_a_run_is_not_replaced_while_it_is_evaluated(tmp_path, base, folders, tr
 
 def test_resuming_what_is_not_there_is_said(tmp_path, base):
     _, stderr = succeed(tmp_path, "run_vae.py", *base, *SHORT, "--resume", 1)
-    assert f"note: there is no run {NAME.format(0)} to resume: it starts anew" in stderr
+    assert f"note: there is no run {NAME.format(0)} to resume, so a new run starts" in stderr
 
 
 def test_a_damaged_state_names_the_ways_out(tmp_path, base, trained):

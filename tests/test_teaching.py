@@ -258,7 +258,7 @@ def test_submit_tries_each_function(blank, tmp_path):
         said = run(mine, "-m", "codebase", "submit").stdout
         path.write_text(text, encoding="utf-8")
         assert f"fails: {told}" in said and f"(codebase/{file}, line " in said
-        assert "Every function" not in said and "To hand in: submission.zip" in said
+        assert "Every function" not in said and "Hand in this file: submission.zip" in said
     path = mine / "codebase" / "models" / "vae.py"
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace("return kl + rec, kl, rec", "return kl + rec"), encoding="utf-8")
@@ -352,7 +352,7 @@ def test_a_class(tmp_path):
     students.folder(folder / "new" / "hw2", right)
     students.zipped(folder / "new" / "old.zip", {"x": ""})
     _, told = succeed(tmp_path, "codebase", *command[2:-1], "1")
-    assert "3 have not changed since" in told
+    assert "unchanged since they were graded: 3" in told
     for name, written in before.items():
         assert (out / name / "report.md").stat().st_mtime_ns == written
     results = {name: report.read_results(out / name) for name in ("=eve", "new")}

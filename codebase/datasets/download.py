@@ -66,7 +66,7 @@ def read_checked(path: Path, md5: str, packed: bool = False) -> bytearray | byte
         raise DataError(f"{path} is damaged ({reason}): move it away and run again") from None
     except OSError as error:
         raise DataError(
-            f"{path} cannot be read ({error.strerror}): mend that, or pass another --data_dir"
+            f"{path} cannot be read ({error.strerror}): fix that, or pass another --data_dir"
         ) from None
     found = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if found != md5:
@@ -151,7 +151,7 @@ def _download(dataset: str, names: list[str], folder: Path, md5: dict[str, str])
                         write_atomically(folder / name, content)
                     break
                 except DataError:
-                    trouble[url] = "it sent something else than the file"
+                    trouble[url] = "it sent something other than the file"
                 except Exception as error:  # whatever one mirror does, the next is asked
                     if isinstance(error, OSError) and error.errno in DISK_TROUBLE:
                         raise

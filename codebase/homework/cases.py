@@ -98,7 +98,7 @@ def _log_normal(base: Case) -> dict[str, Case]:
         "shapes": replace(base, calls=(Call(several), Call((x, zero, one)), Call(mixture))),
         "float32": replace(plain, dtype="float32"),
         "a v of one element": replace(base, calls=(Call((x, m, Spec("positive", (1,)))),)),
-        "values far beyond training's": replace(base, calls=(Call(far),)),
+        "values far outside the training range": replace(base, calls=(Call(far),)),
     }
 
 

@@ -163,7 +163,7 @@ def _compared(attempt: Attempt) -> tuple[dict[str, str], list[str]]:
     else:
         better = _other_draws(attempt, reasons)
     other = [term for term in wrong if not better[term]]
-    return better, [f"{OTHER_ORDER} ({', '.join(other)})"] if other else []
+    return better, [f"{', '.join(other)}: {OTHER_ORDER}"] if other else []
 
 
 def _other_sizes(attempt: Attempt, reasons: dict[str, str]) -> dict[str, str]:

@@ -301,7 +301,7 @@ def command(paths: list[Path], settings: Settings, out: Path | None, jobs: int) 
                 bar.write(report.one_line(line), file=sys.stderr)
         bar.update(len(found) - done)
     if done < len(found):
-        print(f"{len(found) - done} have not changed since they were graded", file=sys.stderr)
+        print(f"unchanged since they were graded: {len(found) - done}", file=sys.stderr)
     if out is not None:
         if rows:
             marked = sum(bool(row.scores) for row in rows.values())

@@ -273,7 +273,8 @@ def read_points(path: Path | None) -> dict[str, float]:
             raise UserError(f"--points {path}: {key!r:.60} is not one of {known}")
         if type(points) not in (int, float) or not 0 <= points < 1e6 or math.isnan(points):
             raise UserError(
-                f"--points {path}: the points of {key} must be at least 0, got {points!r:.40}"
+                f"--points {path}: the points of {key} must be a number from 0 to below 1,000,000, "
+                f"got {points!r:.40}"
             )
     found = {}
     for question in QUESTIONS:

@@ -375,7 +375,7 @@ def checked(answer: dict, case: Case) -> Output:
             raise ValueError
         return Output(calls, **about)
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
-        unknown = "its output is not numbers" if "calls" in answer else "it gave no output"
+        unknown = "it returned no numbers" if "calls" in answer else "it returned nothing"
         error, kind = answer.get("error"), answer.get("kind")
         error = error if isinstance(error, str) else unknown
         return Output(None, error, kind if isinstance(kind, str) else "Ended", **about)

@@ -56,7 +56,7 @@ def collect(path: Path, folder: Path) -> list[str]:
             size += len(content)
             if i >= MOST or size > LARGEST_SUM:
                 left_out.append(
-                    f"{path}: {inner} and later texts and pictures were not copied: too many"
+                    f"{path}: too many or too large texts: none from {inner} on is copied"
                 )
                 break
             if content.replace(b"\r\n", b"\n") != template():

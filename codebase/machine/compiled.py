@@ -45,12 +45,14 @@ class CompiledLoss:
 
 def compile_or_warn(trainer) -> None:
     """Compile a trainer's loss; if this machine cannot, say why, and leave it as it is."""
-    print("compiling the loss, which takes half a minute", file=sys.stderr)
+    print("compiling the loss, which takes up to half a minute", file=sys.stderr)
     started = time.perf_counter()
     try:
         trainer.compile()
     except Exception as error:
-        print(f"warning: not compiled: {_why(error)}; the run goes on without", file=sys.stderr)
+        print(
+            f"warning: not compiled: {_why(error)}; the run continues uncompiled", file=sys.stderr
+        )
     else:
         print(f"compiled in {time.perf_counter() - started:.0f} s", file=sys.stderr)
 

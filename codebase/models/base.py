@@ -151,7 +151,7 @@ class LatentVariableModel(torch.nn.Module):
             return
         expected = f"expected x to be float images in [0, 1] of shape (batch, {self.enc.x_dim})"
         if not isinstance(x, Tensor):
-            raise ValueError(f"{expected}, got {type(x).__name__}: torch.from_numpy(x)")
+            raise ValueError(f"{expected}, got {type(x).__name__}: pass torch.as_tensor(x)")
         parameter = next(self.parameters())
         own, in_training = parameter.dtype, torch.is_grad_enabled() and parameter.requires_grad
         if own not in (torch.float32, torch.float64):

@@ -117,7 +117,7 @@ class VAE(LatentVariableModel):
         """
         self.check_images(x)
         if not isinstance(iw, numbers.Integral) or iw < 1:
-            raise ValueError(f"iw is {iw!r}, expected a whole number of weights from 1")
+            raise ValueError(f"iw is {iw!r}, expected a whole number of at least 1")
         q_m, q_v = self.enc.encode(x)
         rows = ut.duplicate(torch.arange(len(x), device=x.device), iw)  # (iw·batch,): whose draw
         z = self.sample_q(q_m[rows], q_v[rows])

@@ -36,7 +36,8 @@ def evaluate_saved(
         folders = (checkpoints.CHECKPOINTS / REFERENCE).glob("model=*")
         there = ", ".join(sorted(folder.name for folder in folders)) or "no run"
         raise UserError(
-            f"--reference 1: there are no reference weights of these flags, only of {there}"
+            f"--reference 1: no reference weights were trained with these flags; there are weights "
+            f"of {there}"
         )
     reference, missing = None, None
     if kept and (args.reference or not own):

@@ -122,7 +122,7 @@ def make_parser(experiment, description: str) -> Parser:
         help="number of CPU threads (default: torch's choice)",
     )
     add("--data_dir", type=Path, default=ROOT / "data", help="folder of the data sets")
-    about = "rows x columns of samples.png; with labels, each row is a class (default: 10x20)"
+    about = "rows x columns of samples.png; with labels, each row is one class (default: 10x20)"
     add("--sheet", **none, type=sheet, help=about)
 
     add = parser.add_argument_group("flags that determine a run's weights").add_argument
@@ -178,7 +178,7 @@ def parse(parser: Parser) -> tuple[argparse.Namespace, dict]:
     given = {flag: value for flag, value in vars(parsed).items() if value is not nothing}
     args = argparse.Namespace(**NO_DEFAULT | defaults | given)
     if args.overwrite and args.resume:
-        parser.error("--overwrite 1 and --resume 1 exclude each other")
+        parser.error("--overwrite 1 and --resume 1 cannot be used together")
     if args.reference and args.train:
         parser.error("--reference 1 evaluates weights: pass --train 0 too")
     if args.replicates and (args.overwrite or not args.train):

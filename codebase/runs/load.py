@@ -38,7 +38,7 @@ def located(run: str | Path, step: int | None = None) -> tuple[Path, int, Run]:
     if path.suffix == ".pt":
         of_file = checkpoints.step_of(path)
         if not path.exists() or of_file is None:
-            raise UserError(f"{path} is not a file model-<iteration>.pt")
+            raise UserError(f"{path} does not exist, or is not named model-<iteration>.pt")
         if step not in (None, of_file):
             raise UserError(f"{path} has the weights of iteration {of_file}, not {step}")
         path, step = path.parent, of_file

@@ -26,7 +26,7 @@ def keep_as_reference(name: str) -> Path:
     if run is None:
         raise UserError(f"{folder} has no {runs.RUN_FILE}: train the run first")
     if not steps or run.finished(steps[-1]) is None:
-        raise UserError(f"{name} is not finished: pass --resume 1 first")
+        raise UserError(f"{name} is not finished: finish it with its run script and --resume 1")
     model = run.build()
     checkpoints.load_weights(model, checkpoints.file_of(folder, steps[-1]))
     if not all(tensor.isfinite().all() for tensor in model.half().state_dict().values()):

@@ -193,7 +193,10 @@ def read_json(path: Path) -> dict | None:
 LOCKS = {  # seconds to wait for another process, and the message after that
     "training": (0, "is being trained by another process: wait for it, or pass another --run"),
     # Evaluation and replacement both hold this one, so one waits for the other.
-    "evaluation": (600, "has been evaluated by another process for 600 seconds: end that one"),
+    "evaluation": (
+        600,
+        "is still being evaluated after 600 seconds, by another process: wait, or end that process",
+    ),
 }
 
 

@@ -153,7 +153,9 @@ class Training:
             self.data = self.experiment.data(flags, self.source)
             model = self.experiment.build(run.flags).to(self.source.device)
             if args.resume and state is None:
-                print(f"note: there is no run {name} to resume: it starts anew", file=sys.stderr)
+                print(
+                    f"note: there is no run {name} to resume, so a new run starts", file=sys.stderr
+                )
             self.run = run
             self.trainer = Trainer(model, self.data.batches, flags.lr)
             self.curves: dict[str, list[list[float]]] = {kind: [] for kind in CURVES}
@@ -242,7 +244,7 @@ class Training:
             if whole:
                 checkpoints.save_model_by_name(model, step)
         except OSError as error:
-            reached = f"training had reached iteration {step}, of which {self.saved} are saved"
+            reached = f"training had reached iteration {step}; iteration {self.saved} is saved"
             reason = f"{error.strerror}; {reached}"
             raise OSError(error.errno, reason, str(self.run.folder)) from None
         if whole:

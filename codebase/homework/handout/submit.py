@@ -58,7 +58,7 @@ def act(args) -> None:
         print(line)
     if not blank and not failing:
         print("Every function is written and ran without an error")
-    print(f"To hand in: {args.out}")
+    print(f"Hand in this file: {args.out}")
 
 
 def _trial(function: str) -> list[str]:
@@ -121,7 +121,7 @@ def submit(out: Path, weights: bool) -> tuple[list[str], list[str]]:
             entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o100644 << 16
             archive.writestr(entry, content)
     if buffer.tell() > LARGEST_ZIP:
-        size = f"{buffer.tell() >> 20} MB; the grader reads {LARGEST_ZIP >> 20}"
+        size = f"{buffer.tell() >> 20} MB; the grader reads at most {LARGEST_ZIP >> 20}"
         raise UserError(f"--out {out} would have {size}: delete runs that you do not hand in")
     write_atomically(out, buffer.getvalue())
     return blank, [_name(path) for path in others]
