@@ -429,9 +429,9 @@ def test_if_no_mirror_gives_a_file_each_ones_answer_is_said(
     assert first.startswith(f"MNIST is not in {tmp_path}") and len(lines) == len(TROUBLES) - 1
     line = " ".join([first, *lines])
     for trouble, answer in (
-        ("page", "it sent something else than the file"),
-        ("half", "it sent something else than the file"),
-        ("other", "it sent something else than the file"),
+        ("page", "it sent something other than the file"),
+        ("half", "it sent something other than the file"),
+        ("other", "it sent something other than the file"),
         ("404", "HTTP Error 404"),
         ("refused", "Connection refused"),
         ("silent", "timed out"),

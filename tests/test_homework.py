@@ -619,7 +619,7 @@ def test_clipped_variances_get_a_note():
         return utils.log_normal(x, m, v.clamp(min=1e-4))
 
     marked = mark("log_normal", clipped)
-    assert marked.score == 4 and "far beyond training's" in marked.notes[0]
+    assert marked.score == 4 and "far outside the training range" in marked.notes[0]
 
 
 def test_right_functions_that_do_not_fit_together_cost_a_little():

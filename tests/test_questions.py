@@ -83,7 +83,7 @@ def test_a_wrong_report_is_explained(tmp_path, values):
     assert found["1.3"].score == 1 and found["3.3"].score == 3  # KL is right
     [told] = found["1.3"].reasons
     assert "You report NELBO 104.35 and Rec 84.99, which your weights do not give." in told
-    assert "probably of other weights or of older code; run the script with --train 0" in told
+    assert "probably come from other weights or older code; run the script with --train 0" in told
     found = marked(handed_in(tmp_path, off, of_step=10000))
     assert "You report iteration 10000; hand in the results of 20000" in str(found["1.3"].reasons)
     found = marked(handed_in(tmp_path, right | {"NELBO": float("nan")}))
@@ -122,7 +122,7 @@ def test_weights_that_training_does_not_give(tmp_path, values):
     found = marked(handed_in(tmp_path), ("VAE.negative_elbo_bound",))
     assert "VAE.negative_elbo_bound is probably wrong" in found["3.3"].reasons[0]
     found = marked(handed_in(tmp_path, step=10000))
-    assert "Your weights are of iteration 10,000; train 20,000." in found["1.3"].reasons[0]
+    assert "Your weights are from iteration 10,000; train for 20,000." in found["1.3"].reasons[0]
     values |= dict.fromkeys(values, 530.0)
     assert "The weights are untrained" in marked(handed_in(tmp_path))["1.3"].reasons[0]
     path = students.zipped(
@@ -338,7 +338,7 @@ def test_a_table_that_is_not_clear_is_refused(tmp_path, text, reason):
 
 
 def test_names_that_a_table_cannot_tell_apart(tmp_path):
-    with pytest.raises(UserError, match="differ in spaces only, as 'b c'"):
+    with pytest.raises(UserError, match="differ only in spaces, such as 'b c'"):
         written.read_sheet(tmp_path / "x.csv", POINTS, ["a", "b c", "b  c"])
 
 

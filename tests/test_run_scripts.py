@@ -388,7 +388,7 @@ def test_a_disk_that_is_full_to_the_last_byte(tmp_path, base):
         status, _, stderr = Child(disk / "run", "run_vae.py", *base, "--iter_save", 6).finish()
         assert status == 1 and "Traceback" not in stderr
         assert "No space left on device" in stderr.splitlines()[-1]
-        assert "are saved" in stderr.splitlines()[-1]
+        assert "is saved" in stderr.splitlines()[-1]
         path = disk / "run" / "checkpoints" / VAE_NAME
         assert weights(path / "training-state.pt")["step"] > 0
     finally:
