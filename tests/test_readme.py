@@ -15,7 +15,8 @@ from codebase.homework.mistakes import count
 from codebase.runs.table import PUBLISHED
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, re.S)
+RUNS = (ROOT / "codebase" / "runs" / "README.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT + RUNS, re.S)
 
 
 def test_the_librarys_example():

@@ -43,7 +43,7 @@ PAGE = """\
 <title>Solutions</title>
 <style>
 @page { margin: 18mm 16mm }
-body { max-width: 46rem; margin: 2rem auto; padding: 0 1rem; font: 16px/1.5 system-ui, sans-serif }
+body { max-width: 54rem; margin: 2rem auto; padding: 0 1rem; font: 16px/1.5 system-ui, sans-serif }
 pre { padding: .8rem; background: #f4f4f6; font-size: .8rem; line-height: 1.35; overflow: auto }
 table { border-collapse: collapse; margin: 1rem 0; max-width: 99% }
 th, td { border: 1px solid #bbb; padding: .25rem .6rem; text-align: left; vertical-align: top }
