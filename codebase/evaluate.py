@@ -45,11 +45,10 @@ def evaluate_lower_bound(
         return figures
     for iw in importance_weights:
         try:
-            bound = _mean(lambda iw=iw: model.negative_iwae_bound(x, iw), max(repeats // iw, 1))
+            niwae, *_ = _mean(lambda iw=iw: model.negative_iwae_bound(x, iw), max(repeats // iw, 1))
         except NotImplementedError:  # the other metrics are reported without it
             print("negative_iwae_bound is not written yet: no IWAE bounds", file=sys.stderr)
             break
-        niwae = bound[0]
         figures[f"IWAE-{iw}"] = niwae
         print(f"Negative IWAE-{iw}: {niwae}")
     return figures

@@ -29,13 +29,13 @@ def values(monkeypatch):
     """What any weights give, which a test may change: the replicates' means."""
     found = {}
 
-    def evaluated(model, data_dir):
+    def metrics_of(model, data_dir):
         if next(model.parameters()).requires_grad:  # initial weights
             return dict.fromkeys(found, 540.0)
         return dict(found)
 
     monkeypatch.setattr(data, "find_or_download", lambda *args: "mnist")
-    monkeypatch.setattr(graded_weights, "evaluated", evaluated)
+    monkeypatch.setattr(graded_weights, "metrics_of", metrics_of)
     found |= {metric: mean for metric, (mean, *_) in table.REPLICATES["model=vae_z=10"].items()}
     return found
 
@@ -398,7 +398,7 @@ def test_the_handout_asks_everything():
 
 @pytest.fixture
 def made(tmp_path, monkeypatch, values):
-    monkeypatch.setattr(graded_weights, "evaluated", lambda *args: values | {"accuracy": 0.9})
+    monkeypatch.setattr(graded_weights, "metrics_of", lambda *args: values | {"accuracy": 0.9})
     solutions.make(tmp_path / "solutions", POINTS, tmp_path)
     return tmp_path / "solutions"
 

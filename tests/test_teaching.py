@@ -407,8 +407,6 @@ def test_code_that_python_cannot_print_stops_no_summary(tmp_path):
         "log_normal_mixture",
         "log_normal",
     }
-    assert submission.inherits(ast.parse("class A(models.VAE): pass"), "A")
-    assert not submission.inherits(ast.parse("class A(f()[0]): pass"), "A")
 
 
 def test_a_class_in_any_layout(tmp_path):

@@ -101,21 +101,15 @@ def _members(path: Path) -> tuple[list[Path], list[str]]:
         note = f"{path}: graded as one submission, because it has the homework's code at its top"
         return [], [note] if archives else []
     entries = sorted(path.iterdir())
-    folders = [one for one in entries if one.is_dir() and one.name not in NOISE]
-    folders = [one for one in folders if not one.name.startswith(".")]
-    archives = [
-        one for one in entries if submission.archive_suffix(one.name) and one not in folders
-    ]
-    archives = [one for one in archives if not one.name.startswith(".")]
+    named = [one for one in entries if not submission.is_noise(one.name)]
+    folders = [one for one in named if one.is_dir()]
+    archives = [one for one in named if submission.archive_suffix(one.name) and one not in folders]
     several = len(folders) > 1 and any(map(_is_like_one, folders))
     if not (archives or several or (folders and _holds_archive(folders[0]))):
         return [], []
     members = [*archives, *folders]
     others = [one for one in entries if one not in members]
     return members, [f"{one}: skipped, not a zip or folder of a submission" for one in others]
-
-
-NOISE = ("__MACOSX", "__pycache__")
 
 
 def _is_like_one(folder: Path) -> bool:

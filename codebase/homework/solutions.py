@@ -146,7 +146,7 @@ class _Document:
     def _trained(self, name: str) -> "_Trained":
         if name not in self.trained:
             _, step, run = located(name)
-            values = weights.evaluated(load_run(name), self.data_dir)
+            values = weights.metrics_of(load_run(name), self.data_dir)
             self.trained[name] = _Trained(run, step, values)
         return self.trained[name]
 

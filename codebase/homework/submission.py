@@ -279,23 +279,10 @@ def _weights(paths: list[str]) -> dict[tuple[str, int], str]:
 
 def function_in(tree: ast.Module, model: str, method: str) -> ast.FunctionDef | None:
     """Find a function, or a class's method, in a file; None if there is none."""
-    owner = _class(tree, model) if model else tree
-    body = owner.body if owner else []
+    owners = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == model]
+    body = owners[-1].body if owners else [] if model else tree.body
     named = [n for n in body if isinstance(n, ast.FunctionDef) and n.name == method]
     return named[-1] if named else None
-
-
-def inherits(tree: ast.Module, model: str) -> bool:
-    """Whether a class of a file is derived from another model of the homework."""
-    found = _class(tree, model)
-    bases = [] if found is None else found.bases
-    names = [getattr(base, "attr", getattr(base, "id", "")) for base in bases]
-    return any(name.endswith("VAE") for name in names)
-
-
-def _class(tree: ast.Module, name: str) -> ast.ClassDef | None:
-    found = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name]
-    return found[-1] if found else None
 
 
 def is_blank(node: ast.FunctionDef) -> bool:

@@ -81,7 +81,7 @@ def marks(
     data.find_or_download("mnist", "mnist", data_dir)
     files, found = submission.files_of(path), {}
     for run, step in _last(handed_in):
-        one = _evaluated(files, handed_in.weights[run, step], run, step, data_dir)
+        one = _evaluate(files, handed_in.weights[run, step], run, step, data_dir)
         found.setdefault(group_of(run), []).append(one)
     marked = []
     for report in REPORTS:
@@ -138,7 +138,7 @@ def _results_files(files: submission.Files, run: str, step: int) -> list[str]:
     return [path for end in ends for path in files.paths if f"/{path}".endswith(end)]
 
 
-def _evaluated(
+def _evaluate(
     files: submission.Files, inner: str, name: str, step: int, data_dir: Path
 ) -> Evaluated:
     reported, of_step = {}, None
@@ -156,7 +156,7 @@ def _evaluated(
             file.write_bytes(files.contents(inner, LARGEST))
             _check_size(file)
             model = load_run(file)
-        values = evaluated(model, data_dir)
+        values = metrics_of(model, data_dir)
     except (UserError, OSError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0].replace(f"{file.parent.parent}/", "")
         return Evaluated(name, step, {}, reason, reported, of_step)
@@ -171,7 +171,7 @@ def _is_untrained(name: str, values: dict[str, float], data_dir: Path) -> bool:
         return False
     with torch.random.fork_rng([]):
         torch.manual_seed(SEED)
-        initial = evaluated(run_named(name).build(), data_dir)[metric]
+        initial = metrics_of(run_named(name).build(), data_dir)[metric]
     return abs(value - initial) <= abs(value - (low + high) / 2)
 
 
@@ -184,7 +184,7 @@ def _check_size(path: Path) -> None:
             raise OSError(errno.EFBIG, f"it unpacks to {size:,} bytes")
 
 
-def evaluated(model: torch.nn.Module, data_dir: Path) -> dict[str, float]:
+def metrics_of(model: torch.nn.Module, data_dir: Path) -> dict[str, float]:
     """Evaluate a model on MNIST, always with the same draws; metrics by name."""
     source = data.Source("mnist", data_dir, torch.device("cpu"), train=False)
     test = data.to_evaluate(model, source)
