@@ -131,6 +131,11 @@ def test_weights_that_training_does_not_give(tmp_path, values):
     )
     [told] = marked(path)["1.3"].reasons
     assert f"cannot be evaluated: {VAE}/model-20000.pt is refused" in told  # not the grader's path
+    odd = (tmp_path / "weights.pt").read_bytes()
+    at = odd.find(b"PK\1\2") + 6
+    odd = odd[:at] + bytes([99]) + odd[at + 1 :]  # a version of zip that there is not
+    files = students.homework() | {f"checkpoints/{VAE}/model-20000.pt": odd}
+    assert "cannot be evaluated" in marked(students.zipped(path, files))["1.3"].reasons[0]
     bomb = tmp_path / "bomb.pt"
     students.zipped(bomb, {"x": bytes(graded_weights.LARGEST + 1)})
     files = students.homework() | {f"checkpoints/{VAE}/model-20000.pt": bomb.read_bytes()}
@@ -311,12 +316,14 @@ def test_what_spreadsheets_save_is_read(tmp_path, delimiter, capsys):
         ({"3.1": "good"}, "expected points from 0 to 6, got 'good'"),
         ({"3.1": "nan"}, "expected points from 0 to 6"),
         ({"comment": "Good, but short"}, "more cells than columns"),
-        ({"comment": '"never ends'}, "check its quotes"),
+        ({"comment": '"never ends'}, "check quotes and long cells"),
         ({"submission": "", "3.1": "1"}, "row 2 has points, but no name"),
+        ({"3.1 comment": "no Jensen"}, "has a comment on 3.1, but no points"),
     ],
 )
 def test_a_row_that_is_not_clear_is_refused_and_kept(tmp_path, row, reason):
-    text = lines_of(",", {"submission": "ada"} | row)
+    head = [*HEAD, "3.1 comment"] if "3.1 comment" in row else HEAD
+    text = lines_of(",", {"submission": "ada"} | row, head=head)
     with pytest.raises(UserError, match=reason):
         sheet(tmp_path, text)
     assert (tmp_path / written.SHEET).read_bytes().decode("utf-8-sig") == text
@@ -328,6 +335,7 @@ def test_a_row_that_is_not_clear_is_refused_and_kept(tmp_path, row, reason):
         (lines_of(",", {"submission": "ada"}, {"submission": "ada"}), "two rows of this name"),
         (lines_of(",", head=["student", *HEAD[1:]]), "one column submission, got 0"),
         (lines_of(",", head=[*HEAD, "1.4"]), "one column 1.4, got 2"),
+        (lines_of(",", head=[*HEAD, "comment"]), "one column comment, got 2"),
         (lines_of(",", head=HEAD).replace("1.4", "01. Apr"), "one column 1.4, got 0"),
         ("", "expected one column submission"),
     ],
@@ -335,6 +343,13 @@ def test_a_row_that_is_not_clear_is_refused_and_kept(tmp_path, row, reason):
 def test_a_table_that_is_not_clear_is_refused(tmp_path, text, reason):
     with pytest.raises(UserError, match=reason):
         sheet(tmp_path, text)
+
+
+def test_a_table_with_the_line_ends_of_an_old_mac(tmp_path):
+    text = lines_of(",", {"submission": "ada", "3.1": "2"}).replace("\r\n", "\r")
+    rows, path = sheet(tmp_path, text)
+    assert rows["ada"].scores == {"3.1": 2}
+    assert written.read_sheet(path, POINTS, ["ada", "=eve"]) == rows
 
 
 def test_names_that_a_table_cannot_tell_apart(tmp_path):
@@ -394,6 +409,13 @@ def test_the_handout_asks_everything():
     assert "Expect NELBO 99.15 to 103.55, KL 18.68 to 20.04" in " ".join(page.split())
     headings = re.findall(r"(?m)^## (\d\.\d)", written.template().decode())
     assert headings == [q.number for q in QUESTIONS if q.key in BY_HAND]
+
+
+def test_a_placeholder_may_be_wrapped(tmp_path, monkeypatch):
+    """As an editor of the hand-out may leave it."""
+    monkeypatch.setattr(starter, "HANDOUT", tmp_path)
+    (tmp_path / "README.md").write_text("{{range model=vae_z=10\nKL}}", encoding="utf-8")
+    assert starter.handed_out("README.md", POINTS) == "18.68 to 20.04"
 
 
 @pytest.fixture

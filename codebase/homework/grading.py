@@ -196,8 +196,8 @@ def _graded(folder: Path, path: Path, settings: Settings) -> dict | None:
         return None
     try:
         key = settings.key(path, submission.read(path))
-        written.merged(results, written.Row(), settings.points)
-    except (UserError, TypeError, LookupError, ValueError, AttributeError):
+        report.markdown(written.merged(results, written.Row(), settings.points))
+    except (UserError, TypeError, LookupError, ValueError, AttributeError, ArithmeticError):
         return None
     return results if results["extra_data"]["key"] == key else None
 
@@ -261,8 +261,8 @@ def _check_out(out: Path, paths: list[Path], found: dict[str, Path]) -> None:
     for name in found.keys() & RESERVED:
         raise UserError(f"{found[name]}: rename it, because reports have a file {name}")
     for name in found:
-        if len(name.encode(errors="replace")) > LONGEST_NAME:
-            raise UserError(f"{found[name]}: its name is too long: rename it")
+        if not name.strip() or len(name.encode(errors="replace")) > LONGEST_NAME:
+            raise UserError(f"{found[name]}: its name is empty or too long: rename it")
     for path in paths:
         if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
             raise UserError(f"--out {out} is inside {path}: name a folder outside the submissions")

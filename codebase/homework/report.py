@@ -212,6 +212,6 @@ def read_results(folder: Path) -> dict | None:
             return None
         table(content), markdown(content)
         content["extra_data"]["key"], str(content["extra_data"].get("ungraded") or "")
-    except (TypeError, LookupError, ValueError, AttributeError):
+    except (TypeError, LookupError, ValueError, AttributeError, ArithmeticError):
         return None
     return content

@@ -19,6 +19,7 @@ from codebase.homework import submission
 from codebase.homework.marks import Finding, Mark, listed
 from codebase.homework.problems import REPORTS, Report
 from codebase.homework.submission import Submission
+from codebase.machine.files import one_line
 from codebase.runs.load import load_run, run_named
 from codebase.runs.run import group_of
 from codebase.runs.table import ITERATIONS, PUBLISHED, REPLICATES
@@ -157,8 +158,10 @@ def _evaluate(
             _check_size(file)
             model = load_run(file)
         values = metrics_of(model, data_dir)
-    except (UserError, OSError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0].replace(f"{file.parent.parent}/", "")
+    except (
+        Exception
+    ) as error:  # whatever a damaged zip makes zipfile raise: it costs no other points
+        reason = one_line(error).replace(f"{file.parent.parent}/", "")
         return Evaluated(name, step, {}, reason, reported, of_step)
     untrained = _is_untrained(name, values, data_dir)
     return Evaluated(name, step, values, "", reported, of_step, untrained)

@@ -164,7 +164,7 @@ def read_sheet(path: Path, points: Mapping[str, float], names: list[str]) -> dic
         text = _rows([["submission", *keys, COMMENT]], ",")
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}: save it as CSV in UTF-8") from None
-    first = text.partition("\n")[0]
+    first = text.splitlines()[0] if text else ""
     delimiter = max(",;\t", key=first.count)
     found = _read_rows(path, text, delimiter, keys, points)
     for name in found.keys() - set(cells.values()):
@@ -173,7 +173,7 @@ def read_sheet(path: Path, points: Mapping[str, float], names: list[str]) -> dic
     if missing:
         columns = len(next(csv.reader([first], delimiter=delimiter)))
         added = _rows([[cell] + [""] * (columns - 1) for cell in missing], delimiter)
-        joined = text if text.endswith("\n") else f"{text}\n"
+        joined = text if text.endswith(("\r", "\n")) else f"{text}\n"
         write_atomically(path, f"{joined}{added}".encode("utf-8-sig"))
     return {name: found.get(cell, Row()) for name, cell in cells.items()}
 
@@ -186,10 +186,10 @@ def _read_rows(
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         head, *rows = list(reader) or [[]]
     except csv.Error as error:
-        raise UserError(f"{path} cannot be read: {error}: check its quotes") from None
+        raise UserError(f"{path} cannot be read: {error}: check quotes and long cells") from None
     head = [cell.strip() for cell in head]
-    for column in ("submission", *keys):
-        if head.count(column) != 1:
+    for column in {"submission": 0, **dict.fromkeys(keys, 0), **dict.fromkeys(head, 0)}:
+        if column and head.count(column) != 1:
             raise UserError(f"{path}: expected one column {column}, got {head.count(column)}")
     found = {}
     for number, cells in enumerate(rows, 2):
@@ -205,6 +205,8 @@ def _read_rows(
         }
         if scores and not name:
             raise UserError(f"{where} has points, but no name")
+        if without := [key for key in keys if row.get(f"{key} {COMMENT}") and key not in scores]:
+            raise UserError(f"{where} has a comment on {without[0]}, but no points")
         if name:
             remarks = {key: report.one_line(row.get(f"{key} {COMMENT}") or "") for key in scores}
             found[name] = Row(scores, report.one_line(row.get(COMMENT) or ""), remarks)

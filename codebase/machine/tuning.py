@@ -64,8 +64,8 @@ def load_packages() -> None:
 def _avoid_slow_kernels() -> None:
     """Choose AVX2 where a version of torch is slower with AVX-512, unless the user has chosen."""
     with contextlib.suppress(OSError, ImportError):  # another system; a torch without metadata
-        slow = importlib.metadata.version("torch").startswith(SLOW_WITH_AVX512)
-        if slow and "avx512f" in CPU_INFO.read_text(encoding="utf-8"):
+        slow = str(importlib.metadata.version("torch")).startswith(SLOW_WITH_AVX512)
+        if slow and b"avx512f" in CPU_INFO.read_bytes():
             os.environ.setdefault("ATEN_CPU_CAPABILITY", "avx2")
 
 

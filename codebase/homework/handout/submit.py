@@ -85,11 +85,12 @@ def _trial(function: str) -> list[str]:
     except NotImplementedError:
         return []  # it is listed as not written, or calls one that is
     except (Exception, SystemExit) as error:
-        files = [f for f in traceback.extract_tb(error.__traceback__) if str(ROOT) in f.filename]
-        where = files[-1]
-        place = f"{_name(Path(where.filename))}, line {where.lineno}"
+        frames = traceback.extract_tb(error.__traceback__)
+        places = [(Path(frame.filename).resolve(), frame.lineno) for frame in frames]
         if isinstance(error, SyntaxError) and error.filename:
-            place = f"{_name(Path(error.filename))}, line {error.lineno}"
+            places.append((Path(error.filename).resolve(), error.lineno))
+        path, line = [place for place in places if place[0].is_relative_to(ROOT)][-1]
+        place = f"{_name(path)}, line {line}"
         return [f"{function} fails: {type(error).__name__}: {one_line(error)} ({place})"]
     return []
 
@@ -159,7 +160,10 @@ def _of_runs(weights: bool) -> list[Path]:
 def _read(path: Path) -> bytes:
     """A file that is not code."""
     try:
+        str(path).encode()
         return bytes(read_file(path, LARGEST_WEIGHTS if path.suffix == ".pt" else LARGEST_TEXT))
+    except UnicodeEncodeError:
+        raise UserError(f"{_name(path)!r} has a name that is not UTF-8: rename it") from None
     except OSError as error:
         raise UserError(f"{_name(path)}: {error.strerror}: replace or delete it") from None
 
