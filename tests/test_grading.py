@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import socket
 import tempfile
 import textwrap
@@ -322,8 +323,14 @@ def test_the_next_sandbox_starts_meanwhile(tmp_path, kind):
         if ended:
             sandbox.Sandbox.prepare(kind)
             spare = sandbox.Sandbox.spare._process
+            # From here on, what bubblewrap has started ends when bubblewrap does.
+            assert select.select([spare.stdout], [], [], sandbox.START_SECONDS)[0]
+            below = sandbox.descendants(spare.pid)
             spare.kill()
             spare.wait()
+            deadline = time.monotonic() + sandbox.END_SECONDS
+            while any(map(sandbox.runs, below)) and time.monotonic() < deadline:
+                time.sleep(0.01)
         with sandbox.Sandbox(kind, "codebase", students.homework()) as box:
             box.ready()
             assert (box._process is spare) is not ended
