@@ -373,10 +373,10 @@ def test_a_comparison_of_runs(whole_data, folders, tmp_path):
     name = "model=vae_z=10_run=0000_data=synthetic"
     command = ("codebase", "compare", name, f"{name}_beta=4", "--data_dir", whole_data)
     out = tmp_path / "beta.png"
-    succeed(tmp_path, *command, "--labels", "B = 1", "B = 4", "--out", out)
+    succeed(tmp_path, *command, "--labels", "β = 1", "β = 4", "--out", out)
     rows = cells(out, 3, 20, (28, 28), labelled=True)
     assert not (rows[1] == rows[2]).all() and set(np.unique(rows[0])) == {0, 1}
-    assert "--labels" in refused(tmp_path, *command, "--labels", "B = 1")
+    assert "--labels" in refused(tmp_path, *command, "--labels", "β = 1")
     _, stderr = succeed(tmp_path, *command, "--labels", "$x^{$", "日本", "--out", out)
     assert stderr == ""  # labels are not formulas, nor does a letter without a glyph warn
     assert "does not exist" in refused(tmp_path, *command[:2], "nothing")
