@@ -158,9 +158,7 @@ def _evaluate(
             _check_size(file)
             model = load_run(file)
         values = metrics_of(model, data_dir)
-    except (
-        Exception
-    ) as error:  # whatever a damaged zip makes zipfile raise: it costs no other points
+    except Exception as error:  # a damaged zip may raise anything: it costs no other points
         reason = one_line(error).replace(f"{file.parent.parent}/", "")
         return Evaluated(name, step, {}, reason, reported, of_step)
     untrained = _is_untrained(name, values, data_dir)
