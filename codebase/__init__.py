@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 class UserError(Exception):
-    """What was asked for cannot be done; the message is one line, the cause and a way out."""
+    """A request that cannot be met. The message is one line: the cause and what to do."""
 
 
 def load_run(run: "str | Path", step: "int | None" = None):

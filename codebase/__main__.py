@@ -62,7 +62,7 @@ def _add_runs(command) -> None:
     )
     compare.add_argument("--out", type=Path, default="comparison.png", help="file of the picture")
 
-    explore = command("explore", "create an interactive page of a trained model", _explore)
+    explore = command("explore", "create an interactive page for a trained model", _explore)
     explore.add_argument(
         "run",
         nargs="?",
@@ -90,7 +90,7 @@ def _add_teaching(command) -> None:
     starter.add_argument("--equations", **SWITCH | equations)
 
     solutions = command(
-        "solutions", "create the solutions of all questions as Markdown and HTML", _solutions
+        "solutions", "create the solutions to all questions as Markdown and HTML", _solutions
     )
     solutions.add_argument("folder", type=Path, help="folder of the document and its pictures")
     solutions.add_argument(
@@ -105,7 +105,7 @@ def _add_teaching(command) -> None:
         "submissions",
         nargs="+",
         type=Path,
-        help="zips or folders; a folder of submissions is a class",
+        help="zips, folders, or a folder with the submissions of a whole class",
     )
     add(
         "--out",

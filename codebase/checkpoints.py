@@ -44,7 +44,7 @@ def load_model_by_name(
     """Load checkpoints/<model.name>/model-<global_step>.pt into the model.
 
     Args:
-        model: whose name and weights
+        model: model to load into; its name selects the folder
         global_step: int: iteration
         device: where to put the model; None leaves it where it is
 
@@ -97,7 +97,7 @@ def steps_in(folder: Path) -> list[int]:
     return sorted(step for step in found if step is not None)
 
 
-# Training states: what a resumed run needs beside the weights
+# Training states: what a resumed run needs in addition to the weights
 
 
 def save_training_state(name: str, state: dict) -> None:
@@ -121,12 +121,12 @@ def load_training_state(name: str) -> dict | None:
 
 
 def check_form(found, own, where: str = "its state") -> None:
-    """Compare what a file holds with what a fresh training would save there.
+    """Compare what a file holds with what a new run would save.
 
     Args:
         found: dictionaries and lists of tensors and numbers
-        own: the same of a fresh training; ANY where anything may be
-        where: str: what it is called in messages
+        own: what a new run would save; ANY matches anything
+        where: str: name for messages
 
     Raises:
         CheckpointError: keys, lengths, types, shapes or dtypes differ, or a number is not finite
@@ -139,7 +139,7 @@ def check_form(found, own, where: str = "its state") -> None:
         if (found.shape, found.dtype) != (own.shape, own.dtype):
             raise CheckpointError(
                 f"{where} has shape {tuple(found.shape)} and {found.dtype}, expected "
-                f"{tuple(own.shape)} and {own.dtype}: it is of another model, or of other flags"
+                f"{tuple(own.shape)} and {own.dtype}: it is from a different model or other flags"
             )
         if not found.isfinite().all():
             raise CheckpointError(f"{where} is not finite everywhere")
@@ -260,8 +260,9 @@ def _load(path: Path, limit: int | None = None):
 def _verified(content: bytes, path: Path, limit: int) -> bytes:
     """Return a zip file whose records have been checked against their checksums, packed anew.
 
-    torch looks at no checksum, and takes a record whose directory entry has a certain bit for an
-    empty folder: a flipped bit would become a weight. Packed anew, it reads what was checked.
+    torch verifies no checksums. If one bit of a directory entry is set, torch even treats its
+    record as an empty folder, so a flipped bit would become a weight. Packing the file anew makes
+    torch read exactly the bytes that were checked.
 
     Raises:
         CheckpointError: the file is damaged, or too large

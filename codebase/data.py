@@ -78,7 +78,7 @@ def get_mnist_data(
     """Training minibatches, a fixed subset of 100 images, and the test set.
 
     Args:
-        device: where the tensors are put
+        device: device for the tensors
         use_test_subset: bool: True for the 100-image evaluation subset, binarised once; False
             for the labelled images of the semi-supervised model, in grey levels
         data_dir: the folder that torchvision's MNIST uses
@@ -111,7 +111,7 @@ def get_svhn_data(
     The homework holds no SVHN images back for a test.
 
     Args:
-        device: where the tensors are put
+        device: device for the tensors
         data_dir: the folder that torchvision's SVHN uses
         source: "svhn", which is downloaded if it is not there, "synthetic", or "auto"
         batch_size: int: images in a minibatch
@@ -134,11 +134,11 @@ def get_svhn_data(
 
 
 class Source(NamedTuple):
-    """Where data come from, and where they go.
+    """The origin of data, and the device for them.
 
     name: "mnist", "svhn" or "synthetic"
     folder: the folder of the data sets
-    device: where the tensors are put
+    device: device for the tensors
     train: whether training minibatches are needed, or only what a model is evaluated on
     """
 
@@ -152,7 +152,7 @@ def unlabelled_mnist(source: Source, batch_size: int, binarised: bool = True) ->
     """Minibatches (x,) of MNIST's training images, the 100-image evaluation subset, the test set.
 
     Args:
-        source: where from
+        source: its origin, and the device
         batch_size: int: images in a minibatch
         binarised: bool: whether the model's images are binary, or grey levels
 
@@ -264,7 +264,7 @@ def find_or_download(dataset: str, source: str = "auto", data_dir: Path | str = 
     """
     data_dir = Path(data_dir)
     if data_dir.exists() and not data_dir.is_dir():
-        raise DataError(f"--data_dir {data_dir} is not a folder: name one")
+        raise DataError(f"--data_dir {data_dir} is not a folder: pass a folder")
     if source == "synthetic":
         return source
     reason = download.reason_it_is_missing(dataset, data_dir)
@@ -302,7 +302,7 @@ def read_svhn(data_dir: Path | str, source: str) -> Images:
     if source == "synthetic":
         md5, folder = synthetic.HOUSE_NUMBERS_MD5, Path(data_dir) / "synthetic" / "SVHN"
         images = _drawn(folder, md5, md5, synthetic.draw_house_numbers)
-        return Images(images.x.view(-1, 3072), images.y)  # a colour plane after another
+        return Images(images.x.view(-1, 3072), images.y)  # one colour plane after another
     import scipy.io  # here, because only SVHN needs it
 
     [(name, md5)] = download.SVHN_MD5.items()

@@ -25,13 +25,14 @@ from codebase.machine import generators
 IMAGE_SHAPES = {784: (1, 28, 28), 3072: (3, 32, 32)}
 COLUMNS = 20
 EDGE = 2  # pixels of a grid's lines
-SEED = 0  # of the draws for pictures: the same z in each sheet, whatever the run's seed
+SEED = 0  # seed of the draws for pictures: all sample grids show the same z
 SCREEN = 1920  # pixels across, which a picture fills as far as whole multiples allow
 MARGIN, HEAD = 150, 56  # pixels to the left of a grid for its rows' labels, and above for a title
 DPI = 100
-COMPONENTS = 30  # of a mixture prior, in a picture
-# Ten colours, a digit each, found by a search: any two are 41 apart (CIE 1976) to normal sight, and
-# 24 to colour-blind eyes (simulated after Machado et al. 2009). Alike digits are far apart.
+COMPONENTS = 30  # number of a mixture prior's components in a picture
+# Ten colours, one per digit, found by a search: any two are 41 apart (CIE 1976) to normal sight,
+# and 24 to colour-blind eyes (simulated after Machado et al. 2009). Similar digits have very
+# different colours.
 PALETTE = (
     *("#64c8c8", "#fa4b7d", "#64324b", "#afaffa", "#c8af64"),
     *("#fa9619", "#6464e1", "#007d00", "#324b19", "#af1996"),
@@ -62,7 +63,7 @@ def isolated_draws(device: torch.device) -> Iterator[None]:
 
 
 def sample_sheet(model: torch.nn.Module, rows: int = 10, columns: int = COLUMNS) -> Picture:
-    """A sheet of samples from p(x), as their means.
+    """Draw a sample grid: means of p(x|z) for z from the prior.
 
     A model with labels has class i in row i, and in column j one style z_j for all classes.
     """
@@ -116,7 +117,7 @@ def traversal(model: torch.nn.Module, x: Tensor, y: Tensor, most: int = 10) -> P
     unit: Burda et al. 2016, section 5.2); the most used ones come first.
 
     Args:
-        model: with labels or without
+        model: a model with or without labels
         x: tensor: (n, x_dim): images in [0, 1]; the middle one is varied
         y: tensor: (n, y_dim): one-hot labels
         most: int: dimensions to show
@@ -141,10 +142,10 @@ def most_used(means: Tensor) -> Tensor:
 def as_pixels(picture: Picture, heading: str = "") -> Tensor:
     """A picture with its title and labels: (height, width, channels), uint8.
 
-    matplotlib sets only the text: to redraw a sheet's pixels would take it half a second.
+    matplotlib sets only the text: redrawing the grid's pixels would take it half a second.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure  # here: 0.2 s that importing this module does not need
+    from matplotlib.figure import Figure  # imported here: it takes 0.2 s
 
     grid, rows = picture.grid, picture.rows
     margin = max(MARGIN, *map(_label_width, rows)) if rows else EDGE
@@ -163,7 +164,7 @@ def as_pixels(picture: Picture, heading: str = "") -> Tensor:
         write((margin - 8) / width, middle, label, ha="right")
     canvas = FigureCanvasAgg(figure)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a letter that its font lacks it draws a box
+        warnings.simplefilter("ignore")  # a box is drawn for a character that the font lacks
         canvas.draw()
     pixels = torch.from_numpy(np.array(canvas.buffer_rgba()))[:, :, : len(grid)]
     pixels[HEAD:, margin:] = images
@@ -207,7 +208,7 @@ def latent_plane(model: torch.nn.Module, x: Tensor, labels: Tensor, heading: str
     only the most used components are drawn.
 
     Args:
-        model: whose z has two dimensions
+        model: a model with two-dimensional z
         x: tensor: (n, x_dim): images in [0, 1]
         labels: tensor: (n,)
         heading: what to write above
@@ -259,7 +260,7 @@ def component_shares(model: torch.nn.Module, means: Tensor) -> Tensor:
     """The share of the images for which each component of a mixture prior p(z) is the likeliest.
 
     Args:
-        model: whose prior is a mixture
+        model: a model with a mixture prior
         means: tensor: (n, z_dim): posterior means of images
 
     Returns:
@@ -275,10 +276,10 @@ def manifold(model: torch.nn.Module, x: Tensor, labels: Tensor, heading: str = "
     """E[x|z] on a grid over the range of the posterior means, z_1 to the right and z_2 upwards.
 
     The grid's lines are at quantiles of the means, so that they are close where the images are: on
-    an even grid, a few outlying images would leave most digits to its middle.
+    an even grid, a few outlying images would squeeze most digits into the middle.
 
     Args:
-        model: whose z has two dimensions
+        model: a model with two-dimensional z
         x: tensor: (n, x_dim): images in [0, 1]
         labels: tensor: (n,)
         heading: what to write above
@@ -348,7 +349,7 @@ def curves(history: dict[str, list[list[float]]], heading: str = ""):
     for i, name in enumerate(("NELBO", "KL", "Rec"), start=1):
         axes = figure.add_subplot(1, 3, i)
         points = {"marker": "o", "markersize": 5}
-        line = {"linewidth": 0.8, "marker": "." if len(train) < 20 else ""}  # one point is no line
+        line = {"linewidth": 0.8, "marker": "." if len(train) < 20 else ""}  # one has no line
         axes.plot(train[:, 0], train[:, i], color=PALETTE[6], label="training minibatches", **line)
         axes.plot(test[:, 0], test[:, i], color=PALETTE[5], label="held-out images", **points)
         axes.set(xlabel="iteration", ylabel="nats per image", title=name)

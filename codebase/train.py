@@ -201,10 +201,10 @@ class Trainer:
     def load_state_dict(self, state: dict) -> None:
         """Restore another trainer's `state_dict`.
 
-        Its form is checked first, because fused Adam writes past moments that are too small.
+        Its form is checked first: fused Adam writes past the end of moments that are too small.
 
         Raises:
-            CheckpointError: the state is damaged, or of another training
+            CheckpointError: the state is damaged, or from another run
         """
         own = self.state_dict()
         moments = state.get("moments")

@@ -219,7 +219,7 @@ def duplicate(x: Tensor, rep: int) -> Tensor:
 
     Args:
         x: tensor: (batch, ...)
-        rep: int: how often
+        rep: int: number of repetitions
 
     Returns:
         tensor: (rep·batch, ...)

@@ -88,14 +88,14 @@ def a_fresh_clone(tmp_path_factory) -> Path:
 
 @pytest.fixture(autouse=True)
 def none_of_the_users_runs(a_fresh_clone, monkeypatch) -> None:
-    """No test looks at the runs of the person who runs it: they may have any name."""
+    """Keep the user's runs out of the tests: they may have any name."""
     monkeypatch.setattr(checkpoints, "CHECKPOINTS", a_fresh_clone / "checkpoints")
     monkeypatch.setattr(runs, "LOGS", a_fresh_clone / "logs")
 
 
 @pytest.fixture
 def folders(tmp_path, monkeypatch) -> Path:
-    """checkpoints/ and logs/ of the test's own, for runs in this process; returns their parent."""
+    """Give a test its own checkpoints/ and logs/ for runs in its process; return their parent."""
     monkeypatch.setattr(checkpoints, "CHECKPOINTS", tmp_path / "checkpoints")
     monkeypatch.setattr(runs, "LOGS", tmp_path / "logs")
     return tmp_path
@@ -103,7 +103,7 @@ def folders(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
-    """A function that puts into a folder what a Child leaves; one of the same flags runs once."""
+    """Return a function that puts what a Child leaves into a folder; the same flags run once."""
     done = {}
 
     def put_into(folder: Path, *command) -> None:
@@ -340,7 +340,7 @@ def import_what_is_imported_late() -> None:
 
 
 def run_all(*children: Child) -> list[tuple[int, str, str]]:
-    """Wait for processes, which are to end well; returns what they printed."""
+    """Wait for processes, which must succeed; return what they printed."""
     outputs = [child.finish() for child in children]
     for status, _, stderr in outputs:
         assert status == 0, stderr
@@ -348,7 +348,7 @@ def run_all(*children: Child) -> list[tuple[int, str, str]]:
 
 
 def succeed(*arguments, **options) -> tuple[str, str]:
-    """Run a Child to its end, which is to be a good one: standard output, standard error."""
+    """Run a Child, which must succeed; return standard output and standard error."""
     [(_, stdout, stderr)] = run_all(Child(*arguments, **options))
     return stdout, stderr
 

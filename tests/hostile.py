@@ -1,4 +1,4 @@
-"""Function bodies that want points, or harm, and are to get neither."""
+"""Function bodies that try to gain points or to do harm, and must achieve neither."""
 
 # Each is the body of a function of utils.py or a method; `args` are not used.
 HOSTILE = {

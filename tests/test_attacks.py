@@ -150,9 +150,9 @@ def environments():
 
 
 def try_environments(cases, project, whole_data):
-    """Whatever the environment, the training ends well and is saved.
+    """Whatever the environment, the training succeeds and is saved.
 
-    Of SSVAE, whose report is the shortest.
+    It trains an SSVAE, whose report is the shortest.
     """
     place = project.parent / "é ß"
     project.rename(place)
@@ -309,7 +309,7 @@ PLACES = ("weights", "state", "record", "results")  # odd data: see try_data
 
 
 def try_odd_files(cases, base, tmp_path, trained):
-    """Commands that meet such a thing end in one line, or well; nothing hangs, no traceback."""
+    """Commands that meet odd files succeed or end in one line, and never hang."""
     trained(tmp_path / "sound", "run_vae.py", *base, *SHORT)
     tried = 0
     for what, place in cases:
@@ -385,7 +385,7 @@ def test_many_flipped_bits_in_states(base, tmp_path, folders, count, trained):
 
 
 def test_doctored_states_end_in_a_line(base, tmp_path, trained):
-    """As a user meets them: exit status 2, and the state and weights as they were."""
+    """A doctored state gives exit status 2, and the state and weights stay as they were."""
     trained(tmp_path, "run_vae.py", *base, *SHORT)
     path = tmp_path / "checkpoints" / NAME.format(0) / "training-state.pt"
     state = weights(path)
@@ -543,7 +543,7 @@ def race(first, second, delay):
 
 
 def try_races(delays, base, tmp_path, trained):
-    """Whoever comes first: one line or a good end, whole files, and no weights of two runs."""
+    """Races end in success or one line, with complete files and no weights of two runs."""
     commands = {
         "new": (),
         "overwritten": ("--overwrite", 1, "--seed", 3),

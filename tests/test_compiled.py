@@ -60,7 +60,7 @@ MODELS = [
 
 @pytest.mark.parametrize("name", MODELS)
 def test_compiled_losses_are_the_losses(name):
-    """Of 50 iterations, 17 epochs of which each ends with a smaller minibatch."""
+    """Compiled losses agree over 50 iterations: 17 epochs, each ending with a smaller minibatch."""
     plain, _ = losses_of(Trainer(*setting(name)), 50)
     trainer = compiled_trainer(name)
     graphs = counters["stats"]["unique_graphs"]
@@ -86,7 +86,7 @@ def test_compiling_changes_neither_weights_nor_draws():
 
 
 def test_a_compiled_run(data_dir, tmp_path):
-    """It is recorded, said, and part of what the run is."""
+    """`--compile` is in run.json, in the output and in the run's identity."""
     flags = ("--data", "synthetic", "--data_dir", data_dir, "--iter_max", 3)
     _, stderr = succeed(tmp_path, "run_vae.py", *flags, "--compile", 1)
     assert "compiling the loss" in stderr and "\ncompiled in " in stderr
@@ -127,7 +127,7 @@ def test_any_error_of_the_compiler_is_a_line():
 
 
 def test_code_that_was_compiled_for_longer_vectors_is_not_run(project, whole_data):
-    """torch keeps compiled code between runs, and its settings, not the variable, tell it apart."""
+    """torch caches compiled code by its settings, not by the environment variable."""
     if not CPU_INFO.exists() or "avx512f" not in CPU_INFO.read_text(encoding="utf-8"):
         pytest.skip("this CPU has no AVX-512")
     flags = ("--compile", 1, "--iter_max", 3, "--threads", 1, "--overwrite", 1)

@@ -1,5 +1,5 @@
-"""Wherever a command ends, the next one goes on: the process is ended, or its disk filled up, at
-each of its operations on files, and then the run's end is that of an undisturbed one."""
+"""End the process, or fill its disk, at each of its file operations: the next command must then
+finish the run as if it had not been disturbed."""
 
 import json
 import re
@@ -75,7 +75,7 @@ def undisturbed(data_dir, tmp_path_factory):
 
 
 def assert_whole_files(folder):
-    """Every file by its right name is whole."""
+    """Every file without a temporary name is complete."""
     for path in folder.glob("checkpoints/**/*.pt"):
         weights(path)
     for path in [*folder.glob("logs/**/results.json"), *folder.glob("checkpoints/**/run.json")]:

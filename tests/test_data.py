@@ -184,7 +184,7 @@ def test_auto_prefers_the_real_data(mnist_dir, no_network):
 
 
 def test_without_a_network(tmp_path, no_network, capsys):
-    """An error is one line; of what is only said, each mirror's answer has a line of its own."""
+    """An error is one line; a notice has a line for each mirror's answer."""
     for dataset in ("mnist", "svhn"):
         assert data.find_or_download(dataset, "auto", tmp_path) == "synthetic"
         with pytest.raises(DataError) as caught:

@@ -189,7 +189,7 @@ def test_generators_are_those_of_the_device(two_gpus):
 
 
 def test_auto_is_cuda_or_the_cpu(monkeypatch):
-    """Never mps, which nobody has measured; but it can be asked for."""
+    """`--device auto` never chooses mps, which nobody has measured; `--device mps` does."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     assert pick_device("auto") == torch.device("cpu")
@@ -197,7 +197,7 @@ def test_auto_is_cuda_or_the_cpu(monkeypatch):
 
 
 def test_an_operation_that_a_device_lacks_is_not_a_blank(capsys):
-    """torch raises NotImplementedError for those; a blank of the starter says nothing."""
+    """torch raises NotImplementedError with a message; a blank of the starter raises it without."""
 
     def lacking():
         raise NotImplementedError("The operator 'aten::x' is not implemented for MPS\nmore")

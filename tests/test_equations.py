@@ -126,7 +126,7 @@ def test_the_mixtures_estimate_is_unbiased():
 
 @pytest.mark.parametrize("build", [VAE, GMVAE])
 def test_more_importance_weights_never_loosen_the_bound(build, monkeypatch):
-    """For each set of draws: that of all is at least the mean of those of its parts."""
+    """The bound on all draws is at least the mean of the bounds on its parts."""
     torch.manual_seed(0)
     model, x = build(z_dim=3).double(), binary_images(5).double()
     q_m, q_v = model.enc.encode(x)
@@ -207,7 +207,7 @@ def test_densities_exceed_one():
 
 
 def test_a_higher_beta_gives_a_lower_rate():
-    """Whatever rates and distortions can be had: of the best at each beta, the rate falls."""
+    """As beta grows, the rate of the optimum does not rise, whatever rates are possible."""
     generator = torch.Generator().manual_seed(0)
     moved = 0
     for _ in range(100):

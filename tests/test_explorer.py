@@ -168,7 +168,7 @@ def screenshot(browser, path, width: int, scheme: str) -> None:
 
 
 def numbers_are_pytorchs(browser, model) -> None:
-    """Of an image that the page does not have."""
+    """The page's numbers for a new image are PyTorch's."""
     generator = torch.Generator().manual_seed(8)
     x = model.likelihood.observe(torch.rand(1, model.enc.x_dim, generator=generator) ** 2)
     label, given = None, ()

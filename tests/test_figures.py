@@ -210,7 +210,7 @@ def test_reconstructions_say_what_they_are_given():
 
 
 def test_a_picture_of_any_size_is_an_event(tmp_path):
-    """Pillow takes pictures of more than 179 million pixels for attacks."""
+    """Pillow rejects pictures of more than 179 million pixels as attacks."""
     png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4s2I", 13, b"IHDR", 60_000, 70_000)
     with events.Events(tmp_path) as written:
         written.picture(3, "samples", png)
@@ -380,14 +380,14 @@ def test_a_comparison_of_runs(whole_data, folders, tmp_path):
     _, stderr = succeed(tmp_path, *command, "--labels", "$x^{$", "日本", "--out", out)
     assert stderr == ""  # labels are not formulas, nor does a letter without a glyph warn
     assert "does not exist" in refused(tmp_path, *command[:2], "nothing")
-    assert "name a file" in refused(tmp_path, *command, "--out", tmp_path)
+    assert "pass a file" in refused(tmp_path, *command, "--out", tmp_path)
     finished_run("run_fsvae.py", 5)  # synthetic, too, but of another kind
     other = ("codebase", "compare", name, "model=fsvae_run=0000_data=synthetic")
     assert "not trained on the same kind of images" in refused(tmp_path, *other)
 
 
 def test_labels_are_whole():
-    """Names of runs, which `compare` takes where no labels are given; short ones move nothing."""
+    """Long labels, such as names of runs, are not cut; short ones do not change the layout."""
     grid = torch.zeros(3, 60, 60)
     short = figures.as_pixels(figures.Picture(grid, "", ["z_10, Var 0.99", "x"]))
     assert (short == 0).any(2).any(0).nonzero()[-1] == short.shape[1] - 1

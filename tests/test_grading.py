@@ -41,7 +41,7 @@ def kind() -> str:
 
 @pytest.fixture(autouse=True)
 def one_seed(monkeypatch):
-    """For all submissions, so that what is right is found out once."""
+    """Use one seed for all submissions, so that right outputs are computed once."""
     monkeypatch.setattr(cases, "seed_of", lambda content: 1)
 
 
@@ -141,7 +141,7 @@ def test_submissions_as_they_are(tmp_path, kind):
     ],
 )
 def test_packages_that_are_not_here_cost_nothing(kind, header):
-    """The function is asked alone, as in `grade`."""
+    """Imports of missing packages cost nothing; the function is called by itself, as in `grade`."""
     files = students.homework()
     files["codebase/utils.py"] = "import torch\n" + header + files["codebase/utils.py"]
     problem = BY_FUNCTION["log_normal"]

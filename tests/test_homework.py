@@ -113,7 +113,7 @@ RANDOM = ("sampled reconstruction", "one sampled label", "one random component")
 @pytest.mark.catalogue
 @pytest.mark.parametrize("function", BOUNDS)
 def test_each_mistake_is_named_in_any_order_of_draws(function):
-    """Other random numbers than normal ones cannot be set, so their mistakes are only found.
+    """Mistakes with random numbers that are not normal draws cannot be set: they are only detected.
 
     One shows too little in GMVAE's importance weights to be found on average.
     """
@@ -405,7 +405,7 @@ def by_torch(m, *shape):
 @pytest.mark.catalogue
 @pytest.mark.parametrize("function", BOUNDS)
 def test_right_noise_loses_nothing(function, monkeypatch):
-    """Of torch's normal draws in any order, surely; of others, but for one time in a million.
+    """Right noise loses nothing: never with torch's normal draws, otherwise once in a million.
 
     Each of some ten means and spreads may be off by 5 standard errors; here none is off by 4.
     """
@@ -423,7 +423,9 @@ SOME = ("times v", "half the variance", "one for the batch", "one for all dimens
 
 
 def expect_wrong_noise_to_lose(function, monkeypatch, seeds, names) -> int:
-    """Of torch's normal draws, surely; of others, 999 times in 1000: by 8.1 standard errors, not 5.
+    """Wrong noise loses points: always with torch's normal draws, otherwise 999 times in 1,000.
+
+    For that, it must be off by 8.1 standard errors, not only by 5.
 
     An exception is a change that a bound hardly shows: 10 % of the variance drawn by NumPy.
     """

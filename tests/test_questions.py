@@ -64,7 +64,7 @@ def marked(path: Path, wrong: tuple[str, ...] = ()) -> dict[str, Mark]:
 
 
 def test_reports_of_right_weights(tmp_path, values):
-    """Two evaluations of the same weights are as far apart as their draws."""
+    """Values that differ only because of their draws get full points."""
     reported = {metric: value + 0.2 for metric, value in values.items()}
     found = marked(handed_in(tmp_path, reported))
     assert [mark.problem for mark in found.values()] == list(REPORTS)
@@ -82,7 +82,7 @@ def test_a_wrong_report_is_explained(tmp_path, values):
     found = marked(handed_in(tmp_path, off))
     assert found["1.3"].score == 1 and found["3.3"].score == 3  # KL is right
     [told] = found["1.3"].reasons
-    assert "You report NELBO 104.35 and Rec 84.99, which your weights do not give." in told
+    assert "You report NELBO 104.35 and Rec 84.99, but your weights produce other values." in told
     assert "probably come from other weights or older code; run the script with --train 0" in told
     found = marked(handed_in(tmp_path, off, of_step=10000))
     assert "You report iteration 10000; hand in the results of 20000" in str(found["1.3"].reasons)
@@ -105,7 +105,7 @@ def test_results_that_are_none_cost_nothing(tmp_path, values, content):
 
 
 def test_a_wrong_bound_costs_no_report_of_right_weights(tmp_path, values):
-    """The bound costs points itself; elsewhere, other values stay wrong."""
+    """Values that a wrong bound explains cost nothing; other wrong values stay wrong."""
     off = dict(values, **{"IWAE-10": 60.0})
     found = marked(handed_in(tmp_path, off), wrong=("VAE.negative_iwae_bound",))
     assert found["3.3"].score == 3 and "you lose no points for it here" in found["3.3"].notes[-1]
@@ -254,7 +254,7 @@ def test_pictures_and_texts_are_collected(tmp_path):
     for i in range(written.MOST):
         files[f"{i}.txt"] = "x"
     students.zipped(path, files)
-    assert "too many or too large texts: none from" in written.collect(path, out)[0]
+    assert "too many texts, or texts too large:" in written.collect(path, out)[0]
 
 
 def test_a_text_beside_the_zip_of_the_code(tmp_path):
@@ -395,10 +395,10 @@ def test_the_handout_asks_everything():
     points = problems.POINTS | {"3.1": 10, "log_normal": 2}
     page = starter.handed_out("README.md", points)
     assert "{{" not in page
-    assert "There are 17 questions: 85 points, and 9 bonus points." in page
+    assert "There are 17 questions, worth 85 points and 9 bonus points." in page
     assert "### 4.1 Without the bound (1 point, report)" in page
     less = starter.handed_out("README.md", points | {"1.5": 0, "3.4 report": 0})
-    assert "There are 16 questions: 79 points" in less and "### 1.5" not in less
+    assert "There are 16 questions, worth 79 points" in less and "### 1.5" not in less
     assert "### 3.4" in less and "### 1.4" in less
     for question in QUESTIONS:
         [heading] = re.findall(rf"(?m)^### {question.number} .*$", page)
@@ -412,7 +412,7 @@ def test_the_handout_asks_everything():
 
 
 def test_a_placeholder_may_be_wrapped(tmp_path, monkeypatch):
-    """As an editor of the hand-out may leave it."""
+    """An editor of the hand-out may leave a line break in a placeholder."""
     monkeypatch.setattr(starter, "HANDOUT", tmp_path)
     (tmp_path / "README.md").write_text("{{range model=vae_z=10\nKL}}", encoding="utf-8")
     assert starter.handed_out("README.md", POINTS) == "18.68 to 20.04"
@@ -470,7 +470,7 @@ def test_the_starter_has_no_solution_in_it():
 def test_the_command_says_what_is_missing(tmp_path):
     (tmp_path / "file").write_text("x", encoding="utf-8")
     said = refused(tmp_path, "codebase", "solutions", tmp_path / "file")
-    assert "is a file: name a folder" in said
+    assert "is a file: choose a folder" in said
     said = refused(tmp_path, "codebase", "solutions", tmp_path / "new", "--data_dir", tmp_path)
     assert "MNIST" in said and not (tmp_path / "new").exists()
 

@@ -264,7 +264,7 @@ def test_weights_of_another_shape(short):
 
 @pytest.mark.process
 def test_too_little_memory_removes_nothing(short, whole_data):
-    """Found out before the old run goes; the limit is on the memory that the process may map."""
+    """A lack of memory is found before the old run is removed; the limit is on mapped memory."""
     folder, _ = short
     flags = ("--data", "synthetic", "--data_dir", whole_data)
     before = contents(folder / "checkpoints")
@@ -523,7 +523,7 @@ def test_a_package_that_is_missing(package, monkeypatch):
     ],
 )
 def test_slow_kernels_are_avoided(tmp_path, monkeypatch, version, flags, chosen, expected):
-    """By an environment variable that only a CPU with AVX-512, on Linux, gets."""
+    """Only on Linux, with AVX-512 and PyTorch 2.14, an environment variable is set."""
     monkeypatch.setattr(tuning, "CPU_INFO", tmp_path / "cpuinfo")
     monkeypatch.setattr(tuning.importlib.metadata, "version", lambda name: version)
     if flags is not None:

@@ -361,11 +361,11 @@ def test_a_state_of_another_run_is_refused(tmp_path, base, trained):
     states = [tmp_path / "checkpoints" / NAME.format(n) / "training-state.pt" for n in (0, 1)]
     shutil.copy(*states)
     line = refused(tmp_path, "run_vae.py", *base, "--run", 1, "--resume", 1, "--iter_max", 9)
-    assert "it is of another run" in line and "--overwrite 1" in line
+    assert "it belongs to another run" in line and "--overwrite 1" in line
 
 
 def test_a_state_without_weights_names_what_goes_on(tmp_path, base, trained):
-    """As a run has that was stopped before its first --iter_save."""
+    """A run that was stopped before its first --iter_save has a training state but no weights."""
     trained(tmp_path, "run_vae.py", *base, *SHORT)
     for path in (tmp_path / "checkpoints" / NAME.format(0)).glob("model-*.pt"):
         path.unlink()
@@ -429,7 +429,7 @@ def test_a_new_run_moves_no_file_that_is_there(tmp_path, base):
     "flag, value", [("run", 1), ("seed", None), ("lr", "x"), ("data", "mnist"), ("z", 10.0)]
 )
 def test_a_run_json_that_does_not_fit_is_refused(flag, value, tmp_path, base, trained):
-    """Its weights would be another run's, or a traceback."""
+    """A run.json that does not fit would give another run's weights, or a traceback."""
     trained(tmp_path, "run_vae.py", *base, *SHORT)
     path = tmp_path / "checkpoints" / NAME.format(0) / "run.json"
     content = record(tmp_path, NAME.format(0))

@@ -57,7 +57,7 @@ def test_what_is_not_comparable_is_not_compared():
 
 
 def test_runs_of_another_kind_have_a_row_of_their_own():
-    """They differ in what names do not tell: the table shows it."""
+    """Runs that differ in flags outside their names have rows of their own, with these flags."""
     rows = table.rows(results_of(101.0, 102.0) + results_of(90.0, batch_size=10, first=2))
     assert [(row["n"], row["batch_size"]) for row in rows] == [(1, 10), (2, 97)]
     text = table.markdown(rows)

@@ -177,14 +177,14 @@ def test_filled_in_it_is_the_solution_bit_for_bit(blank, tmp_path, whole_data):
 
 def test_a_starter_replaces_nothing(tmp_path):
     (tmp_path / "kept").write_text("x", encoding="utf-8")
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="is not empty"):
         starter.make(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
-    assert "is there already" in refused(tmp_path / "r", "codebase", "starter", tmp_path)
+    assert "is not empty" in refused(tmp_path / "r", "codebase", "starter", tmp_path)
 
 
 def test_half_a_starter_is_none(tmp_path, monkeypatch):
-    """The same command goes on where the disk was full."""
+    """After a full disk, the same command can be repeated."""
 
     def full(path, content):
         if path.name == "utils.py":
@@ -292,7 +292,7 @@ def test_submit_refuses_what_the_grader_could_not_read(blank, tmp_path, monkeypa
     for text, reason in (
         (right + "\ndef broken(:\n", "codebase/models/vae.py, line 1"),
         (right.replace("def negative_iwae_bound", "def iwae"), "has no VAE.negative_iwae_bound"),
-        (right + "#" * submission.LARGEST_FILE, "1,048,576 is the most"),
+        (right + "#" * submission.LARGEST_FILE, "expected at most 1,048,576"),
         (None, "codebase/models/vae.py is missing"),
     ):
         vae.unlink()
@@ -469,7 +469,7 @@ def test_reports_are_not_written_among_submissions(tmp_path):
 
 
 def test_names_and_reasons_command_no_terminal(tmp_path):
-    """Nor forge a line."""
+    """Names and reasons can neither control the terminal nor forge a line."""
     evil = "x\x1b]0;PWN\x07\nFAKE was graded"
     (tmp_path / "class").mkdir()
     for name in ("a", "b", "c", "d"):

@@ -28,7 +28,7 @@ def images(n, dim):
 
 
 def setting(name):
-    """A fresh model and minibatches of it, three an epoch."""
+    """Return a new model and its minibatches, three per epoch."""
     torch.manual_seed(0)
     labelled = torch.rand(10, 784), torch.eye(10)
     if name == "vae":
@@ -111,7 +111,7 @@ def test_the_step_is_adams(rate):
 
 
 def test_saves_and_logs(monkeypatch):
-    """By a clock of which an iteration takes half a second."""
+    """On a fake clock, each iteration takes half a second."""
     logs, postfixes = [], []
 
     class Bar:
@@ -391,7 +391,7 @@ def test_the_learning_rate_comes_from_the_code():
 
 
 def test_tuning_the_process(monkeypatch):
-    """Numbers that are 0 for all purposes are 0, on all threads; other C libraries do no harm."""
+    """Denormal numbers become 0 on all threads; other C libraries do no harm."""
     code = """
 import torch
 from codebase.machine.tuning import tune_process

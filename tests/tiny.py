@@ -1,4 +1,4 @@
-"""Experiments on few images with short evaluations, for tests of something else than those."""
+"""Experiments on few images with short evaluations, for tests of anything else."""
 
 import argparse
 import dataclasses

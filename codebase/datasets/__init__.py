@@ -1,2 +1,2 @@
-"""Where images come from: the real data sets, downloaded where they are missing, and digits drawn
-by this program in their place."""
+"""Sources of images: the real data sets, downloaded if they are missing, and digits that this
+program draws in their place."""

@@ -46,8 +46,8 @@ def read_checked(path: Path, md5: str, packed: bool = False) -> bytearray | byte
     """Read a file, check its MD5, and return the bytes that were checked.
 
     Args:
-        path: of the file
-        md5: of its contents
+        path: path of the file
+        md5: MD5 of its contents
         packed: whether the file is a gzip archive of these contents
 
     Raises:
@@ -122,7 +122,7 @@ def _download(dataset: str, names: list[str], folder: Path, md5: dict[str, str])
         None, or what each mirror answered if none gives a file
     """
     try:
-        from torchvision import datasets  # here: it takes nearly as long to import as torch
+        from torchvision import datasets  # imported here: it takes nearly as long as torch
         from torchvision.datasets.utils import download_url
     except (ImportError, RuntimeError, OSError) as error:  # its operators register at import
         return (

@@ -1,8 +1,8 @@
 """Digits drawn by strokes, used if MNIST or SVHN cannot be had.
 
-Each image is one of its class's ways of writing it, with the control points moved, slanted,
-rotated, scaled and shifted, inked by a pen of its own width and softness. The same images come out
-on every machine: the only draws are uniform ones from NumPy's legacy generator, whose stream is
+Each image shows its digit, written in one of several ways, with the control points moved, slanted,
+rotated, scaled and shifted, and inked by a pen of random width and softness. Every machine draws
+the same images: the only draws are uniform ones from NumPy's legacy generator, whose stream is
 frozen, and the only arithmetic is +, −, ×, ÷ and square roots, one operation at a time, which IEEE
 754 fixes to the last bit. (That is why no rotation here has a sine.)
 """
@@ -36,7 +36,7 @@ HOUSE_NUMBERS_MD5 = {
 }
 
 # The ways of writing each digit: strokes of quadratic Bézier curves in the unit square, x to the
-# right and y down. Points on the curve and control points take turns; "x,y" where they do.
+# right and y down. Points on the curve and control points alternate, each written as "x,y".
 WAYS = (
     (  # 0
         ".55,0 .08,-.02 .1,.5 .12,1 .5,1 .9,1 .9,.5 .88,.02 .5,.02",
@@ -105,8 +105,8 @@ def draw_digits(folder: Path, counts: dict[str, tuple[int, ...]] = COUNTS) -> No
     """Draw 60,000 and 10,000 grey digits, as MNIST's four files.
 
     Args:
-        folder: of the files
-        counts: of each class, for "train" and for "t10k"
+        folder: folder for the files
+        counts: number of images of each class, for "train" and for "t10k"
 
     Raises:
         OSError: the folder cannot be written to
@@ -156,14 +156,14 @@ def draw_house_numbers(folder: Path) -> None:
 
 
 def _check_writable(folder: Path) -> None:
-    """Raise OSError before any digit is drawn where none could be kept."""
+    """Raise OSError, before any digit is drawn, if the folder cannot be written."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder):
         pass
 
 
 def _write(folder: Path, prefix: str, images: np.ndarray, labels: np.ndarray) -> None:
-    """The two IDX files, written whole: two processes that draw at once write the same bytes."""
+    """Write the two IDX files, each whole: processes that draw at once write the same bytes."""
     for name, values in (
         (f"{prefix}-images-idx3-ubyte", images),
         (f"{prefix}-labels-idx1-ubyte", labels.astype(np.uint8)),
@@ -215,8 +215,8 @@ def draw_ink(
         for w, strokes in enumerate(ways):
             index = np.flatnonzero((digits == digit) & ((way * len(ways)).astype(int) == w))
             jobs += [(strokes, i) for i in np.split(index, range(INK_BLOCK, len(index), INK_BLOCK))]
-    # Python's threads, of which NumPy holds up none: torch's would wait for one another at each
-    # operation, and beside a busy process for its time slices.
+    # Python's threads, because NumPy does not block them. torch's would wait for one another at
+    # each operation and, beside a busy process, for its time slices.
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 4)) as pool:
         for drawn in pool.map(lambda job: draw(*job), jobs):
             progress.update(drawn)

@@ -1,1 +1,1 @@
-"""A page that lets one play with a trained model: `python -m codebase explore`."""
+"""The interactive explorer of a trained model: `python -m codebase explore`."""

@@ -1,4 +1,4 @@
-"""Making the page of a run: which run, which images, and where the page goes."""
+"""Make the page of a run: choose the run, the images and the file."""
 
 import os
 import re
@@ -34,7 +34,7 @@ def explore(run: str | None, data_dir: Path, out: Path) -> None:
     """
     folder, step, found = located(run or _last() or _reference())
     if out.is_dir() or (out.exists() and not out.is_file()):
-        raise UserError(f"--out {out} is not an ordinary file: name one, such as {FILE}")
+        raise UserError(f"--out {out} is not an ordinary file: pass a file, such as {FILE}")
     model = load_run(folder, step)
     print(f"Run: {found.name}, iteration {step}", file=sys.stderr)
     write_page(found, model, step, _data_at_hand(found, model, data_dir), out)
@@ -84,7 +84,7 @@ def _last() -> Path | None:
 def _reference() -> Path:
     folder = checkpoints.reference_folder(DEFAULT)
     if not folder.is_dir():
-        raise UserError("there is no run yet: train one, such as python run_vae.py")
+        raise UserError("there is no run yet: train one, for example with python run_vae.py")
     return folder
 
 
@@ -110,7 +110,7 @@ def _data_at_hand(run: Run, model: torch.nn.Module, data_dir: Path) -> data.Data
 
 
 def open_in_browser(path: Path) -> None:
-    """Open a page where somebody sits who would see it."""
+    """Open a page if a user is probably at this machine."""
     if sys.stdout.isatty() and (os.name == "nt" or sys.platform == "darwin" or _has_display()):
         webbrowser.open(path.resolve().as_uri())
 

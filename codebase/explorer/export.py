@@ -1,8 +1,8 @@
 """A trained model as one file of HTML, which runs its networks in the browser.
 
-page/ has the template, the style and the modules of JavaScript. What is written is those, put
-together, and the model: its networks layer by layer, its prior, images, and PyTorch's own numbers
-for three of them, with which the page compares its own.
+page/ has the template, the style and the modules of JavaScript. The output combines them with the
+model: its networks layer by layer, its prior, images, and PyTorch's numbers for three images, with
+which the page compares its own.
 """
 
 import base64
@@ -60,13 +60,13 @@ def write(
     """Write the page of a model.
 
     Args:
-        path: of the file
+        path: the file to write
         model: any of the project's, with its weights
         title: plain text
         about: plain text: a line below it
         images: images to encode; None: the model's own samples
         test: images, with labels, whose posterior means are shown if z has two dimensions; None:
-            none are
+            no means are shown
         examples: images, with labels, that say which dimensions are used most, as in traversal.png;
             None: those to encode
 
@@ -92,7 +92,7 @@ class _Tensors:
         self.block = bytearray()
 
     def add(self, tensor: Tensor) -> dict:
-        """A reference to a tensor: halves where those are exact."""
+        """Add a tensor, in half precision if that is exact, and return a reference to it."""
         if not tensor.isfinite().all():
             raise UserError(NOT_FINITE)
         tensor = tensor.detach().cpu()
@@ -161,9 +161,10 @@ def describe(model: nn.Module, tensors: _Tensors, images=None, test=None, order=
 
 @torch.no_grad()
 def in_half_precision(model: nn.Module) -> nn.Module:
-    """A copy of the model with rounded weights, which halves the page, if no bound shows it.
+    """Return a copy of the model in half precision if that changes no bound; otherwise the model.
 
-    That is, if the bound on images of its own moves by less than a hundredth of a nat.
+    Half precision halves the page. A bound counts as unchanged if the model's bound on its own
+    samples moves by less than a hundredth of a nat.
     """
     x, y, _ = _samples(model)
     if not x.isfinite().all():
@@ -178,7 +179,7 @@ def in_half_precision(model: nn.Module) -> nn.Module:
 
 
 def _samples(model: nn.Module, count: int = 10) -> Images:
-    """Images that the model makes, one of each class where it has classes."""
+    """Draw images from the model, one of each class if it has classes."""
     z, *labels = model.sample_latents(count)
     y = torch.arange(count, device=z.device)
     if labels:
@@ -265,7 +266,7 @@ def _hash(text: str) -> str:
 
 
 def bundle() -> str:
-    """The modules in one script, for a page that is opened as a file may not import others.
+    """Join the modules into one script, because a page opened as a file cannot import modules.
 
     A module becomes a function that returns what it exports, so that its other names stay its own.
     """

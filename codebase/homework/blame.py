@@ -6,7 +6,7 @@ from dataclasses import replace
 from codebase.homework import cases, comparing
 from codebase.homework.marks import OTHER_ORDER, Checked, Mark, listed
 
-NO_FIT_DEDUCTION = 0.2  # of the points, where right functions do not fit together
+NO_FIT_DEDUCTION = 0.2  # share of the points, if right functions do not fit together
 
 
 def helpers_at_fault(own: Checked, best: Checked, earlier: Mapping[str, Mark]) -> tuple[str, float]:
@@ -14,7 +14,7 @@ def helpers_at_fault(own: Checked, best: Checked, earlier: Mapping[str, Mark]) -
 
     Args:
         own: the function with the submission's helpers
-        best: with this project's
+        best: the function with this project's helpers
         earlier: marks of the submission's functions that were marked before
     """
     attempt, problem = best.attempt, best.attempt.problem

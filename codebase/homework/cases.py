@@ -20,7 +20,7 @@ from codebase.models.nns import v1, v2
 
 _ONE_AT_A_TIME = threading.Lock()  # torch has one generator for all threads
 MODELS = {"VAE": VAE, "GMVAE": GMVAE, "SSVAE": SSVAE, "FSVAE": FSVAE}
-SECONDS, MANY_SECONDS = 10, 40  # of CPU time for a case; most take 0.1, with many draws 1
+SECONDS, MANY_SECONDS = 10, 40  # CPU time for a case; most take 0.1, with many draws 1
 SET_NOISE = (0.83, -0.57)  # what draws are set to: two numbers tell ε from |ε|, ε² or ε + c
 BATCHES = {"VAE": 7, "GMVAE": 7, "SSVAE": 4, "FSVAE": 4}
 HARD_CODED = 100  # size of the evaluation subset; some functions work only for it
@@ -30,13 +30,13 @@ NARROW = {"VAE": (120, 7), "GMVAE": (120, 7), "SSVAE": (32, 4), "FSVAE": (32, 4)
 WIDE = {"VAE": (500, 40), "GMVAE": (500, 40), "SSVAE": (64, 40), "FSVAE": (160, 40)}
 WIDE_OF_WEIGHTS, WEIGHTS = (500, 10), 200
 NARROW_SPREAD, WIDE_SPREAD = -6.0, 10.0  # variances of about 0.002 and 10
-FEW = 24  # draws that show a function that behaves only if they are set
+FEW = 24  # draws that expose a function that is right only when the grader sets the noise
 IMPORTANCE_WEIGHTS = 3
 SEEDS = 4
 
 
 def seed_of(content: bytes) -> int:
-    """Choose one of a few seeds by a submission's content: right outputs are shared by many."""
+    """Choose one of a few seeds by a submission's content, so that many share right outputs."""
     return int.from_bytes(hashlib.sha256(content).digest()[:6], "big") % SEEDS
 
 
@@ -52,7 +52,7 @@ def cases(problem: Problem, seed: int) -> dict[str, Case]:
         function draws as its docstring says; "other sizes": other batches and numbers of weights;
         "set noise": the same calls with every draw set to a number; "narrow", "wide", "few wide"
         and "weights": many calls, compared on average; "hard-coded": another size of the batch;
-        others: the parts, and the notes, of their names
+        other keys: the part or note of that name
     """
     own = {
         "sample_gaussian": _sample_gaussian,
@@ -162,7 +162,7 @@ def _bound(problem: Problem, base: Case) -> dict[str, Case]:
 
 
 def _scale(model: str, name: str, shape: torch.Size) -> float:
-    """Of random weights: every term depends on all of them, and log k exceeds a bound's noise."""
+    """Scale random weights so that each term depends on all, and log k exceeds the noise."""
     if name == "z_pre":
         return 0.8
     if name.endswith("bias"):
@@ -284,7 +284,7 @@ class Output:
 
     @property
     def said(self) -> str:
-        """Why it gave nothing, in a sentence; empty where it gave something."""
+        """Why it gave nothing, in a sentence; empty if it gave something."""
         error = self.error[:400].rstrip(".")
         if self.kind == "NotImplementedError":
             return "You have not written it yet (NotImplementedError)."

@@ -44,7 +44,7 @@ def hard_coded(attempt: Attempt) -> bool:
     return any(terms.values()) and not comparing.repeated(small.calls, right)
 
 
-# The parts of a function: what is wrong with each, empty where nothing is
+# The parts of a function: what is wrong with each, empty if nothing is
 
 
 def _check_density(attempt: Attempt) -> tuple[dict[str, str], list[str]]:
@@ -179,8 +179,9 @@ def _other_draws(attempt: Attempt, reasons: dict[str, str]) -> dict[str, str]:
     """Say what is wrong with a bound whose draws are not the reference's.
 
     Every draw is set to a number, so that order does not matter. Noise that does not come from
-    torch's normal draws cannot be set: it is compared on average. So are importance weights, which
-    are equal where all draws are. A few draws show a function that behaves only if they are set.
+    torch's normal draws cannot be set: it is compared on average. Importance weights are compared
+    on average too, because equal draws make them equal. A few random draws expose a function that
+    is right only when the grader sets the noise.
     """
     found, right = attempt("set noise")
     if found.calls is None or not comparing.draws(found.calls):

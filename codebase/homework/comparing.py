@@ -9,11 +9,11 @@ import torch
 from codebase.homework import cases
 from codebase.homework.sandboxed.calling import Case
 
-# Differences that are no mistakes, relative to 1 + the right value. Correct solutions of other
+# Differences that are not mistakes, relative to 1 + the right value. Correct solutions of other
 # forms differ by up to 2e-7 in float32, and by 4e-8 in float64, where log 2π is a float32.
 TOLERANCE = {"float32": 5e-6, "float64": 1e-6}
 GRADIENT_TOLERANCE = 5e-4  # sums over up to 3 million weights in float32: up to 3e-5
-# Of means over draws: a right function exceeds so many in one of 1.7 million comparisons.
+# Limit for means over draws: a right function exceeds it in one of 1.7 million comparisons.
 STANDARD_ERRORS = 5
 LARGEST = 1e15  # beyond which sums of squares lose their meaning
 NEGLIGIBLE = 1e-6  # derivatives, relative to the largest, that count as none
@@ -209,7 +209,7 @@ def noise(i: int, found: list, right: list, shared: int = 0, several: bool = Tru
                     f"Your result depends on only {count} draws of noise, expected {right_count}; "
                     "draw noise for every image, dimension and sample."
                 )
-            return "You do not compute z = m + √v·ε; do so, with one ε for each element."
+            return "You do not compute z = m + √v·ε; compute it, with one ε for each element."
     return ""
 
 
@@ -233,7 +233,7 @@ def _same_numbers(found: torch.Tensor, right: torch.Tensor) -> bool:
 
 def distribution(case: Case, found: list, right: list) -> str:
     """Say what is wrong with many draws as draws from N(m, diag v)."""
-    from scipy.stats import kstest  # here: it takes 0.9 s, and few submissions need it
+    from scipy.stats import kstest  # imported here: it takes 0.9 s, and few submissions need it
 
     if reason := shapes(found, right):
         return reason
@@ -242,7 +242,7 @@ def distribution(case: Case, found: list, right: list) -> str:
     standard = (z - m) / v.sqrt()  # (draws, elements): N(0, I)
     if not standard.isfinite().all():
         return "Some of your draws are not finite."
-    n, several = len(standard), STANDARD_ERRORS + 1  # of so many tests, one may well exceed 5
+    n, several = len(standard), STANDARD_ERRORS + 1  # one of so many tests may well exceed 5
     if (standard.mean(0).abs() > several * standard.std(0).clamp(min=1) / n**0.5).any():
         return "The mean of your draws is not m."
     covariance = standard.T @ standard / n

@@ -16,7 +16,7 @@ from codebase.homework.sandboxed.functions import Helpers
 from codebase.homework.sandboxed.importing import STAND_INS
 from codebase.homework.submission import Submission
 
-SECONDS = 240  # of CPU time for a submission; a right one takes 3
+SECONDS = 240  # CPU time for a submission; a right one takes 3
 ORDER = sorted(PROBLEMS, key=lambda problem: bool(problem.model))  # see `cases.helpers_for`
 
 
@@ -25,12 +25,12 @@ class Graded:
     """A submission's marks.
 
     Args:
-        name: of the submission
+        name: name of the submission
         package: "codebase" or "submission"
-        marks: of all functions, in the homework's order
-        notes: about the submission as a whole
+        marks: marks of all functions, in the homework's order
+        notes: notes about the submission as a whole
         printed: what its code printed
-        seconds: that each function took
+        seconds: time that each function took
         ungraded: why there was nothing to grade; empty for others
     """
 
@@ -109,7 +109,7 @@ class _Running:
             return Output(None, f"your submission's {SECONDS} seconds are used up", "Ended")
         begun = time.monotonic()
         output = self._run(case, helpers)
-        # CPU time, for a busy machine costs no points; but sleep is not free either.
+        # CPU time, because a busy machine costs no points; but sleep is not free either.
         self._left -= max(output.cpu, (time.monotonic() - begun) / sandbox.server.WAITING)
         if helpers is None:  # else it could print the helpers that it was given
             if output.printed not in self.printed:

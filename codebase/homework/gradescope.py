@@ -48,7 +48,7 @@ def make(path: Path, points: Path | None, show_points: int, show_output: int) ->
     """Write the zip to upload as the autograder.
 
     Args:
-        path: of the zip
+        path: path of the zip
         points: JSON file of points; None: the homework's points
         show_points, show_output: 1 if students see their points, and what their code prints
 

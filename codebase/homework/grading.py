@@ -27,8 +27,8 @@ class Settings:
     """How to grade.
 
     Args:
-        points: for each function
-        kind: of sandbox
+        points: points by question
+        kind: kind of sandbox
         with_weights: evaluate the submissions' checkpoints
         data_dir: folder of the data sets, for those
         show_points, show_output: in the reports: the points; what a submission prints
@@ -42,7 +42,7 @@ class Settings:
     show_output: bool = False
 
     def key(self, path: Path, handed_in: submission.Submission) -> str:
-        """What the report of a submission depends on, that was read at a path."""
+        """Hash everything that a submission's report depends on."""
         checkpoints = weights.digest(path, handed_in) if self.with_weights else None
         shown = (self.show_points, self.show_output)
         name = handed_in.name
@@ -81,7 +81,7 @@ def find(paths: list[Path]) -> tuple[dict[str, Path], list[str]]:
         members, others = _members(path)
         skipped += others
         if path.is_dir() and not any(path.iterdir()):
-            raise UserError(f"{path} is empty: name a zip, a submission or a folder of them")
+            raise UserError(f"{path} is empty: pass a zip, a submission or a folder of them")
         for one in members or [path]:
             name = submission.name_of(one)
             if name in found:
@@ -125,7 +125,7 @@ def _holds_archive(folder: Path) -> bool:
 
 
 def grade_one(path: Path, settings: Settings, another: bool = False) -> Outcome:
-    """Grade a submission; one that cannot be read gets no points, and the reason."""
+    """Grade a submission; one that cannot be read gets no points and a reason."""
     try:
         handed_in = submission.read(path)
         key = settings.key(path, handed_in)
@@ -134,7 +134,7 @@ def grade_one(path: Path, settings: Settings, another: bool = False) -> Outcome:
             code = {mark.problem.function: mark for mark in graded.marks}
             more = weights.marks(path, handed_in, settings.points, code, settings.data_dir)
             graded = replace(graded, marks=(*graded.marks, *more))
-    except Exception as error:  # one submission is not to stop a class
+    except Exception as error:  # one submission must not stop a class
         reason = f"grading failed, look at it by hand: {type(error).__name__}: {error}"
         if isinstance(error, UserError):
             reason = str(error).replace(str(path), path.name)
@@ -154,7 +154,7 @@ def grade_all(
 ) -> Iterator[Outcome]:
     """Grade submissions, and write each one's reports as soon as it is graded.
 
-    One whose reports are there already, of the same code and settings, is not graded again.
+    A submission is skipped if its reports exist for the same code and settings.
 
     Args:
         found: paths by name
@@ -239,7 +239,7 @@ def _in_a_pool(paths: list[Path], settings: Settings, jobs: int, folder: str) ->
 
 
 def _begin(parent: int, folder: str) -> None:
-    """In a process that grades: an interruption is its parent's to act upon, its end ends this."""
+    """Set up a grading process: it leaves interrupts to its parent, and ends with it."""
     sandbox.Sandbox.folder = folder
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
@@ -257,7 +257,7 @@ LONGEST_NAME = 200  # bytes
 def _check_out(out: Path, paths: list[Path], found: dict[str, Path]) -> None:
     """Raise UserError if reports would be written over a file, or among the submissions."""
     if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out} is a file: name a folder for the reports")
+        raise UserError(f"--out {out} is a file: choose a folder for the reports")
     for name in found.keys() & RESERVED:
         raise UserError(f"{found[name]}: rename it, because reports have a file {name}")
     for name in found:
@@ -265,7 +265,7 @@ def _check_out(out: Path, paths: list[Path], found: dict[str, Path]) -> None:
             raise UserError(f"{found[name]}: its name is empty or too long: rename it")
     for path in paths:
         if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
-            raise UserError(f"--out {out} is inside {path}: name a folder outside the submissions")
+            raise UserError(f"--out {out} is inside {path}: choose a folder outside of it")
 
 
 def command(paths: list[Path], settings: Settings, out: Path | None, jobs: int) -> None:

@@ -9,7 +9,7 @@ from codebase.homework.checks import check, hard_coded, resembles
 from codebase.homework.marks import Attempt, Finding, Mark, Run
 from codebase.homework.problems import Problem
 
-HARD_CODED_DEDUCTION = 0.2  # of the points, where only one size of the batch works
+HARD_CODED_DEDUCTION = 0.2  # share of the points, if only one batch size works
 LESSER = ("gradient", "shapes", "extreme values")  # parts that are worth nothing by themselves
 
 

@@ -34,9 +34,9 @@ class Mark:
         problem: the function
         points: the most that it may get
         score: what it gets
-        findings: of each part
+        findings: findings about each part
         notes: what else the student should know
-        mistakes: mistakes of the catalogue whose numbers the submission's are
+        mistakes: known mistakes whose outputs equal the submission's
         ended: whether its process, or its time, ended
     """
 
@@ -116,7 +116,7 @@ class Checked:
 
     Args:
         attempt: the attempt
-        findings: of each part
+        findings: findings about each part
         notes: what else the student should know
     """
 

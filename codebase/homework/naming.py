@@ -1,4 +1,4 @@
-"""Naming the mistake in a function: the catalogue's that gives the submission's outputs."""
+"""Find the known mistake that gives the submission's outputs."""
 
 from collections.abc import Iterable
 
@@ -64,7 +64,7 @@ def equal(attempt: Attempt, names: Iterable[str], gradients: bool) -> tuple[Mist
 
 
 def _hidden(attempt: Attempt) -> list[Mistake]:
-    """The mistakes that do not show where all draws are set to one number."""
+    """Find the mistakes that do not show if all draws are set to one number."""
     case = attempt.case("set noise")
     right = cases.reference(case)
     return [
@@ -76,7 +76,7 @@ def _hidden(attempt: Attempt) -> list[Mistake]:
 
 
 def _on_average(attempt: Attempt) -> tuple[Mistake, ...]:
-    """Of the mistakes that do not show there, those whose means over many draws are the same."""
+    """Among the mistakes that set draws hide, find those with the same means over many draws."""
     found = attempt("set noise")[0].calls
     if found is None or not comparing.draws(found):
         return ()
@@ -93,7 +93,7 @@ def _on_average(attempt: Attempt) -> tuple[Mistake, ...]:
 
 
 def _outputs(mistake: Mistake, case: Case) -> list | None:
-    """A mistake's outputs in a case; None where it gives none."""
+    """A mistake's outputs in a case; None if it gives none."""
     try:
         return cases.reference(case, mistake.run)
     except (RuntimeError, IndexError, ValueError):
@@ -101,7 +101,7 @@ def _outputs(mistake: Mistake, case: Case) -> list | None:
 
 
 def _by_term(checked: Checked) -> tuple[Mistake, ...]:
-    """Where no mistake explains all: one for each wrong term but the bound, which is their sum."""
+    """If no single mistake explains everything, find one for each wrong term except the bound."""
     attempt = checked.attempt
     wrong = {finding.part for finding in checked.findings if not finding.passed}
     terms = attempt.problem.terms
@@ -117,7 +117,7 @@ def _by_term(checked: Checked) -> tuple[Mistake, ...]:
                     outputs is not None
                     and term in mistake.loses <= {terms[0], term}
                     and _same_term(i, found, outputs)
-                    and not _same_term(i, right, outputs)  # where it does not show
+                    and not _same_term(i, right, outputs)  # the mistake does not show there
                 ):
                     named.append(mistake)
                     break

@@ -14,7 +14,7 @@ class Question:
     """A question, or a part of one that is marked by itself.
 
     Args:
-        number: of the homework's problem and question
+        number: number of the homework's problem and question
         kind: "code", "report", "picture" or "text"
         points: the most that it may get
         title: what it asks for, in a few words
@@ -56,7 +56,7 @@ class Problem(Question):
     """A function that students write.
 
     Args:
-        file: where it is written, below the package
+        file: file that it is written in, below the package
         summary: what it gives, without its equation
         constructor: arguments of the model in tests
     """
@@ -67,7 +67,7 @@ class Problem(Question):
 
     @property
     def function(self) -> str:
-        """The name, with its class where it is a method."""
+        """The name; of a method, with its class."""
         return self.key
 
     @property
@@ -248,7 +248,7 @@ def read_points(path: Path | None) -> dict[str, float]:
     """Read points from a JSON object; questions that are not in it keep the homework's.
 
     Args:
-        path: of an object of points by function ("log_normal"), by part ("3.4 report"), or by
+        path: path of an object of points by function ("log_normal"), by part ("3.4 report"), or by
             question ("2.1"), whose parts share them as they share the homework's; None: the
             homework's points
 
@@ -273,7 +273,7 @@ def read_points(path: Path | None) -> dict[str, float]:
             raise UserError(f"--points {path}: {key!r:.60} is not one of {known}")
         if type(points) not in (int, float) or not 0 <= points < 1e6 or math.isnan(points):
             raise UserError(
-                f"--points {path}: the points of {key} must be a number from 0 to below 1,000,000, "
+                f"--points {path}: the points of {key} must be at least 0 and less than 1,000,000, "
                 f"got {points!r:.40}"
             )
     found = {}

@@ -20,7 +20,7 @@ LARGEST_RESULTS = 8 << 20  # bytes
 
 
 def plain(text: str) -> str:
-    """Remove what commands a terminal from a text that a submission may have written."""
+    """Remove terminal control sequences from a text that a submission may have written."""
     kept = (
         character if character == "\n" or unicodedata.category(character)[0] != "C" else "�"
         for character in text
@@ -138,7 +138,7 @@ def table(content: dict, seconds: Mapping[str, float] = MappingProxyType({})) ->
     """Format a submission for the terminal: a line per question, and why points were lost.
 
     Args:
-        content: of results.json
+        content: content of results.json
         seconds: that functions took
     """
     lines = [f"{one_line(content['extra_data']['name'])}:"]
@@ -160,7 +160,7 @@ def markdown(content: dict) -> str:
     """Format the report for the student.
 
     Args:
-        content: of results.json
+        content: content of results.json
     """
     tests, extra = content["tests"], content["extra_data"]
     show_points = all(test["visibility"] == "visible" for test in tests)

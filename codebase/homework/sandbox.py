@@ -33,7 +33,7 @@ from codebase.homework.sandboxed.functions import Helpers
 END_SECONDS = 5  # in which killed processes are gone
 START_SECONDS = 60  # importing torch takes 2, and on a busy machine 20
 MEMORY = 3000 << 20  # bytes, of all processes of a sandbox together
-# As root: a user id that systemd's table leaves free. Each grading process has one of its own, for
+# As root: a user id that systemd's table leaves free. Each grading process has its own, because
 # the limit on processes counts a user's.
 USER = 60_706 + os.getpid() % 478
 
@@ -48,8 +48,8 @@ def kind_of_this_machine() -> str:
         if _works(kind):
             return kind
     raise UserError(
-        f"no sandbox works on this machine: {_bubblewraps_trouble()}; install Python where all "
-        "users may read it"
+        f"no sandbox works on this machine: {_bubblewraps_trouble()}; install Python in a "
+        "folder that all users may read"
     )
 
 
@@ -140,7 +140,7 @@ def _folders() -> list[str]:
 
 
 def _hidden() -> list[str]:
-    """What it does not see below those: the project, where that is installed."""
+    """What it does not see below those: the project, if it is installed."""
     installed = [path / "codebase" for path in map(Path, sys.path) if path.name == "site-packages"]
     return [str(folder) for folder in installed if folder.exists()]
 
@@ -345,7 +345,7 @@ class Sandbox:
 
 
 def runs(pid: int) -> bool:
-    """Whether a process has not ended; one that waits to be reaped has."""
+    """Whether a process is still running; a zombie is not."""
     with contextlib.suppress(OSError, IndexError):
         return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2][:1] not in (b"Z", b"X")
     return False
@@ -354,7 +354,7 @@ def runs(pid: int) -> bool:
 def checked(answer: dict, case: Case) -> Output:
     """Keep only numbers and texts of an answer, of the form that the case has.
 
-    What comes out of a sandbox may have been written by the submission: nothing about it is sure.
+    The submission may have written what comes out of a sandbox: it cannot be trusted.
     """
     printed, missing, broken, cpu = (
         answer.get(key) for key in ("printed", "missing", "broken", "cpu")

@@ -1,6 +1,6 @@
 """Similar submissions: fingerprints of their graded functions (winnowing, Schleimer et al. 2003).
 
-Names, layout and comments do not count. What many wrote counts little, what few wrote much.
+Names, layout and comments do not count. Common code counts little; rare code counts much.
 """
 
 import ast
@@ -15,8 +15,8 @@ from codebase.homework import submission
 from codebase.homework.problems import PROBLEMS
 
 SIMILAR = 0.6  # share of the larger submission's fingerprints, weighted, that are worth a look
-EVIDENCE = 20.0  # nats of rarity: less is little code, or what a whole class writes
-LENGTH, WINDOW = 6, 4  # tokens of a fingerprint, and how many of which one is kept
+EVIDENCE = 20.0  # nats of rarity; below this, the shared code is too short or too common
+LENGTH, WINDOW = 6, 4  # tokens per fingerprint, and fingerprints of which one is kept
 Cluster = tuple[list[str], float, float]
 
 

@@ -1,4 +1,4 @@
-"""The solutions of all questions as a document: Markdown with pictures, and one page of HTML.
+"""The solutions to all questions as a document: Markdown with pictures, and one page of HTML.
 
 Nothing is written twice: questions come from the hand-out, code from the sources, derivations from
 the equations' page, values and pictures from the trained weights.
@@ -65,7 +65,7 @@ def make(folder: Path, points: Mapping[str, float], data_dir: Path) -> None:
     """Write solutions.md with its pictures, and solutions.html, which has them in it.
 
     Args:
-        folder: where; files of these names in it are replaced
+        folder: folder of the document; files of these names in it are replaced
         points: by question
         data_dir: folder of MNIST
 
@@ -74,7 +74,7 @@ def make(folder: Path, points: Mapping[str, float], data_dir: Path) -> None:
     """
     convert = _converter()
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file: name a folder")
+        raise UserError(f"{folder} is a file: choose a folder")
     data.find_or_download("mnist", "mnist", data_dir)
     document = _Document(points, data_dir)
     text = document.text()

@@ -76,7 +76,7 @@ def make(
         OSError: it cannot be written; nothing of it is left
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} is there already: name a new folder")
+        raise UserError(f"{folder} is not empty: choose a new or empty folder")
     files = starter_files(equations, points)
     try:
         for name, content in files.items():

@@ -18,12 +18,12 @@ from codebase import UserError
 from codebase.machine.files import one_line, read_file
 
 PACKAGES = ("codebase", "submission")  # the homework's, and its successor's
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".rar", ".7z")  # of which only .zip is read
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".rar", ".7z")  # only .zip is read
 LARGEST_ZIP = 256 << 20  # bytes
-LARGEST_FILE = 1 << 20  # of Python
+LARGEST_FILE = 1 << 20  # bytes of a Python file
 LARGEST_SUM = 8 << 20
 MOST_ENTRIES = 20_000
-MOST_FILES = 500  # of Python
+MOST_FILES = 500  # Python files
 ENTRY = b"PK\x01\x02"  # with which a zip's directory begins each entry
 
 
@@ -113,7 +113,7 @@ class Files:
     """The files of a submission.
 
     Args:
-        paths: of its files
+        paths: paths of its files
         contents: reads one of them, up to a number of bytes; raises OSError
         notes: sentences about what was left out
     """

@@ -25,13 +25,13 @@ from codebase.runs.run import group_of
 from codebase.runs.table import ITERATIONS, PUBLISHED, REPLICATES
 
 LARGEST, LARGEST_RESULTS = 64 << 20, 1 << 20  # bytes; the homework's weights have 20 million
-MOST_RUNS = 10  # of one kind, which are evaluated
+MOST_RUNS = 10  # runs of one kind that are evaluated
 WITHOUT_BOUND, SYNTHETIC = "model=ssvae_gw=000_cw=100", "_data=synthetic"
 SEED = 0
-# What a student's JSON file may make Python raise.
+# Errors that a student's JSON file may cause.
 UNREADABLE = (OSError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError)
 UNREADABLE += (RecursionError,)
-DEVIATIONS = 4  # from the mean of replicates that a value may be
+DEVIATIONS = 4  # how many standard deviations a value may be from the mean of replicates
 # How far two evaluations of the same weights may be apart. Over 12 seeds, the bounds of the
 # reference weights differed by at most 0.31 nats (standard deviation at most 0.10).
 TOLERANCES = {"accuracy": 0.001}
@@ -47,8 +47,8 @@ class Evaluated:
         values: its metrics here; empty if it cannot be evaluated
         reason: why it cannot be
         reported: the metrics in the submission's results.json; empty if there is none
-        of_step: the iteration that this file is of
-        untrained: whether its values are nearer to initial weights' than to trained ones'
+        of_step: the iteration in that file
+        untrained: whether its values are closer to initial weights' values than to trained ones'
     """
 
     run: str
@@ -70,7 +70,7 @@ def marks(
     """Mark the questions that ask for values of trained models.
 
     Args:
-        path: of the submission
+        path: path of the submission
         handed_in: what was read there
         points: by question
         code: marks of the submission's functions
@@ -226,7 +226,7 @@ def _mark(report: Report, points: float, run: Evaluated, code: Mapping[str, Mark
         notes.append("You handed in no results.json of this run; its weights count.")
     if excused:
         notes.append(
-            f"You report other values of {listed(other)}, because {report.function} or a "
+            f"You report different values for {listed(other)}, because {report.function} or a "
             "function that it uses is wrong; you lose no points for it here."
         )
     score = points * sum(report.parts[one.part] for one in findings if one.passed)
@@ -260,7 +260,7 @@ def _of_something_else(run: Evaluated, metrics: list[str]) -> str:
     if not metrics:
         return ""
     values = [f"{metric} {in_words(metric, run.reported[metric])}" for metric in metrics]
-    told = f"You report {listed(values)}, which your weights do not give."
+    told = f"You report {listed(values)}, but your weights produce other values."
     if run.of_step is not None and run.of_step != run.step:
         return f"{told} You report iteration {run.of_step}; hand in the results of {run.step}."
     return (

@@ -33,8 +33,8 @@ def collect(path: Path, folder: Path) -> list[str]:
     """Copy the pictures and texts of a submission. A file that is there already is kept.
 
     Args:
-        path: of the submission
-        folder: for the copies
+        path: path of the submission
+        folder: folder for the copies
 
     Returns:
         a line for each file that was left out
@@ -56,7 +56,8 @@ def collect(path: Path, folder: Path) -> list[str]:
             size += len(content)
             if i >= MOST or size > LARGEST_SUM:
                 left_out.append(
-                    f"{path}: too many or too large texts: none from {inner} on is copied"
+                    f"{path}: too many texts, or texts too large: {inner} and the files after it "
+                    "were not copied"
                 )
                 break
             if content.replace(b"\r\n", b"\n") != template():
@@ -85,7 +86,7 @@ def _name(inner: str, root: str) -> str:
 
 
 def put(path: Path, content: bytes) -> None:
-    """Write a file. One of other contents is kept, for a person may have written in it."""
+    """Write a file. One with different contents is kept, because a person may have edited it."""
     number, target = 1, path
     while target.exists():
         if has(target, content):
@@ -143,15 +144,15 @@ def read_sheet(path: Path, points: Mapping[str, float], names: list[str]) -> dic
     A column such as "3.1 comment" has remarks about a question.
 
     Args:
-        path: of a CSV file; it is made if it is not there
-        points: by question; what has none is not asked for
-        names: of the submissions
+        path: path of a CSV file; it is created if it does not exist
+        points: by question; questions without points are left out
+        names: names of the submissions
 
     Returns:
         rows by names
 
     Raises:
-        UserError: it cannot be read, or has points that cannot be; it is not changed
+        UserError: it cannot be read, or has impossible points; it is not changed
     """
     keys = [q.key for q in QUESTIONS if q.kind != "code" and points[q.key]]
     cells = {name: report.cell(name) for name in names}
@@ -181,7 +182,7 @@ def read_sheet(path: Path, points: Mapping[str, float], names: list[str]) -> dic
 def _read_rows(
     path: Path, text: str, delimiter: str, keys: list[str], points: Mapping[str, float]
 ) -> dict[str, Row]:
-    """Rows by names; UserError if anything in them is unclear, for marks may be at stake."""
+    """Rows by names; UserError if anything in them is unclear, because marks may be at stake."""
     try:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         head, *rows = list(reader) or [[]]
@@ -233,8 +234,8 @@ def merged(content: dict, row: Row, points: Mapping[str, float]) -> dict:
     """Add what a person gave to a submission's results.
 
     Args:
-        content: of results.json, with such points from before or without
-        row: what counts now
+        content: content of results.json, with or without earlier points
+        row: the points that count now
         points: by question
     """
     extra = content["extra_data"]

@@ -1,4 +1,4 @@
-"""A loss that torch.compile has turned into C++: fewer passes over memory, after half a minute."""
+"""A loss that torch.compile turns into C++ in half a minute, with fewer passes over memory."""
 
 import logging
 import os
@@ -15,21 +15,21 @@ from codebase.machine.files import one_line
 class CompiledLoss:
     """A function of a minibatch, compiled for minibatches of one size.
 
-    The draws are the same as without compiling. Its first minibatch tells the size; the smaller one
-    at the end of an epoch, for which torch would compile once more, is passed to the uncompiled
-    function.
+    The draws are the same as without compiling. The first minibatch determines the size. The
+    smaller one at the end of an epoch, for which torch would compile anew, is passed to the
+    uncompiled function.
 
     Args:
-        loss: of the tensors of a minibatch
+        loss: function of the tensors of a minibatch
     """
 
     def __init__(self, loss: Callable):
-        from torch._inductor import config  # here: what is not compiled needs no compiler
+        from torch._inductor import config  # imported here: only compiling needs it
 
         config.fallback_random = True  # torch's own generator, not the compiler's
         if os.environ.get("ATEN_CPU_CAPABILITY") == "avx2":
-            # torch keeps compiled code between runs, by its settings but not by this variable: the
-            # loops of AVX-512 would be run with vectors of half their length.
+            # torch caches compiled code by its settings, which do not include this variable.
+            # Without this line, cached AVX-512 loops would run with vectors of half their length.
             config.cpp.simdlen = 256
         # It would say that a machine without a GPU has CUDA's compiler but no GPU.
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)

@@ -1,5 +1,5 @@
-"""A training step as a CUDA graph: launched at once, where its many small kernels cost more to
-launch than to run."""
+"""A training step as a CUDA graph, launched in one call: small kernels cost more to launch than to
+run."""
 
 import collections
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-WARM_UP = 11  # steps before the recording, as torch.cuda.graph wants for its lazy set-up
+WARM_UP = 11  # steps before recording, as torch.cuda.graph requires for lazy set-up
 
 
 class GraphedStep:
@@ -37,7 +37,7 @@ class GraphedStep:
         return outputs
 
     def _warm_up(self, batch: tuple[Tensor, ...]):
-        """The step, on a stream beside the usual one: recording uses such a one too."""
+        """Run the step on a stream beside the usual one, as recording does."""
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):

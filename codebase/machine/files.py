@@ -53,7 +53,7 @@ def read_file(path: Path, limit: int) -> bytearray:
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "it is not an ordinary file", str(path))
         if status.st_size > limit:
-            reason = f"it has {status.st_size:,} bytes, and {limit:,} is the most that it may have"
+            reason = f"it has {status.st_size:,} bytes, expected at most {limit:,}"
             raise OSError(errno.EFBIG, reason, str(path))
         content = bytearray(status.st_size)
         del content[file.readinto(content) :]  # the file may have shrunk

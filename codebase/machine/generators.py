@@ -31,8 +31,8 @@ def isolated(device: torch.device, seed: int | None = None) -> Iterator[None]:
     """Leave the generators as they are found, whatever is drawn inside.
 
     Args:
-        device: whose generator, besides the CPU's
-        seed: of the draws inside; None: they continue where the generators are
+        device: device whose generator is restored, besides the CPU's
+        seed: seed of the draws inside; None: the generators continue
     """
     before = states(device)
     try:

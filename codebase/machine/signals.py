@@ -10,7 +10,7 @@ class Interrupted(BaseException):
     """SIGINT or SIGTERM arrived.
 
     Args:
-        number: of the signal
+        number: number of the signal
         where: the progress so far, for the message
     """
 

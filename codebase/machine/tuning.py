@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 OLDEST_TORCH = (2, 6)
 NEEDED = ("numpy", "scipy", "tqdm", "tensorboardX", "filelock", "matplotlib", "torchvision")
-# How often a waiting thread of GNU's OpenMP looks before it sleeps. A thread that spins takes time
-# from the one that it waits for. Beside two busy loops on two cores, 3 of 15 trainings with 100,000
-# spins ran at 1 to 7 % of their speed; 7 with 2,000 spins ran at 28 to 35 %. Without neighbours,
-# 2,000 spins cost 6 %.
+# How often a waiting GNU OpenMP thread looks before it sleeps. A thread that spins takes CPU time
+# from the thread that it waits for. Beside two busy loops on two cores, 4 of 8 runs with 100,000
+# spins fell to 2 to 13 % of their speed; with 2,000 spins all 8 kept 26 to 39 %. Without
+# neighbours, 2,000 spins cost 6 %.
 SPINS = {"GOMP_SPINCOUNT": "2000"}
 OF_OPENMP = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")  # a user's own settings win
 # PyTorch 2.14 has no vector code for expm1 and log1p with AVX-512. ELU and the cross-entropy need
@@ -34,10 +34,10 @@ INSTALL = "python -m pip install --upgrade -r requirements.txt"
 
 
 def load_packages() -> None:
-    """Import torch, with its settings, and look whether the other packages are there.
+    """Import torch, with its settings, and check that the other packages are there.
 
-    torch is loaded with the garbage collector off, and its modules stay out of the collector's
-    sight: to look through them, while they load and again at exit, takes 0.8 of 3 seconds.
+    torch is loaded with the garbage collector off, and the collector never visits its modules:
+    visiting them, while they load and again at exit, takes 0.8 of 3 seconds.
 
     Raises:
         UserError: something is missing, too old or broken
@@ -62,7 +62,7 @@ def load_packages() -> None:
 
 
 def _avoid_slow_kernels() -> None:
-    """Choose AVX2 where a version of torch is slower with AVX-512, unless the user has chosen."""
+    """Choose AVX2 if this version of torch is slower with AVX-512, unless the user has chosen."""
     with contextlib.suppress(OSError, ImportError):  # another system; a torch without metadata
         slow = str(importlib.metadata.version("torch")).startswith(SLOW_WITH_AVX512)
         if slow and b"avx512f" in CPU_INFO.read_bytes():
@@ -70,16 +70,16 @@ def _avoid_slow_kernels() -> None:
 
 
 def tune_process(threads: int | None = None) -> None:
-    """Make the settings that training on a CPU needs.
+    """Apply the settings that training on a CPU needs.
 
-    Numbers below 1e-38 become 0. The labels with negligible q(y|x) weigh SSVAE's gradients with
-    such numbers, and a product with one takes forty times as long: after 10,000 iterations training
-    runs at 7 steps per second with them and at 47 without (two cores), at the same losses.
+    Numbers below 1e-38 become 0. Labels with negligible q(y|x) weight the SSVAE's gradients
+    by such numbers, and multiplying by one takes forty times as long: after 10,000 iterations,
+    training runs at 7 steps per second with them and at 47 without (two cores), at the same losses.
 
-    The C library keeps what a step frees for the next step. glibc gives large blocks back to the
-    system as they are freed, and every step pays page faults for its gradients and activations
-    anew: a step of FSVAE takes 39 ms instead of 14, of SSVAE 27 instead of 21. Other C libraries
-    stay as they are.
+    The C library keeps what a step frees for the next step. By default, glibc returns large blocks
+    to the system when they are freed, so every step pays page faults for its gradients and
+    activations: an FSVAE step takes 39 ms instead of 14, an SSVAE step 27 instead of 21. Other C
+    libraries stay as they are.
 
     Args:
         threads: number of CPU threads; None leaves them as they are

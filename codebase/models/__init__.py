@@ -1,6 +1,6 @@
-"""Variational autoencoders, one a file, and the architectures that they are built of.
+"""Variational autoencoders, one per file, and the architectures that they are built of.
 
-`from codebase.models import VAE, GMVAE, SSVAE, FSVAE` imports only the files of those.
+`from codebase.models import VAE, GMVAE, SSVAE, FSVAE` imports only these models' files.
 """
 
 import importlib

@@ -22,7 +22,7 @@ class LatentVariableModel(torch.nn.Module):
         likelihood: p(x|z) as a function of the decoder's outputs
 
     Attributes:
-        family: str: of p(z) and q(z|x), "gaussian" or "laplace"
+        family: str: distributions p(z) and q(z|x), "gaussian" or "laplace"
         generates: bool: whether the loss trains the decoder
         arguments: names of the constructor's arguments except name; each is an attribute too
 
@@ -104,7 +104,7 @@ class LatentVariableModel(torch.nn.Module):
         return self.sample_x_given(*self.sample_latents(batch))
 
     def compute_sigmoid_given(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """`compute_mean_given` by its name in the homework, where the mean is a sigmoid."""
+        """`compute_mean_given` by the homework's name; the mean is a sigmoid there."""
         return self.compute_mean_given(z, y)
 
     @torch.no_grad()

@@ -63,7 +63,7 @@ class FSVAE(LatentVariableModel):
     # Reconstruction
 
     def observed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Both: the bounds are given the labels too."""
+        """Return (x, y), because the bounds need the labels too."""
         return x, y
 
     def infer_latents(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -38,7 +38,7 @@ class Gaussian:
     """p(x|z) = N(x; μ(h), variance·I): grey levels or colours.
 
     Args:
-        variance: float: of each pixel
+        variance: float: variance of each pixel
         squash: function of tensors: μ, such as torch.sigmoid to keep it in [0, 1]; None: μ(h) = h
     """
 

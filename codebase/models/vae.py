@@ -9,7 +9,7 @@ from codebase import utils as ut
 from codebase.models.base import LatentVariableModel
 from codebase.models.likelihoods import BERNOULLI, Bernoulli, Gaussian
 
-# Rows that the importance-weighted bound decodes at once, which bounds its memory without
+# Rows that the importance-weighted bound decodes at once, which limits its memory without
 # gradients. 100 images at IWAE-1000 are 100,000 rows.
 MAX_ROWS = 5000
 
@@ -130,7 +130,7 @@ class VAE(LatentVariableModel):
     # Loss
 
     def loss(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """beta·KL + Rec, the negative ELBO where beta is 1, and the scalars to record.
+        """Return beta·KL + Rec (the negative ELBO if beta is 1), and the scalars to record.
 
         Args:
             x: tensor: (batch, x_dim): images

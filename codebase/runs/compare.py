@@ -15,7 +15,7 @@ def compare(runs: Sequence[str], labels: Sequence[str], data_dir: Path, out: Pat
 
     Args:
         runs: names or paths, of runs on one kind of data
-        labels: of their rows
+        labels: labels of their rows
         data_dir: folder of the data sets
         out: the picture's file
 
@@ -33,7 +33,7 @@ def compare(runs: Sequence[str], labels: Sequence[str], data_dir: Path, out: Pat
             "two rows have the same label: pass --labels with a different one for each run"
         )
     if not out.name or (out.exists() and not out.is_file()):
-        raise UserError(f"--out {out} is not an ordinary file: name a file, such as comparison.png")
+        raise UserError(f"--out {out} is not an ordinary file: pass a file, such as comparison.png")
     models = {label: load_run(run) for label, run in zip(labels, runs, strict=True)}
     kinds = {
         (data_of(located(run)[2], model), model.enc.x_dim, model.likelihood.binary)

@@ -1,4 +1,4 @@
-"""--train 0: evaluate saved weights. What their training recorded stays unchanged."""
+"""--train 0: evaluate saved weights. The results of their training stay unchanged."""
 
 import contextlib
 import sys
@@ -29,7 +29,7 @@ def evaluate_saved(
         device: to compute on
 
     Raises:
-        UserError: there are no such weights, or a flag contradicts what is recorded of them
+        UserError: there are no such weights, or a flag contradicts their run.json
     """
     own, kept = _own_and_reference(experiment, given)
     if args.reference and not kept:

@@ -15,7 +15,7 @@ class Experiment:
     Args:
         name: format string for run names, with {flag} replaced by its value
         flags: the script's flags. A flag that is not in the format is added to the name of a run
-            with another value than the default
+            if its value differs from the default
         model: function of the flags that returns the model with initial weights
         data: function of the flags and a `data.Source` that returns minibatches and evaluation data
         evaluate: function that prints and returns the metrics of a model on such data

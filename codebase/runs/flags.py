@@ -45,7 +45,7 @@ class Flag:
     """A choice that determines a run's weights.
 
     Args:
-        name: of the flag
+        name: name of the flag
         default: the homework's value
         help: what it is
         type: parses the flag's text

@@ -9,7 +9,7 @@ from codebase import UserError, checkpoints
 from codebase.machine import generators
 from codebase.runs.run import Run, read_run
 
-# The homework's names: what they say of weights without a run.json, which other people trained.
+# The homework's run names, which describe the models of other people's weights (no run.json).
 _NUMBER = r"_run=[0-9]{4,6}"
 HOMEWORK = {
     rf"model=vae_z=([0-9]{{2,5}}){_NUMBER}": lambda z: {"class": "VAE", "z_dim": z},
@@ -51,7 +51,7 @@ def located(run: str | Path, step: int | None = None) -> tuple[Path, int, Run]:
         path = checkpoints.reference_folder(path.name)
     if not path.is_dir():
         raise UserError(
-            f"{path} does not exist: name a run in {checkpoints.CHECKPOINTS}, or a path"
+            f"{path} does not exist: pass the name of a run in {checkpoints.CHECKPOINTS}, or a path"
         )
     folder = path.absolute()
     found = read_run(folder) or run_named(folder.name)

@@ -58,7 +58,7 @@ class Trouble:
     """A context manager that ends the process with one line if what is inside it fails.
 
     Args:
-        parser: of the command
+        parser: parser of the command
         training: the run in training; once it has begun, --resume 1 continues it
     """
 
@@ -71,7 +71,7 @@ class Trouble:
             if getattr(sys, name) is None:  # it was closed before the start
                 setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
             elif hasattr(getattr(sys, name), "reconfigure"):
-                # For letters that a console lacks.
+                # Consoles may lack some characters.
                 getattr(sys, name).reconfigure(errors="backslashreplace")
         return self
 

@@ -9,17 +9,17 @@ from codebase.runs import run as runs
 def keep_as_reference(name: str) -> Path:
     """Copy a finished run's run.json and last weights to checkpoints/reference/.
 
-    Half precision rounds a weight by a two-thousandth at most, and halves the file.
+    Half precision changes a weight by at most 1/2000 of its value, and halves the file.
 
     Args:
-        name: of a run in checkpoints/
+        name: name of a run in checkpoints/
 
     Returns:
         the file of weights
 
     Raises:
-        UserError: there is no such run, it is not recorded or not finished, or its weights are not
-            finite in half precision
+        UserError: there is no such run, it has no run.json or is not finished, or its weights are
+            not finite in half precision
     """
     folder = checkpoints.run_folder(name)
     run, steps = runs.read_run(folder), checkpoints.steps_in(folder)

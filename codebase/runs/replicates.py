@@ -29,7 +29,7 @@ def replicate(experiment: Experiment, given: dict, args: Namespace, device: torc
     """Train runs that differ in their numbers and seeds; print their table.
 
     Raises:
-        UserError: what is recorded of one contradicts the flags, or the other runs
+        UserError: the run.json of one contradicts the flags, or the other runs
     """
     with _ranks(args.threads) as (rank, size):
         replicates = _members(given, args.replicates)

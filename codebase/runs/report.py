@@ -40,7 +40,7 @@ def make_report(
         data: what to evaluate on
         experiment: its `evaluate` prints and returns the metrics
         sheet: rows and columns of the sample grid
-        folder: of the pictures
+        folder: folder for the pictures
         save: writes the results; it is called before anything is printed
         whose: where the weights come from, for the first line
 

@@ -150,7 +150,7 @@ def evaluation_folder(name: str, step: int) -> Path:
 
 
 def read_results(name: str) -> dict | None:
-    """Read logs/<name>/results.json; None if there is no such file, or not a sound one."""
+    """Read logs/<name>/results.json; None if there is no such file, or it is invalid."""
     try:
         results = read_json(logs_folder(name) / RESULTS_FILE)
     except UserError:
@@ -205,7 +205,7 @@ def locked(name: str, what: str) -> Iterator[None]:
     """Hold a run's lock. The system releases it when the process ends.
 
     Args:
-        name: of the run
+        name: name of the run
         what: "training" or "evaluation"
 
     Raises:
@@ -279,7 +279,7 @@ def _move(folder: Path, place: Path) -> None:
 
 
 def _delete(folder: Path, root: Path) -> None:
-    """Rename a folder to a trash name, then delete all trash, also of killed processes."""
+    """Rename a folder to a trash name, then delete all trash, also what killed processes left."""
     if folder.exists():
         folder.rename(root / f".trash-{uuid.uuid4().hex}")
     for trash in root.glob(".trash-*"):

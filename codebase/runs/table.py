@@ -159,7 +159,7 @@ def markdown(table: list[dict]) -> str:
 
 
 def _fields_that_tell_apart(table: list[dict]) -> list[str]:
-    """Fields that names do not have, where rows of one name differ in them."""
+    """Find the fields in which rows of one name differ."""
     values = {}
     for row in table:
         for key in ("iterations", "batch_size", "lr"):

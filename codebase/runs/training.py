@@ -34,9 +34,9 @@ def source_of(
 ) -> Source:
     """Find the data to use.
 
-    The --data flag decides. Without it: the data of an existing run, but a synthetic run does not
-    stop a new run from using the real data. Otherwise the real data set if it is available, else
-    synthetic digits.
+    The --data flag decides. Without it, an existing run keeps its data, except that a new run
+    prefers the real data set to an existing run's synthetic digits. Otherwise the real data set is
+    used if it is available, else synthetic digits.
 
     Raises:
         DataError: the real data set is needed and cannot be had
@@ -66,17 +66,17 @@ def find(
     resume: bool = True,
     folder: Path | None = None,
 ) -> Run:
-    """Find the run that flags describe, with its recorded values of flags that were not given.
+    """Find the run that flags describe; run.json has the values of flags that were not given.
 
     Args:
         experiment: the run script's
         given: the flags that were given, by their names
         source: the name of its data
-        resume: whether a run that is there is meant, or a new one in its place
-        folder: of its weights; None: the one in checkpoints/
+        resume: True to continue an existing run; False to start a new one in its place
+        folder: folder of its weights; None: the one in checkpoints/
 
     Raises:
-        UserError: a flag that was given contradicts what is recorded
+        UserError: a flag that was given contradicts run.json
     """
     flags = experiment.identity(given, source)
     name = experiment.name_of(flags)
@@ -122,7 +122,7 @@ class Training:
         has_begun: whether --resume 1 continues it
 
     Raises:
-        UserError: that would lose a run, or contradict what is recorded; or the data or the
+        UserError: that would lose a run, or contradict run.json; or the data or the
             training state is not what it should be
     """
 
@@ -301,7 +301,7 @@ class Training:
         self.curves[kind].append([step, -terms["elbo"], kl, terms["rec"]])
 
     def _circumstances(self) -> dict:
-        """What changes the weights' last digits, beside the run's flags."""
+        """What changes the weights' last digits, besides the run's flags."""
         threads, device = torch.get_num_threads(), self.source.device.type
         return {"threads": threads, "device": device, "compiled": self.trainer.compiled}
 
@@ -349,7 +349,7 @@ def _state(run: Run) -> dict | None:
             )
         return None
     if state.get("flags") != dict(run.flags):
-        raise UserError(_damaged(run, "it is of another run"))
+        raise UserError(_damaged(run, "it belongs to another run"))
     for key in ("step", "iter_max", "iter_save"):
         if type(state.get(key)) is not int:
             raise UserError(_damaged(run, f"its {key} is not a number of iterations"))

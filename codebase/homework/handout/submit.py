@@ -122,8 +122,11 @@ def submit(out: Path, weights: bool) -> tuple[list[str], list[str]]:
             entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o100644 << 16
             archive.writestr(entry, content)
     if buffer.tell() > LARGEST_ZIP:
-        size = f"{buffer.tell() >> 20} MB; the grader reads at most {LARGEST_ZIP >> 20}"
-        raise UserError(f"--out {out} would have {size}: delete runs that you do not hand in")
+        size, most = buffer.tell() >> 20, LARGEST_ZIP >> 20
+        raise UserError(
+            f"{out} would be {size} MB, but the grader reads at most {most} MB: delete runs that "
+            "you do not hand in"
+        )
     write_atomically(out, buffer.getvalue())
     return blank, [_name(path) for path in others]
 

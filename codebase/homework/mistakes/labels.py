@@ -30,7 +30,7 @@ class _Labels:
         return self.log_q_y.exp().T
 
     def terms(self, q_y=None, kl_z=None, rec=None):
-        """(kl_y, kl_z, rec), scalars, with other weights or terms where they are given."""
+        """(kl_y, kl_z, rec), scalars, with other weights or terms if they are given."""
         q_y = self.q_y if q_y is None else q_y
         kl_z, rec = (self.kl_z if kl_z is None else kl_z), (self.rec if rec is None else rec)
         return _kl_y(self.log_q_y), *((q_y * term).sum(0).mean() for term in (kl_z, rec))

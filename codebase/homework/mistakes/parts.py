@@ -40,5 +40,5 @@ def log_standard(z):
 
 
 def zeros(count):
-    """What a function returns that is not written: zeros."""
+    """Return zeros, as an unwritten function does."""
     return lambda *args: torch.zeros(count).unbind()

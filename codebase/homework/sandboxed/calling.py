@@ -1,6 +1,6 @@
 """Test cases, and calling functions with them: the same code in the sandbox and in the grader.
 
-It gives numbers and knows no right ones: outputs are compared outside of the sandbox.
+It returns numbers and has no reference outputs: they are compared outside the sandbox.
 """
 
 import contextlib
@@ -130,7 +130,7 @@ def draw(case: Case) -> Drawn:
 
 
 class SetNoise(torch.overrides.TorchFunctionMode):
-    """Set every standard normal draw to one number, and keep the draws, to differentiate by them.
+    """Set every standard normal draw to one number, and keep the draws for derivatives.
 
     The outputs of a function are then the same in whatever order it draws. Their derivatives with
     respect to the draws show which term has a draw of its own, and how large.
@@ -185,7 +185,7 @@ def _output(call: Call, i: int, args, directions, function, model) -> dict:
     if differentiated and model is None:
         for leaf in leaves:
             leaf.requires_grad_(True)
-    # torch.manual_seed, of all devices, takes 1 ms: it keeps the stack for those that sleep.
+    # torch.manual_seed takes 1 ms: it seeds all devices, and keeps a stack trace for idle ones.
     torch.default_generator.manual_seed(call.seed + i)
     mode = contextlib.nullcontext() if call.noise is None else SetNoise(call.noise)
     graph = torch.enable_grad() if differentiated or call.noise is not None else torch.no_grad()

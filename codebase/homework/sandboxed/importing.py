@@ -64,7 +64,7 @@ class Modules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return False
 
     def stand_in(self, name: str, package: str):
-        """What an import of a package that is not here gives."""
+        """Return the import of a stand-in for a package that is missing here."""
         if package not in self.missing:
             self.missing.append(package)
         return importlib.machinery.ModuleSpec(name, self, is_package=True)
@@ -97,7 +97,7 @@ class Modules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 class Missing(importlib.abc.MetaPathFinder):
-    """The last finder: stands in for packages that a submission imports and nobody has."""
+    """The last finder: stands in for missing packages that a submission imports."""
 
     def __init__(self, modules: Modules):
         self.modules = modules
@@ -110,7 +110,7 @@ class Missing(importlib.abc.MetaPathFinder):
 
 
 class StandIn(types.ModuleType):
-    """Something that is not here: its attributes, and what its calls return, are not either."""
+    """A stand-in for something missing; its attributes and return values are stand-ins too."""
 
     def __getattr__(self, name):
         if name.startswith("__") and name.endswith("__"):

@@ -10,13 +10,13 @@ import struct
 import sys
 
 MEGABYTE = 1 << 20
-LIMITS = {  # of the sandbox's processes
+LIMITS = {  # for the sandbox's processes
     "data": 2000 * MEGABYTE,
     "file": 32 * MEGABYTE,
     "files": 64,  # open at once
     "processes": 6,
     "mapped": 1500 * MEGABYTE,  # address space of a case's process, beyond what it begins with
-    "output": 4 * MEGABYTE,  # of a case
+    "output": 4 * MEGABYTE,  # output of a case
     "printed": 20_000,  # bytes of what a submission prints that are kept
 }
 
@@ -47,7 +47,7 @@ def limit() -> None:
 
 
 def limit_case(seconds: float) -> None:
-    """Limit a case's process: CPU time, and what it maps, for shared memory counts nowhere else."""
+    """Limit a case's CPU time, and what it maps, because shared memory counts nowhere else."""
     whole = math.ceil(seconds)
     resource.setrlimit(resource.RLIMIT_CPU, (whole, whole + 1))
     with (
@@ -94,7 +94,7 @@ def forbid() -> None:
     architecture, *numbers = NUMBERS[machine]
     clone, clone3 = CLONES[machine]
     load, equal, at_least, any_bit, give = 0x20, 0x15, 0x35, 0x45, 0x06  # of BPF
-    lines = [  # what to do, with what number, where to go on if it holds, and where if not
+    lines = [  # what to do, with what number, and where to continue if it holds, and if not
         (load, 4, "", ""),  # the machine
         (equal, architecture, "", "refuse"),
         (load, 0, "", ""),  # the call's number

@@ -59,7 +59,7 @@ def _attend(stdin: int, stdout: int, submission: dict) -> None:
             stream.write(source)
     modules = Modules(submission["package"], submission["sources"], root)
     send(stdout, {"files": len(submission["sources"])})
-    drawn = {}  # here, for the same case with other helpers has the same tensors
+    drawn = {}  # kept: the same case with other helpers has the same tensors
     while (message := receive(stdin)) is not None:
         case, key = calling.Case.read(message["case"]), json.dumps(message["case"])
         helpers = message["helpers"] and functions.Helpers(**message["helpers"])
@@ -199,7 +199,7 @@ def send(descriptor: int, message: dict) -> None:
 
 
 def receive(descriptor: int) -> dict | None:
-    """Read a message; None where the other side has closed."""
+    """Read a message; None if the other side has closed."""
     head = _read(descriptor, 4)
     if head is None:
         return None

@@ -23,13 +23,13 @@ def perceptron(inputs: int, hidden: int, outputs: int, activation: type) -> list
 
 
 def apply_to_joined(net: nn.Sequential, x: Tensor, y: Tensor | None) -> Tensor:
-    """net([x; y]), where the leading dimensions of x and y broadcast; net(x) where y is None."""
+    """net([x; y]), with leading dimensions that broadcast; net(x) if y is None."""
     if y is None:
         return net(x)
     if x.shape[:-1] == y.shape[:-1]:
         return net(torch.cat([x, y], dim=-1))
     # W[x; y] = W_x x + W_y y. With ten labels for each image (SSVAE) the image's part is computed
-    # once instead of ten times: 0.8 ms forward and backward, where ten joined copies take 3.3.
+    # once instead of ten times: 0.8 ms forward and backward; ten joined copies take 3.3.
     first = net[0]
     w_x, w_y = first.weight.split([x.shape[-1], y.shape[-1]], dim=1)
     return net[1:](F.linear(x, w_x, first.bias) + F.linear(y, w_y))
@@ -69,7 +69,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """p(x|z) or p(x|z, y): an output for each pixel, to the model a logit or a mean.
+    """p(x|z) or p(x|z, y): one output per pixel, which the model uses as a logit or a mean.
 
     Args:
         z_dim: int: dimensions of the latent variable
