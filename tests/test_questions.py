@@ -237,7 +237,8 @@ def test_pictures_and_texts_are_collected(tmp_path):
     }
     path = students.zipped(tmp_path / "ada.zip", files)
     out = tmp_path / "written" / "ada"
-    assert written.collect(path, out) == []
+    hashes, left_out = written.collect(path, out)
+    assert left_out == []
     found = {file.relative_to(out).as_posix() for file in out.rglob("*") if file.is_file()}
     within = f"{tmp_path}/evil.txt".lstrip("/")  # below the folder, not at the root
     assert found == {
@@ -246,15 +247,55 @@ def test_pictures_and_texts_are_collected(tmp_path):
     }
     assert (out / f"{VAE}.png").read_bytes() == b"samples"
     assert sorted(one.name for one in tmp_path.iterdir()) == ["ada.zip", "written"]
-    (out / "hw2" / "writeup.pdf").write_bytes(b"annotated")
-    for _ in range(2):  # what a person wrote is kept
-        written.collect(path, out)
-        assert (out / "hw2" / "writeup.pdf").read_bytes() == b"annotated"
-        assert len(list((out / "hw2").glob("writeup*.pdf"))) == 2
+    assert hashes.keys() == found
     for i in range(written.MOST):
         files[f"{i}.txt"] = "x"
     students.zipped(path, files)
-    assert "too many texts, or texts too large:" in written.collect(path, out)[0]
+    assert "too many texts, or texts too large:" in written.collect(path, out)[1][0]
+
+
+def test_what_a_student_hands_in_again_is_collected_again(tmp_path):
+    """And what a person has written in a copy is kept."""
+    out, copies = tmp_path / "written", {}
+    page, notes = out / "writeup.md", out / "notes.txt"
+
+    def collect(**files) -> set[str]:
+        content = students.homework() | {f"{name}.md": text for name, text in files.items()}
+        path = students.zipped(tmp_path / "ada.zip", content)
+        copies.update({"now": written.collect(path, out, copies.get("now", {}))[0]})
+        return {one.name for one in out.iterdir()}
+
+    assert collect(writeup="first", more="x") == {"writeup.md", "more.md"}
+    notes.write_text("A person's own file.", encoding="utf-8")
+    assert collect(writeup="second") == {"writeup.md", "notes.txt"}  # none was written in
+    assert page.read_text(encoding="utf-8") == "second"
+    page.write_text("second, annotated", encoding="utf-8")
+    for _ in range(2):
+        assert collect(writeup="second") == {"writeup.md", "notes.txt"}
+        assert page.read_text(encoding="utf-8") == "second, annotated"
+    old = {"writeup (old).md", "notes.txt"}
+    assert collect(writeup="third") == {"writeup.md", *old}
+    assert page.read_text(encoding="utf-8") == "third"
+    assert (out / "writeup (old).md").read_text(encoding="utf-8") == "second, annotated"
+    page.write_text("third, annotated", encoding="utf-8")
+    assert collect() == {"writeup (old 2).md", *old}
+    copies.clear()  # nobody knows what was copied: all is kept
+    page.write_text("unknown", encoding="utf-8")
+    assert collect(writeup="last") == {
+        "writeup.md",
+        "writeup (old 3).md",
+        *old,
+        "writeup (old 2).md",
+    }
+
+
+def test_pictures_that_a_write_up_shows_are_collected(tmp_path):
+    shown = "![](logs/model=x/curves.png) <img src='./my%20plot.png'> ![p](<data/a b.jpg>)"
+    files = {"logs/model=x/curves.png": b"1", "data/a b.jpg": b"2", "my plot.png": b"3"}
+    files |= {"logs/model=x/latent.png": b"4", "writeup.md": shown + " ![](../up.png)"}
+    path = students.zipped(tmp_path / "ada.zip", students.homework() | files)
+    found, _ = written.collect(path, tmp_path / "written")
+    assert found.keys() == files.keys() - {"logs/model=x/latent.png"}
 
 
 def test_a_text_beside_the_zip_of_the_code(tmp_path):

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 import zipfile
 from pathlib import Path
 
@@ -28,7 +29,8 @@ from codebase.homework import (
     summary,
 )
 from codebase.homework.handout import submit
-from codebase.homework.problems import PROBLEMS
+from codebase.homework.problems import PROBLEMS, REPORTS
+from codebase.runs import table
 
 FUNCTIONS = [problem.function for problem in PROBLEMS]
 FILES = sorted({problem.file for problem in PROBLEMS})
@@ -201,8 +203,10 @@ def test_half_a_starter_is_none(tmp_path, monkeypatch):
 # Handing in
 
 
-def test_submit_knows_the_graded_functions():
+def test_submit_knows_what_is_graded():
     assert set(submit.GRADED) == {problem.function for problem in PROBLEMS}
+    assert submit.REPORTED == table.ITERATIONS
+    assert submit.REPORTED.keys() == {report.group for report in REPORTS}
 
 
 def test_submit_makes_what_the_grader_reads(blank, tmp_path):
@@ -227,7 +231,7 @@ def test_submit_makes_what_the_grader_reads(blank, tmp_path):
         told = run(mine, "-m", "codebase", "submit", "--weights", str(weights)).stdout
         assert "Every function is written and ran without an error" in told
         assert "Write-up: writeup/figure.png, writeup.md, writeup.pdf" in told
-        assert f"uns: {run_name}\n" in told
+        assert f"{'Weights' if weights else 'Pictures'} of runs: {run_name}\n" in told
         with zipfile.ZipFile(mine / "submission.zip") as archive:
             for entry in archive.infolist():
                 assert entry.external_attr >> 16 == 0o100644
@@ -265,6 +269,42 @@ def test_submit_tries_each_function(blank, tmp_path):
     path.write_text(text.replace("return kl + rec, kl, rec", "return kl + rec"), encoding="utf-8")
     said = run(mine, "-m", "codebase", "submit").stdout
     assert "VAE.negative_elbo_bound does not return 3 values" in said
+
+
+def test_submit_says_which_values_will_not_be_graded(tmp_path, monkeypatch):
+    monkeypatch.setattr(submit, "ROOT", tmp_path)
+    vae, gmvae, ssvae = (f"{group}_run=0001" for group in list(submit.REPORTED)[:3])
+    files = {
+        f"checkpoints/{vae}/model-20000.pt": b"",
+        f"logs/{vae}/results.json": '{"iterations": 20000}',
+        f"checkpoints/{gmvae}/model-00900.pt": b"",
+        f"logs/{gmvae}/results.json": '{"iterations": 200}',
+        f"checkpoints/{ssvae}_data=synthetic/model-30000.pt": b"",
+    }
+    students.folder(tmp_path, files)
+    *unfinished, without, another = submit._unfinished([vae, gmvae, f"{ssvae}_data=synthetic"])
+    assert unfinished == [
+        f"{gmvae} is at iteration 900 of 20,000: train on with --resume 1",
+        f"{gmvae} has no results of its last weights: evaluate it (--train 0)",
+    ]
+    assert "No weights of model=ssvae_gw=000_cw=100_run=0000" in without
+    assert "No weights of model=ssvae_gw=001_cw=100_run=0000" in another
+
+
+def test_submit_adds_the_pictures_of_the_write_up(tmp_path, monkeypatch):
+    """Those that it cannot add, it names."""
+    monkeypatch.setattr(submit, "ROOT", tmp_path)
+    shown = "![a](pics/a.png) ![](pics/./a.png) ![](b.svg) ![](../c.png) ![](gone.png)"
+    pictures = {"hw/writeup.md": shown, "hw/pics/a.png": b"1", "hw/b.svg": b"2", "c.png": b"3"}
+    students.folder(tmp_path, pictures)
+    monkeypatch.setattr(submit, "ROOT", tmp_path / "hw")
+    assert list(map(submit._name, submit._write_up())) == ["writeup.md", "pics/a.png"]
+
+
+def test_submit_ends_although_a_function_does_not(monkeypatch):
+    monkeypatch.setattr(submit, "SECONDS", 0.1)
+    monkeypatch.setattr(submit, "_trial", lambda name: time.sleep(name == "log_normal") or [])
+    assert submit._trials() == ["log_normal did not end in 0.1 s, perhaps in an endless loop"]
 
 
 @pytest.mark.process

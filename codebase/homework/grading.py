@@ -19,7 +19,7 @@ from codebase import UserError, data
 from codebase.homework import grade, report, sandbox, submission, summary, weights, written
 from codebase.homework.problems import QUESTIONS
 from codebase.homework.sandboxed import limits
-from codebase.machine.files import child_folder, write_atomically
+from codebase.machine.files import child_folder, read_file, write_atomically
 
 
 @dataclass(frozen=True)
@@ -139,6 +139,9 @@ def grade_one(path: Path, settings: Settings, another: bool = False) -> Outcome:
         if isinstance(error, UserError):
             reason = str(error).replace(str(path), path.name)
         graded = grade.unreadable(submission.name_of(path), settings.points, reason)
+        if settings.with_weights:
+            more = weights.nothing(settings.points, reason)
+            graded = replace(graded, marks=(*graded.marks, *more))
         key = ""  # it is graded again
     results = report.results(graded, key, settings.show_points, settings.show_output)
     results = written.merged(results, written.Row(), settings.points)
@@ -185,8 +188,16 @@ def grade_all(
 def _write(folder: Path, results: dict) -> None:
     page = report.markdown(results).encode(errors="replace")
     for name, content in ((report.REPORT, page), (report.RESULTS, report.encoded(results))):
-        if not written.has(folder / name, content):
+        if not _has(folder / name, content):
             write_atomically(folder / name, content)
+
+
+def _has(path: Path, content: bytes) -> bool:
+    """Whether a file has these contents."""
+    try:
+        return read_file(path, len(content)) == content
+    except OSError:
+        return False
 
 
 def _graded(folder: Path, path: Path, settings: Settings) -> dict | None:
@@ -311,8 +322,19 @@ def _written(found: dict[str, Path], settings: Settings, out: Path) -> dict[str,
     if not any(settings.points[q.key] for q in QUESTIONS if q.kind != "code"):
         return {}
     rows = written.read_sheet(out / written.SHEET, settings.points, list(found))
-    written.put(out / written.RUBRIC, written.rubric(settings.points).encode())
+    before = written.read_hashes(out)
+    of_class, rubric = dict(before.get("", {})), written.rubric(settings.points).encode()
+    of_class[written.RUBRIC] = written.put(
+        out / written.RUBRIC, rubric, of_class.get(written.RUBRIC)
+    )
+    now = before | {"": of_class}
     for name, path in found.items():
-        for line in written.collect(path, child_folder(out / written.FOLDER, name)):
+        folder = child_folder(out / written.FOLDER, name)
+        now[name], lines = written.collect(path, folder, before.get(name, {}))
+        if now[name] != before.get(name, now[name]):
+            line = f"{path}: its texts or pictures have changed since they were copied"
+            lines.append(f"{line}: check its points" if rows[name].scores else line)
+        for line in lines:
             print(report.one_line(line), file=sys.stderr)
+    written.write_hashes(out, now)
     return rows

@@ -103,15 +103,16 @@ def summary(graded: dict[str, dict], clusters: list[similarity.Cluster], skipped
     lines += ["", "## Similarity", ""]
     lines += [
         "These submissions share at least 60 % of the code patterns in their graded functions. "
-        "Names of variables and layout are ignored. Code that few students wrote counts most. This "
-        "is a reason to look, not a proof.",
+        "Names of variables and layout are ignored. Code that few students wrote counts most; "
+        "code that nearly all wrote does not count. This is a reason to look, not a proof.",
         "",
     ]
     if not clusters:
         lines.append("None.")
     for names, least, most in clusters[:MOST_CLUSTERS]:
         who = ", ".join(map(report.in_markdown, names))
-        share = f"{most:.0%}" if len(names) == 2 else f"{least:.0%} to {most:.0%}"
+        low, high = f"{least:.0%}", f"{most:.0%}"
+        share = high if low == high or len(names) == 2 else f"{low} to {high}"
         lines.append(f"- {who}: {share}")
     if len(clusters) > MOST_CLUSTERS:
         lines.append(f"- … and {len(clusters) - MOST_CLUSTERS} more")

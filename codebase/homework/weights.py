@@ -93,6 +93,11 @@ def marks(
     return [mark for mark in marked if mark.points]
 
 
+def nothing(points: Mapping[str, float], reason: str) -> list[Mark]:
+    """Mark the same questions of a submission that cannot be graded."""
+    return [_nothing(one, points[one.key], reason) for one in REPORTS if points[one.key]]
+
+
 def expected(group: str, metric: str) -> tuple[float, float]:
     """The range of a metric that such training gives: replicates' mean ± 4 standard deviations.
 
@@ -224,6 +229,8 @@ def _mark(report: Report, points: float, run: Evaluated, code: Mapping[str, Mark
     notes = [f"The weights of {name} give (expected range in parentheses): {said}."]
     if not run.reported:
         notes.append("You handed in no results.json of this run; its weights count.")
+    elif missing := [metric for metric in report.metrics if metric not in run.reported]:
+        notes.append(f"Your results.json has no {listed(missing)}; the weights count.")
     if excused:
         notes.append(
             f"You report different values for {listed(other)}, because {report.function} or a "
@@ -263,9 +270,10 @@ def _of_something_else(run: Evaluated, metrics: list[str]) -> str:
     told = f"You report {listed(values)}, but your weights produce other values."
     if run.of_step is not None and run.of_step != run.step:
         return f"{told} You report iteration {run.of_step}; hand in the results of {run.step}."
+    source = "This probably comes" if len(values) == 1 else "They probably come"
     return (
-        f"{told} They probably come from other weights or older code; run the script with "
-        "--train 0 and hand in again."
+        f"{told} {source} from other weights or older code; run the script with --train 0 and hand "
+        "in again."
     )
 
 

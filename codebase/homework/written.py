@@ -3,21 +3,28 @@
 `collect` puts pictures and texts where the person looks; `read_sheet` reads the marks from a table.
 """
 
+import contextlib
 import csv
+import hashlib
 import io
+import itertools
+import json
 import math
+import posixpath
 import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 
 from codebase import UserError
 from codebase.homework import report, submission
+from codebase.homework.handout.submit import pictures_in
 from codebase.homework.problems import BY_KEY, POINTS, QUESTIONS, totals
 from codebase.machine.files import read_file, write_atomically
 
-FOLDER, SHEET, RUBRIC = "written", "written.csv", "rubric.md"
+FOLDER, SHEET, RUBRIC, HASHES = "written", "written.csv", "rubric.md", ".copies.json"
 SUFFIXES = (".pdf", ".md", ".txt", ".docx", ".png", ".jpg", ".jpeg")
 CODE = ("codebase", "tests", "checkpoints", "logs", "data")  # folders without answers
 LARGEST, LARGEST_SUM, LARGEST_SHEET = 32 << 20, 128 << 20, 8 << 20  # bytes
@@ -29,27 +36,30 @@ ROUNDING = 0.02  # points: steps of a rubric with other points are rounded
 # Collecting
 
 
-def collect(path: Path, folder: Path) -> list[str]:
-    """Copy the pictures and texts of a submission. A file that is there already is kept.
+def collect(
+    path: Path, folder: Path, before: Mapping[str, str] = MappingProxyType({})
+) -> tuple[dict[str, str], list[str]]:
+    """Copy the pictures and texts of a submission, or bring the copies up to date: see `put`.
 
     Args:
         path: path of the submission
         folder: folder for the copies
+        before: hashes of the files that were copied the last time, by name
 
     Returns:
-        a line for each file that was left out
+        (now, left_out): the same hashes now, and a line for each file that was left out
     """
     try:
         files = submission.files_of(path)
     except UserError:
-        return []  # grading it says why
+        return dict(before), []  # grading it says why
     package = submission.package_in(files.paths)
     root = package[0].rpartition("/")[0] if package else ""
-    wanted = {}
+    shown, wanted = _shown(files), {}
     for inner in sorted(files.paths, key=_importance):
-        if name := _name(inner, f"{root}/" if root else ""):
+        if name := _name(inner, f"{root}/" if root else "", inner in shown):
             wanted.setdefault(name, inner)
-    left_out, size = [], 0
+    now, left_out, size = {}, [], 0
     for i, (name, inner) in enumerate(wanted.items()):
         try:
             content = files.contents(inner, LARGEST)
@@ -61,10 +71,25 @@ def collect(path: Path, folder: Path) -> list[str]:
                 )
                 break
             if content.replace(b"\r\n", b"\n") != template():
-                put(folder / name, content)
+                now[name] = put(folder / name, content, before.get(name))
         except OSError as error:
             left_out.append(f"{path}: {inner} was not copied: {error.strerror or error}")
-    return left_out
+    for name in before.keys() - now.keys():
+        with contextlib.suppress(OSError):
+            put(folder / name, None, before[name])
+    return now, left_out
+
+
+def _shown(files: submission.Files) -> set[str]:
+    """The pictures that write-ups in Markdown show, by their paths in the submission."""
+    found = set()
+    for inner in files.paths:
+        if PurePosixPath(inner).name == "writeup.md":
+            with contextlib.suppress(OSError):
+                links = pictures_in(files.contents(inner, LARGEST).decode(errors="replace"))
+                above = posixpath.dirname(inner)
+                found |= {posixpath.normpath(posixpath.join(above, link)) for link in links}
+    return found
 
 
 def _importance(inner: str) -> tuple[bool, bool, str]:
@@ -72,8 +97,14 @@ def _importance(inner: str) -> tuple[bool, bool, str]:
     return "writeup" not in inner, "/evaluation-" in inner, inner
 
 
-def _name(inner: str, root: str) -> str:
-    """A file's path below the folder of copies; empty if it is not an answer."""
+def _name(inner: str, root: str, shown: bool) -> str:
+    """A file's path below the folder of copies; empty if it is not an answer.
+
+    Args:
+        inner: path in the submission
+        root: the folder of the submission's code, with a slash
+        shown: whether a write-up shows it
+    """
     path = PurePosixPath(*map(report.one_line, inner.split("/")))
     if any(map(submission.is_noise, path.parts)):  # dots too, which would lead out of the folder
         return ""
@@ -81,27 +112,61 @@ def _name(inner: str, root: str) -> str:
     if path.name == "samples.png" and runs:
         return f"{runs[-1]}.png"
     of_code = inner.removeprefix(root).partition("/")[0] in CODE and path.suffix.lower() != ".pdf"
+    of_code = of_code and not shown
     given = path.name in ("README.md", "requirements.txt")
     return "" if path.suffix.lower() not in SUFFIXES or given or of_code else str(path)
 
 
-def put(path: Path, content: bytes) -> None:
-    """Write a file. One with different contents is kept, because a person may have edited it."""
-    number, target = 1, path
-    while target.exists():
-        if has(target, content):
-            return
-        number += 1
-        target = path.with_name(f"{path.stem} ({number}){path.suffix}")
-    write_atomically(target, content)
+def put(path: Path, content: bytes | None, before: str | None) -> str:
+    """Bring a copy up to date. What a person has written in it is never lost.
+
+    If the original is the same as before, the copy is not changed. Otherwise it is replaced, but a
+    copy that a person has changed is renamed, for example to "writeup (old).md".
+
+    Args:
+        path: path of the copy
+        content: content of the original; None if there is none any more
+        before: hash of the original when it was copied; None if it was not
+
+    Returns:
+        the hash of the original now
+
+    Raises:
+        OSError: the copy cannot be read or written
+    """
+    now = "" if content is None else hashlib.sha256(content).hexdigest()
+    if path.exists():
+        found = hashlib.sha256(read_file(path, LARGEST)).hexdigest()
+        if now in (before, found):
+            return now
+        if found != before:
+            path.rename(_unused(path))
+        elif content is None:
+            path.unlink()
+    if content is not None:
+        write_atomically(path, content)
+    return now
 
 
-def has(path: Path, content: bytes) -> bool:
-    """Whether a file has these contents."""
+def _unused(path: Path) -> Path:
+    """A name for an old copy."""
+    names = itertools.chain(["old"], (f"old {number}" for number in itertools.count(2)))
+    paths = (path.with_name(f"{path.stem} ({name}){path.suffix}") for name in names)
+    return next(one for one in paths if not one.exists())
+
+
+def read_hashes(out: Path) -> dict[str, dict[str, str]]:
+    """Read what was copied the last time: hashes by submission and name; none if it is unknown."""
     try:
-        return read_file(path, LARGEST) == content
-    except OSError:
-        return False
+        found = json.loads(read_file(out / FOLDER / HASHES, LARGEST))
+        return {name: {str(k): str(v) for k, v in own.items()} for name, own in found.items()}
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return {}
+
+
+def write_hashes(out: Path, hashes: dict[str, dict[str, str]]) -> None:
+    """Write what `read_hashes` reads."""
+    write_atomically(out / FOLDER / HASHES, json.dumps(hashes, indent=1).encode())
 
 
 def template() -> bytes:
@@ -191,7 +256,10 @@ def _read_rows(
     head = [cell.strip() for cell in head]
     for column in {"submission": 0, **dict.fromkeys(keys, 0), **dict.fromkeys(head, 0)}:
         if column and head.count(column) != 1:
-            raise UserError(f"{path}: expected one column {column}, got {head.count(column)}")
+            raise UserError(
+                f"{path}: expected one column {column}, got {head.count(column)}: correct the "
+                "first row, because spreadsheets may turn 1.3 into a date"
+            )
     found = {}
     for number, cells in enumerate(rows, 2):
         row = dict(zip(head, map(str.strip, cells), strict=False))
@@ -256,8 +324,9 @@ def merged(content: dict, row: Row, points: Mapping[str, float]) -> dict:
     open_points = {key: 0 if key in tests else value for key, value in points.items()}
     waiting = [key for key, value in open_points.items() if value]
     usual, bonus = totals(open_points)
-    more = f" and {report.number(bonus)} bonus points" if bonus else ""
-    sentence = f"{report.number(usual)} points{more} are not graded yet: {', '.join(waiting)}."
+    sums = ((usual, "points"), (bonus, "bonus points"))
+    open_sums = " and ".join(f"{report.number(value)} {kind}" for value, kind in sums if value)
+    sentence = f"{open_sums} are not graded yet: {', '.join(waiting)}."
     said = {"comment": row.comment, "waiting": sentence if waiting else "", "replaced": replaced}
     said["said"] = extra.get("said", content["output"])
     output = "\n".join(filter(None, [said["said"], row.comment, said["waiting"]]))

@@ -2,9 +2,13 @@
 
 import ast
 import io
+import json
+import re
+import threading
 import traceback
 import zipfile
 from pathlib import Path
+from urllib.parse import unquote
 
 from codebase import ROOT, UserError
 from codebase.machine.files import one_line, read_file, write_atomically
@@ -16,6 +20,14 @@ GRADED = (
     *("GMVAE.negative_elbo_bound", "VAE.negative_iwae_bound", "GMVAE.negative_iwae_bound"),
     *("SSVAE.negative_elbo_bound", "FSVAE.negative_elbo_bound"),
 )
+# The runs whose values are reported, without their numbers, and their iterations.
+REPORTED = {
+    "model=vae_z=10": 20_000,
+    "model=gmvae_z=10_k=500": 20_000,
+    "model=ssvae_gw=000_cw=100": 30_000,
+    "model=ssvae_gw=001_cw=100": 30_000,
+}
+SECONDS = 20  # for a call of a function
 LARGEST_SOURCE, LARGEST_WEIGHTS, LARGEST_TEXT = 1 << 20, 64 << 20, 32 << 20  # bytes of a file
 LARGEST_ZIP = 256 << 20
 TEXTS = (".md", ".pdf", ".txt", ".png", ".jpg", ".jpeg")
@@ -41,24 +53,75 @@ def add_arguments(parser: Parser) -> None:
 def act(args) -> None:
     """Make the zip, and print which functions are not written yet or fail."""
     blank, others = submit(args.out, bool(args.weights))
-    texts = [name for name in others if name.startswith("writeup")]
+    texts = [name for name in others if not name.startswith(("checkpoints/", "logs/"))]
     if texts == ["writeup.md"] and _has_no_answers(ROOT / texts[0]):
         texts = ["writeup.md, which has no answers yet"]
     print(f"Write-up: {', '.join(texts) or 'none, so write writeup.md or writeup.pdf'}")
-    runs = sorted(
-        {part for name in others for part in name.split("/") if part.startswith("model=")}
-    )
-    print(f"{'Runs' if args.weights else 'Pictures of runs'}: {', '.join(runs) or 'none'}")
-    if not args.weights:
+    for link in pictures_in(_text_of_write_up()):
+        if "://" not in link and (ROOT / link).resolve() not in [ROOT / name for name in others]:
+            print(f"writeup.md shows {link}, which is not in the zip: expected a PNG or JPEG here")
+    kind = "checkpoints/" if args.weights else "logs/"
+    runs = sorted({name.split("/")[1] for name in others if name.startswith(kind)})
+    print(f"{'Weights' if args.weights else 'Pictures'} of runs: {', '.join(runs) or 'none'}")
+    if args.weights:
+        for line in _unfinished(runs):
+            print(line)
+    else:
         print("Without --weights 1, the values that you report are not graded")
     if blank:
         print(f"Not written yet: {', '.join(blank)}")
-    failing = list(dict.fromkeys(line for function in GRADED for line in _trial(function)))
+    print(f"{args.out} is complete; calling each function once", flush=True)
+    failing = _trials()
     for line in failing:
         print(line)
     if not blank and not failing:
         print("Every function is written and ran without an error")
     print(f"Hand in this file: {args.out}")
+
+
+def _unfinished(runs: list[str]) -> list[str]:
+    """Say which values will not be graded, or not as they are reported."""
+    lines = []
+    for group, iterations in REPORTED.items():
+        of_group = [run for run in runs if re.fullmatch(rf"{group}_run=\d+", run)]
+        if not of_group:
+            lines.append(f"No weights of {group}_run=0000 were found, so its values are not graded")
+        for run in of_group:
+            step = _last_step(run)
+            if step < iterations:
+                lines.append(
+                    f"{run} is at iteration {step:,} of {iterations:,}: train on with --resume 1"
+                )
+            results = _results(run, step)
+            if not results or _iteration(results[0]) != step:
+                lines.append(f"{run} has no results of its last weights: evaluate it (--train 0)")
+    return lines
+
+
+def _iteration(path: Path) -> int | None:
+    """The iteration that a results.json is of; None if it cannot be read."""
+    try:
+        return json.loads(_read(path))["iterations"]
+    except (UserError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _trials() -> list[str]:
+    """Call each function with small inputs; lines about what fails."""
+    import torch  # noqa: F401  so that its import takes no function's time
+
+    found: dict[str, None] = {}
+    for function in GRADED:
+        lines: list[str] = []
+        call = threading.Thread(
+            target=lambda to, name: to.extend(_trial(name)), args=(lines, function), daemon=True
+        )
+        call.start()
+        call.join(SECONDS)
+        if call.is_alive():  # and keeps running, so the others would be slow
+            return [*found, f"{function} did not end in {SECONDS} s, perhaps in an endless loop"]
+        found |= dict.fromkeys(lines)
+    return list(found)
 
 
 def _trial(function: str) -> list[str]:
@@ -132,9 +195,25 @@ def submit(out: Path, weights: bool) -> tuple[list[str], list[str]]:
 
 
 def _write_up() -> list[Path]:
-    """The student's answers: writeup.md, writeup.pdf, and pictures in a folder writeup/."""
+    """The student's answers: writeup.*, what is in writeup/, and the pictures of writeup.md."""
     found = sorted([*ROOT.glob("writeup.*"), *(ROOT / "writeup").rglob("*")])
+    found += [(ROOT / link).resolve() for link in pictures_in(_text_of_write_up())]
+    found = [path for path in dict.fromkeys(found) if path.is_relative_to(ROOT)]
     return [path for path in found if path.suffix.lower() in TEXTS and path.is_file()]
+
+
+def _text_of_write_up() -> str:
+    try:
+        return (ROOT / "writeup.md").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def pictures_in(text: str) -> list[str]:
+    """The targets of a Markdown text's pictures, in Markdown's form or HTML's."""
+    markdown = r"!\[[^\]]*\]\(\s*(?:<([^>\n]+)>|([^)\s]+))"
+    html = r"<img[^>]+src=[\"']([^\"'>]+)"
+    return [unquote("".join(groups)) for groups in re.findall(f"{markdown}|{html}", text)]
 
 
 def _has_no_answers(path: Path) -> bool:
@@ -149,15 +228,27 @@ def _of_runs(weights: bool) -> list[Path]:
     for folder in sorted((ROOT / "checkpoints").glob("model=*")):
         from codebase import checkpoints  # which imports torch
 
-        steps = checkpoints.steps_in(folder)
-        logs = ROOT / "logs" / folder.name
-        evaluated = logs / f"evaluation-{steps[-1]:05d}" if steps else logs
-        pictures = [place / "samples.png" for place in (logs, evaluated)]
+        run, step = folder.name, _last_step(folder.name)
+        logs = ROOT / "logs" / run
+        pictures = [logs / "samples.png", logs / f"evaluation-{step:05d}" / "samples.png"]
         found += [picture for picture in pictures if picture.is_file()][:1]
-        if weights and steps:
-            found += [checkpoints.file_of(folder, steps[-1]), folder / "run.json"]
-            found += dict.fromkeys([evaluated / "results.json", logs / "results.json"])
+        if weights and step:
+            found += [checkpoints.file_of(folder, step), folder / "run.json", *_results(run, step)]
     return [path for path in found if path.is_file()]
+
+
+def _last_step(run: str) -> int:
+    """The iteration of a run's last weights; 0 if it has none."""
+    from codebase import checkpoints
+
+    return max(checkpoints.steps_in(ROOT / "checkpoints" / run), default=0)
+
+
+def _results(run: str, step: int) -> list[Path]:
+    """A run's results: of the evaluation of an iteration, then of the training."""
+    logs = ROOT / "logs" / run
+    places = [logs / f"evaluation-{step:05d}" / "results.json", logs / "results.json"]
+    return [path for path in places if path.is_file()]
 
 
 def _read(path: Path) -> bytes:

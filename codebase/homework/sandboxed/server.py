@@ -151,7 +151,7 @@ def _collect(read: int, process: int, seconds: float) -> dict:
         if not os.WIFSIGNALED(status):
             ended = f"its process ended with exit status {os.WEXITSTATUS(status)}"
         elif used >= 0.9 * seconds:
-            ended = f"it used {seconds:g} seconds of CPU time; is there an endless loop?"
+            ended = f"it used {seconds:g} seconds of CPU time, perhaps in an endless loop"
         else:
             ended = f"its process ended with {signal.Signals(os.WTERMSIG(status)).name}"
     return {"error": ended, "kind": "Ended", "cpu": used}
