@@ -309,6 +309,16 @@ def test_one_submission_after_another_in_one_sandbox(tmp_path, kind):
     assert "sees []" in told[1], told
 
 
+def test_the_umask_costs_no_points(tmp_path, kind):
+    """As root, the sandbox runs as another user, who must be able to read its program."""
+    before = os.umask(0o077)
+    try:
+        with sandbox.Sandbox(kind, "codebase", students.homework()) as box:
+            assert marking.mark(BY_FUNCTION["log_normal"], 4, 1, box.run).score == 4
+    finally:
+        os.umask(before)
+
+
 def test_the_next_sandbox_starts_meanwhile(tmp_path, kind):
     """It has seen nothing of the submission before; one that has failed costs nothing."""
     marker = "unmistakable_" + "x" * 20

@@ -8,6 +8,7 @@ import math
 import os
 import re
 import stat
+import time
 import zipfile
 
 import numpy as np
@@ -813,6 +814,28 @@ def test_text_is_read_as_it_was_written(tmp_path):
         "codebase/models/ssvae.py",
         "codebase/models/vae.py",
     ]
+
+
+def test_what_would_take_long_to_read_does_not(tmp_path):
+    """Encodings and layouts whose time would grow with the square of their size."""
+    files = students.homework() | {"codebase/a.py": b"# coding: punycode\n#-" + b"a" * 900_000}
+    files |= {f"d{i}/utils.py": "" for i in range(9000)} | {f"e{i}/x.py": "" for i in range(9000)}
+    path = students.zipped(tmp_path / "a.zip", files)
+    begun = time.process_time()
+    found = submission.read(path)
+    assert time.process_time() - begun < 5
+    assert found.sources.keys() - {"codebase/a.py"} == students.homework().keys()
+    assert any("a.py is not UTF-8; it was read as latin-1" in note for note in found.notes)
+
+
+def test_notes_about_files_are_few(tmp_path):
+    link = [zipfile.ZipInfo(f"{i}.py") for i in range(100)]
+    path = students.zipped(tmp_path / "a.zip", students.homework())
+    with zipfile.ZipFile(path, "a") as archive:
+        for entry in link:
+            entry.external_attr = (stat.S_IFLNK | 0o777) << 16
+            archive.writestr(entry, "x")
+    assert submission.read(path).notes[-1] == "80 more files were ignored."
 
 
 def test_what_leads_out_of_a_zip_is_left_out(tmp_path):

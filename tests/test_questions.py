@@ -1,8 +1,11 @@
 """What is not code: reports graded by weights, pictures and text by a person; the solutions."""
 
 import csv
+import errno
 import json
 import re
+import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,16 @@ import torch
 from conftest import refused, succeed
 
 from codebase import ROOT, UserError, data, evaluate, models
-from codebase.homework import grade, problems, report, solutions, starter, submission, written
+from codebase.homework import (
+    grade,
+    grading,
+    problems,
+    report,
+    solutions,
+    starter,
+    submission,
+    written,
+)
 from codebase.homework import weights as graded_weights
 from codebase.homework.marks import Finding, Mark
 from codebase.homework.problems import BY_FUNCTION, BY_KEY, POINTS, PROBLEMS, QUESTIONS, REPORTS
@@ -102,6 +114,33 @@ def test_results_that_are_none_cost_nothing(tmp_path, values, content):
         files[f"{backup}/{VAE}/results.json"] = '{"figures": {"NELBO": 1}}'
     found = marked(students.zipped(tmp_path / "ada.zip", files))
     assert found["1.3"].score == 3 and "no results.json" in found["1.3"].notes[1]
+
+
+def test_backups_do_not_count(tmp_path, values):
+    """Weights and results beside checkpoints/ and logs/ may be older ones."""
+    path = handed_in(tmp_path, values)
+    with zipfile.ZipFile(path, "a") as archive:
+        for folder in ("hw2/a", "hw2/backup"):
+            archive.writestr(f"{folder}/{VAE}/model-20000.pt", b"")
+            archive.writestr(f"{folder}/{VAE}/results.json", '{"figures": {"NELBO": 1}}')
+        archive.writestr(f"{VAE}/model-20000.pt", b"")
+    assert marked(path)["1.3"].score == 3 and not marked(path)["1.3"].reasons
+
+
+@pytest.mark.parametrize("place", ["write_atomically", "load_run", "metrics_of"])
+def test_the_graders_own_trouble_costs_no_points(place, tmp_path, values, monkeypatch):
+    """A full disk and a lack of memory are not the submission's fault: it is graded again."""
+    trouble = OSError(errno.ENOSPC, "full") if place == "write_atomically" else MemoryError()
+    monkeypatch.setattr(graded_weights, place, raising(trouble))
+    with pytest.raises(type(trouble)):
+        marked(handed_in(tmp_path, values))
+
+
+def raising(error: Exception):
+    def fail(*args, **options):
+        raise error
+
+    return fail
 
 
 def test_a_wrong_bound_costs_no_report_of_right_weights(tmp_path, values):
@@ -306,6 +345,17 @@ def test_a_text_beside_the_zip_of_the_code(tmp_path):
     assert submission.read(folder).sources == students.homework()
     written.collect(folder, tmp_path / "written")
     assert [path.name for path in (tmp_path / "written").iterdir()] == ["writeup.pdf"]
+    blank = students.homework() | {"writeup.md": written.template()}
+    code = students.zipped(tmp_path / "code.zip", blank).read_bytes()
+    students.folder(folder, {"code.zip": code, "writeup.md": "answers"})
+    hashes, _ = written.collect(folder, tmp_path / "again")
+    assert sorted(hashes) == ["beside code.zip/writeup.md", "writeup.pdf"]
+
+
+def test_names_that_differ_in_odd_characters_are_two_files(tmp_path):
+    files = students.homework() | {"answer 1.md": "one", "answer  1.md": "two"}
+    hashes, left_out = written.collect(students.zipped(tmp_path / "a.zip", files), tmp_path / "w")
+    assert sorted(hashes) == ["answer 1 (2).md", "answer 1.md"] and not left_out
 
 
 HEAD = ["submission", *BY_HAND, "comment"]
@@ -516,6 +566,38 @@ def test_the_command_says_what_is_missing(tmp_path):
     assert "MNIST" in said and not (tmp_path / "new").exists()
 
 
+def test_a_missing_table_does_not_take_points_back(tmp_path):
+    """The same command would then remove them from all reports."""
+    path = students.zipped(tmp_path / "ada.zip", students.homework())
+    settings = grading.Settings(POINTS, "bubblewrap")
+    rows = grading._written({"ada": path}, settings, tmp_path / "out")
+    assert rows == {"ada": written.Row()}
+    results = report.results(grade.unreadable("ada", POINTS, "it is empty"))
+    content = written.merged(results, written.Row({"3.1": 6}), POINTS)
+    files = {"ada/results.json": report.encoded(content)}
+    students.folder(tmp_path / "out", files)
+    grading._written({"ada": path}, settings, tmp_path / "out")
+    (tmp_path / "out" / written.SHEET).unlink()
+    with pytest.raises(UserError, match="is missing, but the report of ada has points"):
+        grading._written({"ada": path}, settings, tmp_path / "out")
+    assert not (tmp_path / "out" / written.SHEET).exists()
+
+
+def test_texts_that_have_changed_are_named(tmp_path, capsys):
+    settings, out = grading.Settings(POINTS, "bubblewrap"), tmp_path / "out"
+    for text, told in (("one", ""), ("one", ""), ("two", "since they were copied"), ("two", "")):
+        files = students.homework() | {"writeup.md": text}
+        path = students.zipped(tmp_path / "ada.zip", files)
+        grading._written({"ada": path}, settings, out)
+        line = capsys.readouterr().err
+        assert told in line and bool(told) is bool(line) and "check its points" not in line
+    sheet = out / written.SHEET
+    sheet.write_text(sheet.read_text(encoding="utf-8-sig").replace("ada,", "ada,3"), "utf-8")
+    students.zipped(path, students.homework())
+    grading._written({"ada": path}, settings, out)
+    assert "since they were copied: check its points" in capsys.readouterr().err
+
+
 @pytest.mark.sandbox
 @pytest.mark.mnist
 def test_a_class_from_the_handout_to_the_grades(tmp_path, mnist_dir, monkeypatch):
@@ -552,6 +634,18 @@ def test_a_class_from_the_handout_to_the_grades(tmp_path, mnist_dir, monkeypatch
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
+    command[2] = folder / "ada.zip"
+    _, told = succeed(tmp_path, *command)
+    assert "unchanged since they were graded: 1" in told
+    students.zipped(folder / "dora.zip", {"answers.pdf": b"%PDF"})
+    command[2:3] = [folder / "carl.zip", folder / "dora.zip"]
+    said, told = succeed(tmp_path, *command)
+    assert "grades.csv does not list the 2 other reports" in told
+    ungraded = json.loads((out / "dora" / "results.json").read_text(encoding="utf-8"))
+    assert {test["name"] for test in ungraded["tests"]} >= {"the VAE's bounds"}
+    (folder / "dora.zip").unlink()
+    shutil.rmtree(out / "dora")
+    command[2:4] = [folder]
     said, told = succeed(tmp_path, *command)
     assert "Marked by hand: 3 of 3" in said and "unchanged since they were graded: 3" in told
     with (out / "grades.csv").open(encoding="utf-8", newline="") as file:

@@ -504,6 +504,9 @@ def test_reports_are_not_written_among_submissions(tmp_path):
         (tmp_path / "file", "is a file"),
     ):
         assert reason in refused(tmp_path, "codebase", "grade", folder, "--out", out)
+    students.folder(folder / "ada", students.homework())
+    line = refused(tmp_path, "codebase", "grade", folder / "ada", "--out", folder)
+    assert "has the submission ada in it" in line
     (tmp_path / "empty").mkdir()
     assert "is empty" in refused(tmp_path, "codebase", "grade", tmp_path / "empty")
 

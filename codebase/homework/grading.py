@@ -274,6 +274,9 @@ def _check_out(out: Path, paths: list[Path], found: dict[str, Path]) -> None:
     for name in found:
         if not name.strip() or len(name.encode(errors="replace")) > LONGEST_NAME:
             raise UserError(f"{found[name]}: its name is empty or too long: rename it")
+    for name, path in found.items():
+        if (out / name).resolve() == path.resolve():
+            raise UserError(f"--out {out} has the submission {name} in it: choose another folder")
     for path in paths:
         if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
             raise UserError(f"--out {out} is inside {path}: choose a folder outside of it")
@@ -314,6 +317,13 @@ def command(paths: list[Path], settings: Settings, out: Path | None, jobs: int) 
         if len(found) > 1:
             summary.write(out, found, skipped)
             print(f"Summary: {out / summary.SUMMARY}")
+            reports = {path.parent.name for path in out.glob(f"*/{report.RESULTS}")}
+            if others := len(reports - found.keys()):
+                print(
+                    f"{summary.GRADES} does not list the {others} other reports in {out}: to list "
+                    "all submissions, grade them with one command",
+                    file=sys.stderr,
+                )
         print(f"Reports: {out}")
 
 
@@ -321,6 +331,13 @@ def _written(found: dict[str, Path], settings: Settings, out: Path) -> dict[str,
     """Collect what a person marks, and read the marks; nothing if nothing of it has points."""
     if not any(settings.points[q.key] for q in QUESTIONS if q.kind != "code"):
         return {}
+    if not (out / written.SHEET).exists():
+        for name in found:
+            if written.is_by_hand(report.read_results(child_folder(out, name))):
+                raise UserError(
+                    f"{out / written.SHEET} is missing, but the report of {name} has points from "
+                    f"it: put it back, or delete {out / name}"
+                )
     rows = written.read_sheet(out / written.SHEET, settings.points, list(found))
     before = written.read_hashes(out)
     of_class, rubric = dict(before.get("", {})), written.rubric(settings.points).encode()

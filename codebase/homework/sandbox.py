@@ -295,6 +295,7 @@ class Sandbox:
         self._temporary = tempfile.mkdtemp(prefix="grader-", dir=self.folder)
         archive = Path(self._temporary, "grader.pyz")
         archive.write_bytes(_archive())
+        archive.chmod(0o644)  # another user reads it, whatever the umask
         if user := environment.get("GRADER_USER"):
             os.chown(self._temporary, int(user), int(user))
         if self.kind == "limits":

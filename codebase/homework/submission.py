@@ -4,6 +4,8 @@ Nothing is unpacked: files are read into memory, and only those that could be ca
 """
 
 import ast
+import bisect
+import codecs
 import hashlib
 import io
 import os
@@ -24,6 +26,8 @@ LARGEST_FILE = 1 << 20  # bytes of a Python file
 LARGEST_SUM = 8 << 20
 MOST_ENTRIES = 20_000
 MOST_FILES = 500  # Python files
+MOST_NOTES = 20  # about files that were left out
+SLOW = ("punycode", "idna")  # encodings whose time grows with the square of the length
 ENTRY = b"PK\x01\x02"  # with which a zip's directory begins each entry
 
 
@@ -144,10 +148,17 @@ def _in_folder(root: Path) -> Files:
 def _with_inner_zip(files: Files, name: str) -> Files:
     """A submission's files, and the files in its zip: learning platforms hand out such folders."""
     inside = _in_zip(files.contents(name, LARGEST_ZIP))
-    beside = [path for path in files.paths if path not in {name, *inside.paths}]
+    taken = set(inside.paths)
+    beside = {
+        (path if path not in taken else f"beside {PurePosixPath(name).name}/{path}"): path
+        for path in files.paths
+        if path != name
+    }
 
     def contents(path: str, limit: int) -> bytes:
-        return (files if path in beside else inside).contents(path, limit)
+        if path in beside:
+            return files.contents(beside[path], limit)
+        return inside.contents(path, limit)
 
     notes = [*files.notes, f"Your code was read from {name!r:.100}.", *inside.notes]
     return Files([*inside.paths, *beside], contents, notes)
@@ -203,15 +214,17 @@ def _submission(name: str, path: Path, files: Files) -> Submission:
         wanted = " or ".join(f"{package}/" for package in PACKAGES)
         about = f"expected a folder {wanted} with utils.py and models/"
         if notebooks := [p for p in paths if p.endswith(".ipynb")]:
-            about += f"; it has {notebooks[0]}, and notebooks are not graded"
+            about += f"; it has {notebooks[0]:.100}, and notebooks are not graded"
         elif any(p.endswith(".py") for p in paths):
             about += f"; {LONE_FILE}"
         elif others := [p for p in paths if archive_suffix(p)]:
-            about += f"; it has {others[0]}: hand in one zip of the code"
+            about += f"; it has {others[0]:.100}: hand in one zip of the code"
         notes = [f"({note})" for note in files.notes[:3]]
         more = [f"and {len(files.notes) - 3} more"] if len(files.notes) > 3 else []
         raise UserError(" ".join([f"{path}: {about if paths else 'it is empty'}", *notes, *more]))
-    notes = list(files.notes)
+    notes = files.notes[:MOST_NOTES]
+    if len(files.notes) > MOST_NOTES:
+        notes.append(f"{len(files.notes) - MOST_NOTES} more files were ignored.")
     chosen, others = root
     if others:
         notes.append(
@@ -239,13 +252,12 @@ def _submission(name: str, path: Path, files: Files) -> Submission:
 
 def package_in(paths: list[str]) -> tuple[str, list[str]] | None:
     """Find the folder with utils.py and models/, the one least deep; and the others."""
-    found = []
-    for path in paths:
+    found, python = [], sorted(path for path in paths if path.endswith(".py"))
+    for path in python:
         folder, _, file = path.rpartition("/")
-        prefix = f"{folder}/" if folder else ""
-        if file == "utils.py" and any(
-            p.startswith(f"{prefix}models/") and p.endswith(".py") for p in paths
-        ):
+        models = f"{folder}/models/" if folder else "models/"
+        first = bisect.bisect_left(python, models)  # the first file in there, if there is one
+        if file == "utils.py" and python[first : first + 1] and python[first].startswith(models):
             named = folder.rpartition("/")[2] in PACKAGES
             found.append((not named, folder.count("/"), folder))
     found.sort()
@@ -256,6 +268,8 @@ def _decoded(content: bytes, file: str, notes: list[str]) -> str:
     """Python's text: as its coding line says, without a byte order mark, with Unix's line ends."""
     try:
         encoding, _ = tokenize.detect_encoding(io.BytesIO(content).readline)
+        if codecs.lookup(encoding).name in SLOW:
+            raise LookupError(encoding)
         text = content.decode(encoding)
     except (SyntaxError, UnicodeError, LookupError):
         for mark, encoding in ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"), (b"", "latin-1")):
@@ -269,7 +283,11 @@ def _decoded(content: bytes, file: str, notes: list[str]) -> str:
 def _weights(paths: list[str]) -> dict[tuple[str, int], str]:
     """Checkpoints by run and iteration: <run>/model-<iteration>.pt, wherever they lie."""
     found = {}
-    for path in sorted(paths, key=lambda path: path.count("/")):  # a backup is deeper
+
+    def importance(path: str) -> tuple[bool, int]:
+        return "/checkpoints/" not in f"/{path}", path.count("/")
+
+    for path in sorted(paths, key=importance):  # a backup is elsewhere, or deeper
         *_, run, file = ["", *path.split("/")]
         step = file.removeprefix("model-").removesuffix(".pt")
         if file == f"model-{step}.pt" and step.isdecimal() and len(step) < 12 and run:

@@ -19,7 +19,7 @@ from codebase.homework import submission
 from codebase.homework.marks import Finding, Mark, listed
 from codebase.homework.problems import REPORTS, Report
 from codebase.homework.submission import Submission
-from codebase.machine.files import one_line
+from codebase.machine.files import one_line, write_atomically
 from codebase.runs.load import load_run, run_named
 from codebase.runs.run import group_of
 from codebase.runs.table import ITERATIONS, PUBLISHED, REPLICATES
@@ -124,6 +124,8 @@ def digest(path: Path, handed_in: Submission) -> str:
 
 def in_words(metric: str, value: float) -> str:
     """Format a metric: nats to two digits, accuracies in percent."""
+    if not abs(value) < 1e6:
+        return f"{value:.2g}"
     return f"{value:.2%}" if metric == "accuracy" else f"{value:.2f}"
 
 
@@ -141,7 +143,8 @@ def _last(handed_in: Submission) -> list[tuple[str, int]]:
 def _results_files(files: submission.Files, run: str, step: int) -> list[str]:
     """The submission's results of a run: an evaluation of this iteration, then the training's."""
     ends = (f"/{run}/evaluation-{step:05d}/results.json", f"/{run}/results.json")
-    return [path for end in ends for path in files.paths if f"/{path}".endswith(end)]
+    paths = sorted(files.paths, key=lambda path: "/logs/" not in f"/{path}")  # others are backups
+    return [path for end in ends for path in paths if f"/{path}".endswith(end)]
 
 
 def _evaluate(
@@ -151,21 +154,27 @@ def _evaluate(
     for path in _results_files(files, name, step):
         with contextlib.suppress(*UNREADABLE):
             content = json.loads(files.contents(path, LARGEST_RESULTS))
-            values = {str(metric): float(value) for metric, value in content["figures"].items()}
-            reported, of_step = values, content.get("iterations")
-            of_step = of_step if type(of_step) is int else None
+            numbers = {k: v for k, v in content["figures"].items() if type(v) in (int, float)}
+            reported = {metric: float(value) for metric, value in numbers.items()}
+            of_step = content.get("iterations")
+            of_step = of_step if type(of_step) is int and 0 <= of_step < 10**12 else None
             break
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder, name, f"model-{step:05d}.pt")
-            file.parent.mkdir()
-            file.write_bytes(files.contents(inner, LARGEST))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, name, f"model-{step:05d}.pt")
+        try:
+            content = files.contents(inner, LARGEST)
+        except OSError as error:
+            return Evaluated(name, step, {}, one_line(error), reported, of_step)
+        write_atomically(file, content)
+        try:
             _check_size(file)
             model = load_run(file)
-        values = metrics_of(model, data_dir)
-    except Exception as error:  # a damaged zip may raise anything: it costs no other points
-        reason = one_line(error).replace(f"{file.parent.parent}/", "")
-        return Evaluated(name, step, {}, reason, reported, of_step)
+        except MemoryError:
+            raise  # like a full disk and what follows, not the submission's fault
+        except Exception as error:  # a damaged file may raise anything: it costs no other points
+            reason = one_line(error).replace(f"{folder}/", "")
+            return Evaluated(name, step, {}, reason, reported, of_step)
+    values = metrics_of(model, data_dir)
     untrained = _is_untrained(name, values, data_dir)
     return Evaluated(name, step, values, "", reported, of_step, untrained)
 

@@ -22,7 +22,7 @@ from codebase import UserError
 from codebase.homework import report, submission
 from codebase.homework.handout.submit import pictures_in
 from codebase.homework.problems import BY_KEY, POINTS, QUESTIONS, totals
-from codebase.machine.files import read_file, write_atomically
+from codebase.machine.files import read_file, remove_leftovers, write_atomically
 
 FOLDER, SHEET, RUBRIC, HASHES = "written", "written.csv", "rubric.md", ".copies.json"
 SUFFIXES = (".pdf", ".md", ".txt", ".docx", ".png", ".jpg", ".jpeg")
@@ -57,7 +57,11 @@ def collect(
     root = package[0].rpartition("/")[0] if package else ""
     shown, wanted = _shown(files), {}
     for inner in sorted(files.paths, key=_importance):
-        if name := _name(inner, f"{root}/" if root else "", inner in shown):
+        name = _name(inner, f"{root}/" if root else "", inner in shown)
+        number, pure = 2, PurePosixPath(name)
+        while name in wanted and not name.startswith("model="):  # they differ in odd characters
+            name, number = str(pure.with_stem(f"{pure.stem} ({number})")), number + 1
+        if name:
             wanted.setdefault(name, inner)
     now, left_out, size = {}, [], 0
     for i, (name, inner) in enumerate(wanted.items()):
@@ -230,6 +234,7 @@ def read_sheet(path: Path, points: Mapping[str, float], names: list[str]) -> dic
         text = _rows([["submission", *keys, COMMENT]], ",")
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}: save it as CSV in UTF-8") from None
+    remove_leftovers(path.parent, path.name)
     first = text.splitlines()[0] if text else ""
     delimiter = max(",;\t", key=first.count)
     found = _read_rows(path, text, delimiter, keys, points)
@@ -296,6 +301,11 @@ def _points(text: str, most: float, where: str) -> float:
     if not 0 <= score <= most + ROUNDING:
         raise UserError(f"{where}: expected points from 0 to {most:g}, got {text[:40]!r}")
     return min(score, most)
+
+
+def is_by_hand(content: dict | None) -> bool:
+    """Whether results have points that a person gave."""
+    return any(test["extra_data"].get("by hand") for test in (content or {}).get("tests", ()))
 
 
 def merged(content: dict, row: Row, points: Mapping[str, float]) -> dict:
