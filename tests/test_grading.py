@@ -319,6 +319,18 @@ def test_the_umask_costs_no_points(tmp_path, kind):
         os.umask(before)
 
 
+def test_a_sandbox_that_does_not_start_costs_no_points(tmp_path, kind, monkeypatch):
+    """The submission counts as not graded, so the same command grades it again."""
+    monkeypatch.setattr(sandbox, "_archive", lambda: b"raise SystemExit")
+    path = students.zipped(tmp_path / "ada.zip", students.homework())
+    settings, out = grading.Settings(problems.POINTS, kind), tmp_path / "out"
+    [found] = grading.grade_all({"ada": path}, settings, out, 1)
+    assert "the sandbox does not start" in found.ungraded and found.results["score"] == 0
+    monkeypatch.undo()
+    [found] = grading.grade_all({"ada": path}, settings, out, 1)
+    assert found.ungraded == "" and found.results["score"] == sum(POINTS.values())
+
+
 def test_the_next_sandbox_starts_meanwhile(tmp_path, kind):
     """It has seen nothing of the submission before; one that has failed costs nothing."""
     marker = "unmistakable_" + "x" * 20

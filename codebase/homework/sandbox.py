@@ -215,6 +215,9 @@ class Sandbox:
         """Run a test case.
 
         A submission may end its own sandbox: the next case then gets a new one.
+
+        Raises:
+            UserError: it does not start, which is not the submission's fault
         """
         try:
             if self._process is None:
@@ -230,7 +233,7 @@ class Sandbox:
         """Start it, so that the first case does not wait for that."""
         try:
             self.start()
-        except SandboxEnded:  # the first case tries again, and says why
+        except (SandboxEnded, UserError):  # the first case tries again, and says why
             self.close()
 
     def close(self) -> None:
@@ -261,20 +264,31 @@ class Sandbox:
         """Start its processes.
 
         Raises:
-            SandboxEnded: they do not start
+            UserError: they do not start, before they have seen the submission
+            SandboxEnded: they end when they get it
         """
         spare, Sandbox.spare = Sandbox.spare, None
+        trouble = "there is no spare one"
         if spare is not None and spare.kind == self.kind:
             self._process, self._temporary = spare._process, spare._temporary
-        else:
+            trouble = self._trouble()
+        if trouble:
+            self.close()
             self._open()
+            if trouble := self._trouble():
+                raise UserError(f"the sandbox does not start ({trouble}): grade again")
+        self._send(self._submission)
         answer = self._receive(START_SECONDS)
-        if "ready" in answer:
-            self._send(self._submission)
+        if "files" not in answer:
+            raise SandboxEnded(f"the sandbox does not read it: {answer.get('error')}")
+
+    def _trouble(self) -> str:
+        """Why the first process is not ready; empty if it is."""
+        try:
             answer = self._receive(START_SECONDS)
-            if "files" in answer:
-                return
-        raise SandboxEnded(f"the sandbox does not start: {answer.get('error')}")
+        except SandboxEnded as ended:
+            return str(ended)
+        return "" if "ready" in answer else str(answer.get("error"))
 
     @classmethod
     def prepare(cls, kind: str) -> None:

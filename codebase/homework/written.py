@@ -162,7 +162,7 @@ def _unused(path: Path) -> Path:
 def read_hashes(out: Path) -> dict[str, dict[str, str]]:
     """Read what was copied the last time: hashes by submission and name; none if it is unknown."""
     try:
-        found = json.loads(read_file(out / FOLDER / HASHES, LARGEST))
+        found = json.loads(read_file(out / HASHES, LARGEST))
         return {name: {str(k): str(v) for k, v in own.items()} for name, own in found.items()}
     except (OSError, ValueError, AttributeError, RecursionError):
         return {}
@@ -170,7 +170,7 @@ def read_hashes(out: Path) -> dict[str, dict[str, str]]:
 
 def write_hashes(out: Path, hashes: dict[str, dict[str, str]]) -> None:
     """Write what `read_hashes` reads."""
-    write_atomically(out / FOLDER / HASHES, json.dumps(hashes, indent=1).encode())
+    write_atomically(out / HASHES, json.dumps(hashes, indent=1).encode())
 
 
 def template() -> bytes:
