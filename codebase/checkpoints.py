@@ -179,9 +179,8 @@ def load_weights(model: torch.nn.Module, path: Path) -> None:
         steps = steps_in(path.parent)
         if not steps:
             raise CheckpointError(f"{path} does not exist: train first")
-        raise CheckpointError(
-            f"{path} does not exist; iterations {steps} are there: pass one of them as --iter_max"
-        )
+        there = ", ".join(map(str, steps))
+        raise CheckpointError(f"{path} does not exist: pass a saved iteration (--iter_max {there})")
     state = _load(path)
     for wrapper in WRAPPERS:
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):

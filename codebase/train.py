@@ -136,7 +136,7 @@ class Trainer:
                         takes.bind(*batch)
                     except TypeError:
                         raise ValueError(
-                            f"a minibatch has {len(batch)} tensors, expected what "
+                            f"got minibatches of length {len(batch)}, expected what "
                             f"{type(self.model).__name__}.loss takes: {', '.join(takes.parameters)}"
                         ) from None
                     takes = None  # one look is enough

@@ -835,7 +835,7 @@ def test_notes_about_files_are_few(tmp_path):
         for entry in link:
             entry.external_attr = (stat.S_IFLNK | 0o777) << 16
             archive.writestr(entry, "x")
-    assert submission.read(path).notes[-1] == "80 more files were ignored."
+    assert submission.read(path).notes[-1] == "More files were ignored: 80."
 
 
 def test_what_leads_out_of_a_zip_is_left_out(tmp_path):

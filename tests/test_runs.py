@@ -196,7 +196,7 @@ def test_other_peoples_weights_are_evaluated_as_not_recorded(tmp_path, base, tra
     stdout, _ = succeed(tmp_path / "theirs", "codebase", "table", "--all")
     assert f"| {found['figures']['NELBO']:.2f} |" in stdout
     line = refused(tmp_path / "theirs", "run_vae.py", *base, "--train", 0)  # no 20,000
-    assert "model-20000.pt does not exist: iterations [4, 6] are there" in line
+    assert "model-20000.pt does not exist: pass a saved iteration (--iter_max 4, 6)" in line
     line = refused(tmp_path / "theirs", "run_vae.py", *base, "--resume", 1)
     assert "no run.json" in line and "--train 0" in line and "--overwrite 1" in line
 

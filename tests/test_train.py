@@ -410,7 +410,7 @@ print((torch.full((1 << 20,), 1e-30) * 1e-10).count_nonzero().item())
 def test_minibatches_that_the_loss_does_not_take_are_refused():
     x, y = torch.zeros(5, 784, dtype=torch.uint8), torch.zeros(5)
     for batches, message in (
-        (Minibatches(x, y), "a minibatch has 2 tensors, expected what VAE.loss takes: x$"),
+        (Minibatches(x, y), "got minibatches of length 2, expected what VAE.loss takes: x$"),
         (DataLoader(x.float()), "a minibatch is a Tensor, expected a tuple of tensors"),
         ([{"x": x}], "a minibatch is a dict"),
     ):

@@ -85,7 +85,7 @@ def _check_density(attempt: Attempt) -> tuple[dict[str, str], list[str]]:
 
 
 PARTS = {
-    "shapes": "three axes, or with a mean and a variance that broadcast as the models' do",
+    "shapes": "three axes, or with m and v that broadcast with x",
     "extreme values": "points far from all components",
 }
 

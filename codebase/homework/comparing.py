@@ -206,8 +206,8 @@ def noise(i: int, found: list, right: list, shared: int = 0, several: bool = Tru
             count, right_count = (_count(numbers), _count(expected))
             if count < right_count:
                 return (
-                    f"Your result depends on only {count} draws of noise, expected {right_count}; "
-                    "draw noise for every image, dimension and sample."
+                    f"Your result depends on fewer draws of noise than expected ({count}, expected "
+                    f"{right_count}); draw noise for every image, dimension and sample."
                 )
             return "You do not compute z = m + √v·ε; compute it, with one ε for each element."
     return ""

@@ -320,8 +320,8 @@ def command(paths: list[Path], settings: Settings, out: Path | None, jobs: int) 
             reports = {path.parent.name for path in out.glob(f"*/{report.RESULTS}")}
             if others := len(reports - found.keys()):
                 print(
-                    f"{summary.GRADES} does not list the {others} other reports in {out}: to list "
-                    "all submissions, grade them with one command",
+                    f"{out} has other reports ({others}) that {summary.GRADES} does not list: to "
+                    "list all submissions, grade them with one command",
                     file=sys.stderr,
                 )
         print(f"Reports: {out}")

@@ -48,7 +48,7 @@ def kind_of_this_machine() -> str:
         if _works(kind):
             return kind
     raise UserError(
-        f"no sandbox works on this machine: {_bubblewraps_trouble()}; install Python in a "
+        f"no sandbox works on this machine: {_bubblewraps_trouble()}; or install Python in a "
         "folder that all users may read"
     )
 
@@ -280,7 +280,7 @@ class Sandbox:
         self._send(self._submission)
         answer = self._receive(START_SECONDS)
         if "files" not in answer:
-            raise SandboxEnded(f"the sandbox does not read it: {answer.get('error')}")
+            raise SandboxEnded(f"the sandbox cannot read the submission: {answer.get('error')}")
 
     def _trouble(self) -> str:
         """Why the first process is not ready; empty if it is."""

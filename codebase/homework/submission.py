@@ -224,7 +224,7 @@ def _submission(name: str, path: Path, files: Files) -> Submission:
         raise UserError(" ".join([f"{path}: {about if paths else 'it is empty'}", *notes, *more]))
     notes = files.notes[:MOST_NOTES]
     if len(files.notes) > MOST_NOTES:
-        notes.append(f"{len(files.notes) - MOST_NOTES} more files were ignored.")
+        notes.append(f"More files were ignored: {len(files.notes) - MOST_NOTES}.")
     chosen, others = root
     if others:
         notes.append(

@@ -114,7 +114,7 @@ def _what_there_is(
     """Return advice for an iteration without weights."""
     advice = "train first"
     if steps:
-        advice = f"iterations {steps} are there: pass one of them as --iter_max"
+        advice = f"pass a saved iteration (--iter_max {', '.join(map(str, steps))})"
     elif (run.folder / checkpoints.STATE_FILE).exists():
         advice = "the run was stopped before its first --iter_save, and --resume 1 continues it"
     other = experiment.dataset if run.is_synthetic else "synthetic"
