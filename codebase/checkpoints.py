@@ -15,7 +15,7 @@ from codebase.machine.files import child_folder, one_line, read_file, write_atom
 CHECKPOINTS = ROOT / "checkpoints"
 REFERENCE = "reference"  # folder of the weights that come with the project
 STATE_FILE = "training-state.pt"
-LARGEST_FILE = 1 << 30  # bytes, packed or unpacked; the homework's largest has 25 million
+LARGEST_FILE = 1 << 30  # bytes, packed or unpacked; the homework's largest has 14 million
 WRAPPERS = ("model", "state_dict", "model_state_dict")  # keys under which others save weights
 PREFIXES = ("module.", "_orig_mod.")
 NOT_WEIGHTS = {  # what downloads leave in place of weights
@@ -192,7 +192,7 @@ def load_weights(model: torch.nn.Module, path: Path) -> None:
 
 
 def check_weights(state, model: torch.nn.Module, where: str) -> dict[str, Tensor]:
-    """Return a state_dict for the model, of the model's own dtypes, in its own memory.
+    """Return a state_dict for the model: the file's tensors, contiguous, in the model's dtypes.
 
     Args:
         state: what a file holds
@@ -259,8 +259,9 @@ def _load(path: Path, limit: int | None = None):
 def _verified(content: bytes, path: Path, limit: int) -> bytes:
     """Return a zip file whose records have been checked against their checksums, packed anew.
 
-    torch verifies no checksums. If one bit of a directory entry is set, torch even treats its
-    record as an empty folder, so a flipped bit would become a weight. Packing the file anew makes
+    torch verifies no checksums. If a certain bit of a directory entry is set,
+    torch even reads its record as an empty folder, so one flipped bit would silently replace a
+    tensor. Packing the file anew makes
     torch read exactly the bytes that were checked.
 
     Raises:

@@ -234,7 +234,7 @@ def examples(data: Data) -> tuple[Tensor, Tensor]:
 
 
 def subset_index(labels: Tensor, positions: tuple[tuple[int, ...], ...]) -> Tensor:
-    """The index of each position within its class: labels (n,), class by class → (100,)."""
+    """Return 100 indices: for each class c, of its images at positions[c], counted in the class."""
     return torch.cat([(labels == c).nonzero()[list(p), 0] for c, p in enumerate(positions)])
 
 

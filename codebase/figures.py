@@ -153,7 +153,7 @@ def as_pixels(picture: Picture, heading: str = "") -> Tensor:
     images = grid.mul(255).round().byte().permute(1, 2, 0)
     images = images.repeat_interleave(scale, 0).repeat_interleave(scale, 1)
     height, width = images.shape[0] + HEAD, images.shape[1] + margin
-    # A quarter of a pixel more: matplotlib up to 3.11.0 cuts fractions off, as of 1919.9999.
+    # A quarter of a pixel more, because matplotlib up to 3.11.0 truncates 1919.9999 to 1919.
     figure = Figure(figsize=((width + 0.25) / DPI, (height + 0.25) / DPI), dpi=DPI)
     text = f"{heading}\n{picture.title}".strip()
     write = functools.partial(figure.text, va="center", fontsize=11, parse_math=False)
@@ -267,7 +267,7 @@ def component_shares(model: torch.nn.Module, means: Tensor) -> Tensor:
         tensor: (components,)
     """
     m, v = model.z_prior  # (1, components, z_dim)
-    log_p = (ut.log_normal(part.unsqueeze(1), m, v) for part in means.split(500))  # for its memory
+    log_p = (ut.log_normal(part.unsqueeze(1), m, v) for part in means.split(500))  # saves memory
     likeliest = torch.cat([of_part.argmax(dim=1) for of_part in log_p])
     return likeliest.bincount(minlength=m.shape[1]) / len(means)
 
@@ -349,7 +349,8 @@ def curves(history: dict[str, list[list[float]]], heading: str = ""):
     for i, name in enumerate(("NELBO", "KL", "Rec"), start=1):
         axes = figure.add_subplot(1, 3, i)
         points = {"marker": "o", "markersize": 5}
-        line = {"linewidth": 0.8, "marker": "." if len(train) < 20 else ""}  # one has no line
+        # A lone point has no line.
+        line = {"linewidth": 0.8, "marker": "." if len(train) < 20 else ""}
         axes.plot(train[:, 0], train[:, i], color=PALETTE[6], label="training minibatches", **line)
         axes.plot(test[:, 0], test[:, i], color=PALETTE[5], label="held-out images", **points)
         axes.set(xlabel="iteration", ylabel="nats per image", title=name)

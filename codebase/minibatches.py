@@ -69,7 +69,7 @@ class Minibatches:
 
     def minibatch(self, index: Tensor) -> tuple[Tensor, ...]:
         """Return the minibatch of the images at some positions: index (batch,)."""
-        # index_select copies whole rows: 9 μs, while images[index] takes 56 byte by byte.
+        # index_select copies whole rows, in 9 μs; images[index] copies byte by byte, in 56 μs.
         x = self.images.index_select(0, index)
         x = x.float() / 255 if x.dtype == torch.uint8 else x
         x = ut.sample_bernoulli(x) if self.binarised else x

@@ -93,7 +93,7 @@ def sample_laplace(m: Tensor, b: Tensor) -> Tensor:
     """
     m, b = torch.broadcast_tensors(m, b)
     u = torch.rand_like(m, memory_format=torch.contiguous_format) - 0.5
-    # rand gives 0 once in 2²⁴ draws, whose logarithm is −∞; the least u is half a step inside.
+    # rand gives 0 once in 2²⁴ draws; log(1 − 2|u|) is then −∞. The least u is half a step inside.
     u = u.clamp(min=-0.5 + torch.finfo(u.dtype).eps / 4)
     return m - b * u.sign() * torch.log1p(-2 * u.abs())
 

@@ -64,7 +64,7 @@ def whole_data(pytestconfig) -> Path:
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """A data folder for a Child, whose few images need no files: see `tiny`. It is not there."""
+    """A data folder for a Child, whose few images need no files (see `tiny`). It does not exist."""
     return Path(tempfile.gettempdir(), "no-data")
 
 
@@ -186,7 +186,7 @@ class Child:
         flags: --data_dir and the like, and values
         whole: its data and evaluation are a user's, see `whole_data`
         user: the user id it runs as
-        file_size, memory: the most bytes that a file of its, and its data, may have
+        file_size, memory: the most bytes that each of its files, and its data segment, may have
         stop: (signal, picture): it sends itself the signal when the picture has been written
         elsewhere: it has nothing that Windows lacks, see `elsewhere`
         fault: (number of the operation on files, kind): see `faults`

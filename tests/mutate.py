@@ -3,7 +3,7 @@
     python tests/mutate.py --count 20 --seed 0
 
 Operators, constants, conditions and statements of codebase/ are changed at random, each in a copy
-of the project of its own. A change is caught if a test fails, which is printed, or does not end.
+of the project of its own. A change is caught if a test fails (its name is printed) or does not end.
 Each change that survives is harmless, or asks for a test. A change that is caught takes some
 seconds. One that survives takes as long as all the tests in one process, some minutes.
 """

@@ -244,7 +244,7 @@ def test_names_cannot_leave_checkpoints(folders):
 
 
 def test_archives_packed_in_another_way(path):
-    """torch does not read them; a damaged one ends in a line, whatever packed it."""
+    """torch does not read compressed archives; a damaged one is refused in one line."""
     for method in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", method) as archive:
@@ -317,7 +317,7 @@ def test_many_flipped_bits_do_not_become_weights(path, count):
 
 
 def try_directory_bits(path, step):
-    """What names, places and measures the records, at the end of the file."""
+    """Flip bits of the zip's directory, which names, places and measures the records."""
     with zipfile.ZipFile(io.BytesIO(GOOD)) as archive:
         start = archive.start_dir
         attributes = [start + 38]  # each entry's external attributes: bit 4 says it is a folder

@@ -26,7 +26,7 @@ class OnTheHost(torch.Tensor):
 
 
 class WithoutFloat64(TorchDispatchMode):
-    """The CPU as a device without float64: an operation that yields it is refused, as MPS does.
+    """The CPU as a device without float64: it refuses operations that yield float64, as MPS does.
 
     What `Tensor.cpu` returned, and what is computed from it, is on the host; so are tensors that
     are made of Python's numbers without a device.
@@ -122,7 +122,7 @@ def test_the_plane_without_float64(script, folders, data_dir, monkeypatch, witho
 
 
 def test_the_mixture_makes_no_float64_above_the_cpu():
-    """On meta tensors, which are on no CPU; on the CPU it does."""
+    """On meta tensors, which are not on the CPU, no float64 is made; on the CPU it is."""
     yielded = set()
 
     class Record(TorchDispatchMode):

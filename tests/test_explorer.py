@@ -1,7 +1,7 @@
 """The explorer's page, in a real browser: its numbers are PyTorch's, and everything does something.
 
-They need Chromium, chromedriver and selenium, and skip where one is missing. Screenshots go to
-pytest's cache, .pytest_cache/d/screenshots.
+These tests need Chromium, chromedriver and selenium, and are skipped if one is missing. Screenshots
+go to pytest's cache, .pytest_cache/d/screenshots.
 """
 
 import base64

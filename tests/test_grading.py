@@ -366,7 +366,7 @@ def test_the_next_sandbox_starts_meanwhile(tmp_path, kind):
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_class_leaves_no_temporary_folder(tmp_path, kind, monkeypatch, jobs):
-    """Nor does a sandbox that does not start."""
+    """A class's temporary folder is removed, even if a sandbox does not start."""
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
@@ -383,7 +383,7 @@ def test_a_class_leaves_no_temporary_folder(tmp_path, kind, monkeypatch, jobs):
 
 
 def test_python_may_lie_below_tmp(tmp_path, monkeypatch):
-    """Where each sandbox has a folder of its own."""
+    """Python may lie below /tmp, where each sandbox has a folder of its own."""
     tmp_path.chmod(0o755)
     (tmp_path / "seen").write_text("it is seen", encoding="utf-8")
     folders = [*sandbox._folders(), str(tmp_path)]
@@ -533,7 +533,7 @@ def test_what_cannot_be_graded_is_refused_in_a_line(tmp_path):
 
 
 def test_interrupted_grading_leaves_nothing_behind(tmp_path):
-    """And says, as every command does, that it was interrupted."""
+    """Interrupted grading says so, as every command does, and leaves nothing behind."""
     body = {"log_normal": "while True: pass"}
     path = students.zipped(tmp_path / "slow.zip", students.homework(body))
     child = Child(tmp_path, "codebase", "grade", path)

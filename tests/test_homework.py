@@ -406,7 +406,7 @@ def by_torch(m, *shape):
 @pytest.mark.catalogue
 @pytest.mark.parametrize("function", BOUNDS)
 def test_right_noise_loses_nothing(function, monkeypatch):
-    """Right noise loses nothing: never with torch's normal draws, otherwise once in a million.
+    """With torch's normal draws right noise loses no points; with others, once in a million times.
 
     Each of some ten means and spreads may be off by 5 standard errors; here none is off by 4.
     """
@@ -462,7 +462,7 @@ def test_all_wrong_noise_loses_points(function, monkeypatch, count):
 
 @pytest.mark.parametrize("function", BOUNDS)
 def test_noise_that_is_kept_loses_points(function):
-    """Between calls of one model, or by a seed that is set inside."""
+    """Noise kept between calls of one model, or by a seed set inside, loses points."""
     kept = {}
 
     def keeps(m, v):

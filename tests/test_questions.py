@@ -253,7 +253,7 @@ def test_rubrics_add_up():
 
 
 def test_pictures_and_texts_are_collected(tmp_path):
-    """And nothing else: no code, no other picture, no blank write-up, no file out of the folder."""
+    """Only pictures and texts are collected: no code, no other picture, no blank write-up."""
     files = {f"hw2/{name}": text for name, text in students.homework().items()}
     files |= {
         "hw2/writeup.pdf": b"%PDF",
@@ -294,7 +294,7 @@ def test_pictures_and_texts_are_collected(tmp_path):
 
 
 def test_what_a_student_hands_in_again_is_collected_again(tmp_path):
-    """And what a person has written in a copy is kept."""
+    """New texts replace copies, but what a person has written in a copy is kept."""
     out, copies = tmp_path / "written", {}
     page, notes = out / "writeup.md", out / "notes.txt"
 
@@ -567,7 +567,7 @@ def test_the_command_says_what_is_missing(tmp_path):
 
 
 def test_a_missing_table_does_not_take_points_back(tmp_path):
-    """The same command would then remove them from all reports."""
+    """Without the table, the same command would remove points given by hand from all reports."""
     path = students.zipped(tmp_path / "ada.zip", students.homework())
     settings = grading.Settings(POINTS, "bubblewrap")
     rows = grading._written({"ada": path}, settings, tmp_path / "out")

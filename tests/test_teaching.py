@@ -309,7 +309,7 @@ def test_submit_ends_although_a_function_does_not(monkeypatch):
 
 @pytest.mark.process
 def test_public_tests_accept_any_order_of_draws(blank, tmp_path):
-    """And reject a mistake in it."""
+    """Public tests accept any order of draws, and reject a mistake in it."""
     mine = filled(tmp_path / "mine", blank)
     path = mine / "codebase" / "utils.py"
     text = path.read_text(encoding="utf-8")

@@ -105,7 +105,7 @@ def reason_it_is_missing(dataset: str, data_dir: Path) -> str | None:
 
 
 def _exists(path: Path) -> bool:
-    """Return whether a path exists. An unreadable one does: reading it raises the error."""
+    """Return whether a path exists. An unreadable path counts: reading it raises the error."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -119,7 +119,7 @@ def _download(dataset: str, names: list[str], folder: Path, md5: dict[str, str])
     """Download files, each from the first of torchvision's mirrors that gives it.
 
     Returns:
-        None, or what each mirror answered if none gives a file
+        None if every file was downloaded, else what each mirror answered for the first failure
     """
     try:
         from torchvision import datasets  # imported here: it takes nearly as long as torch

@@ -1,10 +1,10 @@
 """Digits drawn by strokes, used if MNIST or SVHN cannot be had.
 
-Each image shows its digit, written in one of several ways, with the control points moved, slanted,
-rotated, scaled and shifted, and inked by a pen of random width and softness. Every machine draws
-the same images: the only draws are uniform ones from NumPy's legacy generator, whose stream is
-frozen, and the only arithmetic is +, −, ×, ÷ and square roots, one operation at a time, which IEEE
-754 fixes to the last bit. (That is why no rotation here has a sine.)
+Each image shows its digit, written in one of several ways: its control points are moved, and it is
+slanted, rotated, scaled, shifted and inked by a pen of random width and softness. Every machine
+draws the same images: the only draws are uniform ones from NumPy's legacy generator, whose stream
+is frozen, and the only arithmetic is +, −, ×, ÷ and square roots, one operation at a time, which
+IEEE 754 fixes to the last bit. (That is why no rotation here has a sine.)
 """
 
 import os
@@ -126,7 +126,7 @@ def draw_digits(folder: Path, counts: dict[str, tuple[int, ...]] = COUNTS) -> No
 
 
 def draw_house_numbers(folder: Path) -> None:
-    """Draw 30,000 coloured digits, pieces of others beside them, as two files like MNIST's.
+    """Draw 30,000 coloured digits, with parts of other digits beside them, as two IDX files.
 
     The images file holds three planes of 32×32 for each image: red, green, blue.
 
@@ -163,7 +163,7 @@ def _check_writable(folder: Path) -> None:
 
 
 def _write(folder: Path, prefix: str, images: np.ndarray, labels: np.ndarray) -> None:
-    """Write the two IDX files, each whole: processes that draw at once write the same bytes."""
+    """Write both IDX files whole: processes that draw at the same time write the same bytes."""
     for name, values in (
         (f"{prefix}-images-idx3-ubyte", images),
         (f"{prefix}-labels-idx1-ubyte", labels.astype(np.uint8)),

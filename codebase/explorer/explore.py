@@ -16,7 +16,7 @@ from codebase.runs.load import data_of, load_run, located
 from codebase.runs.run import Run
 
 FILE = "explore.html"
-PER_ROW = 3  # of ten examples, which are one class of MNIST: images to encode
+PER_ROW = 3  # images to encode from each row of ten examples; a row is one class of MNIST
 DEFAULT = "model=vae_z=10_run=0000"
 
 

@@ -39,7 +39,7 @@ def helpers_at_fault(own: Checked, best: Checked, earlier: Mapping[str, Mark]) -
         for name in looked_at
         if name not in right and not right_with(other for other in looked_at if other != name)
     ]
-    if not at_fault and not constructed:  # two of them, either of which mends it
+    if not at_fault and not constructed:  # two are wrong, and replacing either is enough
         at_fault = [name for name in looked_at if name not in right and right_with([name])]
     if constructed:
         at_fault.insert(0, "the model's constructor or a network in models/nns/")

@@ -24,8 +24,8 @@ SECONDS, MANY_SECONDS = 10, 40  # CPU time for a case; most take 0.1, with many 
 SET_NOISE = (0.83, -0.57)  # what draws are set to: two numbers tell ε from |ε|, ε² or ε + c
 BATCHES = {"VAE": 7, "GMVAE": 7, "SSVAE": 4, "FSVAE": 4}
 HARD_CODED = 100  # size of the evaluation subset; some functions work only for it
-# Draws that are compared on average, and images of each: of narrow q(z|x), where gradients and
-# constants show, and of wide ones, where the noise itself shows.
+# (draws compared on average, images of each): narrow q(z|x), where gradients and constants show,
+# and wide ones, where the noise itself shows.
 NARROW = {"VAE": (120, 7), "GMVAE": (120, 7), "SSVAE": (32, 4), "FSVAE": (32, 4)}
 WIDE = {"VAE": (500, 40), "GMVAE": (500, 40), "SSVAE": (64, 40), "FSVAE": (160, 40)}
 WIDE_OF_WEIGHTS, WEIGHTS = (500, 10), 200
@@ -162,7 +162,7 @@ def _bound(problem: Problem, base: Case) -> dict[str, Case]:
 
 
 def _scale(model: str, name: str, shape: torch.Size) -> float:
-    """Scale random weights so that each term depends on all, and log k exceeds the noise."""
+    """The scale of random weights: each term depends on every weight; log k exceeds the noise."""
     if name == "z_pre":
         return 0.8
     if name.endswith("bias"):
@@ -198,7 +198,7 @@ def drawn(case: Case) -> calling.Drawn:
 
 
 def outputs(case: Case, function: Callable | None = None) -> list[list[dict]]:
-    """Call it without the cache."""
+    """Call this project's function, or a given one, with a case; outputs are not cached."""
     with _ONE_AT_A_TIME, torch.random.fork_rng(devices=[]):
         tensors = drawn(case)
         if not case.model:

@@ -69,7 +69,7 @@ def _check_density(attempt: Attempt) -> tuple[dict[str, str], list[str]]:
             continue
         output, right = attempt(name, dtype)
         reason = output.said
-        if not reason and wrong:  # its values are wrong anywhere: only their shapes count
+        if not reason and wrong:  # wrong anyway: only shapes and finiteness count
             finite = all(_finite(one) for outputs in output.calls for one in outputs)
             reason = comparing.shapes(output.calls, right) or (
                 "" if finite else "Your values are not finite."

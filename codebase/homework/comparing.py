@@ -175,7 +175,7 @@ def draws(found: list) -> bool:
 
 
 def differentiates_noise(found: list) -> bool:
-    """Whether a function's outputs are differentiable with respect to those draws."""
+    """Whether a function's outputs are differentiable with respect to the draws that were set."""
     return any(any(term) for outputs in found for one in outputs for term in one.get("noise", ()))
 
 
@@ -303,7 +303,7 @@ def _mean(name: str, values: list[float], right: list[float]) -> str:
 
 
 def _error_of_spread(values: torch.Tensor) -> float:
-    """The standard error of the ratio of two standard deviations, of as many draws each."""
+    """The standard error of the ratio of two standard deviations, each of len(values) draws."""
     centred = values - values.mean()
     variance = centred.square().mean().clamp(min=1e-300)
     kurtosis = max(3.0, (centred.pow(4).mean() / variance**2).item())

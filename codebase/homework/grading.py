@@ -120,7 +120,7 @@ def _is_like_one(folder: Path) -> bool:
 def _holds_archive(folder: Path) -> bool:
     try:
         return any(submission.archive_suffix(one.name) for one in folder.iterdir())
-    except OSError:  # one that cannot be read is told so when it is graded
+    except OSError:  # an unreadable folder is reported when it is graded
         return False
 
 
@@ -142,7 +142,7 @@ def grade_one(path: Path, settings: Settings, another: bool = False) -> Outcome:
         if settings.with_weights:
             more = weights.nothing(settings.points, reason)
             graded = replace(graded, marks=(*graded.marks, *more))
-        key = ""  # it is graded again
+        key = ""  # so it is graded again the next time
     results = report.results(graded, key, settings.show_points, settings.show_output)
     results = written.merged(results, written.Row(), settings.points)
     return Outcome(graded.name, results, graded.seconds, graded.ungraded)
@@ -201,7 +201,7 @@ def _has(path: Path, content: bytes) -> bool:
 
 
 def _graded(folder: Path, path: Path, settings: Settings) -> dict | None:
-    """The results of a submission in a folder; None if they have changed."""
+    """The results in a folder, if they are of this code and these settings; otherwise None."""
     results = report.read_results(folder)
     if results is None:
         return None
@@ -221,7 +221,8 @@ def _in_parallel(paths: list[Path], settings: Settings, jobs: int) -> Iterator[O
         finally:
             sandbox.Sandbox.discard()
         return
-    with tempfile.TemporaryDirectory(prefix="grader-") as folder:  # of processes that are ended
+    # Removed at the end, even if grading processes are killed and leave files in it.
+    with tempfile.TemporaryDirectory(prefix="grader-") as folder:
         os.chmod(folder, 0o711)  # another user passes through it
         yield from _in_a_pool(paths, settings, jobs, folder)
 
@@ -230,7 +231,7 @@ def _in_a_pool(paths: list[Path], settings: Settings, jobs: int, folder: str) ->
     arguments = (os.getpid(), folder)
     pool = ProcessPoolExecutor(min(jobs, len(paths)), get_context("spawn"), _begin, arguments)
     try:
-        last = len(paths) - jobs  # whose processes have another submission after them
+        last = len(paths) - jobs  # from here on, no submission follows in the same process
         waiting = [
             pool.submit(grade_one, path, settings, another=i < last) for i, path in enumerate(paths)
         ]

@@ -76,7 +76,7 @@ def _hidden(attempt: Attempt) -> list[Mistake]:
 
 
 def _on_average(attempt: Attempt) -> tuple[Mistake, ...]:
-    """Among the mistakes that set draws hide, find those with the same means over many draws."""
+    """Find mistakes that show only in random draws and have the same means over many of them."""
     found = attempt("set noise")[0].calls
     if found is None or not comparing.draws(found):
         return ()
@@ -117,7 +117,7 @@ def _by_term(checked: Checked) -> tuple[Mistake, ...]:
                     outputs is not None
                     and term in mistake.loses <= {terms[0], term}
                     and _same_term(i, found, outputs)
-                    and not _same_term(i, right, outputs)  # the mistake does not show there
+                    and not _same_term(i, right, outputs)  # the mistake shows there
                 ):
                     named.append(mistake)
                     break

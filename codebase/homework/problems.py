@@ -256,7 +256,7 @@ def read_points(path: Path | None) -> dict[str, float]:
         points by `Question.key`
 
     Raises:
-        UserError: the file cannot be read, or names no such question, or no such points
+        UserError: the file cannot be read, names an unknown question or has invalid points
     """
     if path is None:
         return dict(POINTS)

@@ -29,7 +29,7 @@ def plain(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """The same, in one line: a second line might look like the grader's."""
+    """Remove control sequences and line breaks: a second line might look like the grader's."""
     return " ".join(plain(text).split())
 
 

@@ -140,7 +140,7 @@ def _folders() -> list[str]:
 
 
 def _hidden() -> list[str]:
-    """What it does not see below those: the project, if it is installed."""
+    """What a sandbox does not see of those folders: the project, if it is installed."""
     installed = [path / "codebase" for path in map(Path, sys.path) if path.name == "site-packages"]
     return [str(folder) for folder in installed if folder.exists()]
 

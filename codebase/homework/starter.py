@@ -175,7 +175,7 @@ def used(node: ast.AST) -> set[str]:
 
 
 def mentioned_as(name: str) -> str:
-    """How others mention it: a method as an attribute."""
+    """How other code mentions a name: a method is mentioned as an attribute."""
     return f".{name.rpartition('.')[2]}" if "." in name else name
 
 
@@ -209,7 +209,7 @@ def only_used_by_blanks(sources: dict[str, str]) -> dict[str, set[str]]:
         more = set()
         for part in candidates - gone:
             mentioned = mentioned_as(part[1])
-            # A method that overrides it, and calls nothing else that stays, does not keep it.
+            # A method of the same name, which overrides it, does not keep it.
             others = (
                 used
                 for other, used in parts.items()
@@ -280,7 +280,7 @@ def _inherited(problem: Problem, equations: bool) -> list[str]:
 
 
 def _tidied(lines: list[str]) -> str:
-    """Without headings of sections that are empty now, and more than two empty lines."""
+    """The text without headings of empty sections, and with at most two empty lines in a row."""
     text = "\n".join(lines) + "\n"
     text = re.sub(r"(?m)^( *)# .*\n(?:\n)+(?=\1# )", "", text)
     text = re.sub(r"\n{4,}", "\n\n\n", text)

@@ -84,7 +84,7 @@ def has_package(folder: Path) -> bool:
 
 
 def files_of(path: Path) -> "Files":
-    """Find the files of a submission; of the one zip in it, if it has no package itself.
+    """Find a submission's files; if it has no package but one zip, also the files in the zip.
 
     Raises:
         UserError: it is neither a zip nor a folder, or cannot be read
@@ -185,8 +185,9 @@ def _in_zip(content: bytes) -> Files:
 
     def contents(name: str, limit: int) -> bytes:
         """Whatever size the zip's directory gives: no more than the limit is unpacked."""
+        # Python's readers of other compression methods ignore the limit.
         if entries[name].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise OSError(0, "it is not compressed as zips usually are")  # nor with such a limit
+            raise OSError(0, "it is not compressed as zips usually are")
         try:
             with archive.open(entries[name]) as file:
                 read = file.read(limit + 1)
@@ -251,7 +252,7 @@ def _submission(name: str, path: Path, files: Files) -> Submission:
 
 
 def package_in(paths: list[str]) -> tuple[str, list[str]] | None:
-    """Find the folder with utils.py and models/, the one least deep; and the others."""
+    """Find the folder with utils.py and models/, if possible named in PACKAGES; and the others."""
     found, python = [], sorted(path for path in paths if path.endswith(".py"))
     for path in python:
         folder, _, file = path.rpartition("/")

@@ -24,7 +24,7 @@ from codebase.runs.load import load_run, run_named
 from codebase.runs.run import group_of
 from codebase.runs.table import ITERATIONS, PUBLISHED, REPLICATES
 
-LARGEST, LARGEST_RESULTS = 64 << 20, 1 << 20  # bytes; the homework's weights have 20 million
+LARGEST, LARGEST_RESULTS = 64 << 20, 1 << 20  # bytes; the homework's weights have at most 4 million
 MOST_RUNS = 10  # runs of one kind that are evaluated
 WITHOUT_BOUND, SYNTHETIC = "model=ssvae_gw=000_cw=100", "_data=synthetic"
 SEED = 0
@@ -123,7 +123,7 @@ def digest(path: Path, handed_in: Submission) -> str:
 
 
 def in_words(metric: str, value: float) -> str:
-    """Format a metric: nats to two digits, accuracies in percent."""
+    """Format a metric: nats with two decimals, accuracies in percent."""
     if not abs(value) < 1e6:
         return f"{value:.2g}"
     return f"{value:.2%}" if metric == "accuracy" else f"{value:.2f}"
@@ -170,7 +170,7 @@ def _evaluate(
             _check_size(file)
             model = load_run(file)
         except MemoryError:
-            raise  # like a full disk and what follows, not the submission's fault
+            raise  # a lack of memory is not the submission's fault
         except Exception as error:  # a damaged file may raise anything: it costs no other points
             reason = one_line(error).replace(f"{folder}/", "")
             return Evaluated(name, step, {}, reason, reported, of_step)

@@ -55,7 +55,7 @@ def _set(handler) -> dict:
 
 
 def restore(handlers: dict) -> None:
-    """Set the handlers that `raise_on_signals` returned."""
+    """Set the handlers that `raise_on_signals` or `end_on_signals` returned."""
     for number, handler in handlers.items():
         signal.signal(number, handler)
 

@@ -100,7 +100,7 @@ def make_parser(experiment, description: str) -> Parser:
     add("--iter_save", type=_ITERATIONS, default=10_000, help="iterations between saved weights")
     about = (
         "1: train, then evaluate (2 does the same); 0: only evaluate the last weights or, "
-        "if --iter_max is given, those of that iteration"
+        "if you pass --iter_max, the weights of that iteration"
     )
     add("--train", **SWITCH | {"choices": (0, 1, 2), "default": 1}, help=about)
     about = "1: with --train 0, evaluate the project's reference weights instead of your run"

@@ -41,7 +41,7 @@ def make_report(
         experiment: its `evaluate` prints and returns the metrics
         sheet: rows and columns of the sample grid
         folder: folder for the pictures
-        save: writes the results; it is called before anything is printed
+        save: writes the results; called after the pictures, before the metrics are printed
         whose: where the weights come from, for the first line
 
     Returns:

@@ -35,7 +35,7 @@ class Run:
 
     Args:
         name: its folder in checkpoints/ and logs/
-        flags: the flags that determine its weights, by their names; none of weights that other
+        flags: the flags that determine its weights, by their names; empty for weights that other
             people trained
         model: class and arguments of its model, see `codebase.models.build`; empty if there is no
             run.json: the run is new, or other people trained it

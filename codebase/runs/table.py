@@ -181,7 +181,7 @@ def write(table: list[dict], path: Path) -> None:
     writer.writerows(table)
     lock = path.parent / ".locks" / path.name
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(lock):  # what another process is writing is not left over
+    with filelock.FileLock(lock):  # so no file that another process is writing is removed
         for suffix, content in ((".csv", buffer.getvalue()), (".md", text)):
             file = path.with_name(path.name + suffix)
             remove_leftovers(file.parent, file.name)

@@ -122,7 +122,7 @@ class Training:
         has_begun: whether --resume 1 continues it
 
     Raises:
-        UserError: that would lose a run, or contradict run.json; or the data or the
+        UserError: training would lose a run, or contradict run.json; or the data or the
             training state is not what it should be
     """
 
@@ -198,7 +198,7 @@ class Training:
         step, model = self.trainer.step, self.trainer.model
         due = step == state["iter_max"] or (step and step % state["iter_save"] == 0)
         if (due or self._has_weights(step)) and step not in checkpoints.steps_in(self.run.folder):
-            checkpoints.save_model_by_name(model, step)  # the process ended before it did
+            checkpoints.save_model_by_name(model, step)  # the process ended before saving them
 
     def _begin(self) -> None:
         """Set an old run aside, write run.json and open the events, unless that is done."""
@@ -226,7 +226,7 @@ class Training:
         self._add_to_curve("train", step, scalars)
 
     def save(self, step: int) -> None:
-        """Save the training state; at every iter_save steps and at the last one weights, too."""
+        """Save the training state; every iter_save steps and at the last step, save weights too."""
         from codebase.runs import report
 
         self._begin()

@@ -267,7 +267,7 @@ def _name(path: Path) -> str:
 
 
 def _source(path: Path) -> bytes:
-    """A file of Python, which must be one."""
+    """Read a file of Python. Raises UserError if it cannot be parsed."""
     try:
         content = bytes(read_file(path, LARGEST_SOURCE))
         ast.parse(content)

@@ -85,7 +85,7 @@ NORMAL = {
 }
 enter("normal", NORMAL)
 
-# Of the components' log densities, (batch, mix), and (mix, dim)
+# Functions of the components' log densities, (batch, mix), and of the sizes (mix, dim)
 OF_COMPONENTS = {
     "mean of logarithms": lambda parts, size: parts.mean(-1),
     "sum of logarithms": lambda parts, size: parts.sum(-1),

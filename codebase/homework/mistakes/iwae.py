@@ -121,7 +121,7 @@ def _with_noise(sample):
 
 enter("iwae", WRONG_NOISE, _with_noise)
 
-# Of the model, q's parameters and z: other log weights, less log p(x|z)
+# Functions of the model, q's parameters and z: wrong log weights without log p(x|z)
 PRIOR_TERM = {
     "weights without q": lambda model, m, v, z: model.log_p_z(z),
     "weights without the prior": lambda model, m, v, z: -ut.log_normal(z, m, v),

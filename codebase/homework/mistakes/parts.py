@@ -1,4 +1,4 @@
-"""What bounds are made of, right: mistakes put it together wrongly."""
+"""The right parts of bounds; the catalogue's mistakes combine them wrongly."""
 
 import torch
 
@@ -40,5 +40,5 @@ def log_standard(z):
 
 
 def zeros(count):
-    """Return zeros, as an unwritten function does."""
+    """Return a function of any arguments that returns zeros, as an unwritten one does."""
     return lambda *args: torch.zeros(count).unbind()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 MOST_VALUES = 4096  # numbers of a result that are compared
-MOST_NOISE = 16_384  # draws: SSVAE has 2,560 for each mean over several
+MOST_NOISE = 16_384  # draws: SSVAE has 2,560 for each draw of z that a student averages over
 MOST_TERMS = 8
 NORMAL = (torch.randn, torch.randn_like, torch.normal, torch.Tensor.normal_)
 
@@ -133,7 +133,7 @@ class SetNoise(torch.overrides.TorchFunctionMode):
     """Set every standard normal draw to one number, and keep the draws for derivatives.
 
     The outputs of a function are then the same in whatever order it draws. Their derivatives with
-    respect to the draws show which term has a draw of its own, and how large.
+    respect to the draws show which draws each term depends on, and how strongly.
 
     Args:
         value: the number

@@ -64,7 +64,7 @@ class Modules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return False
 
     def stand_in(self, name: str, package: str):
-        """Return the import of a stand-in for a package that is missing here."""
+        """Return a stand-in's module spec; the package's name is kept in `missing`."""
         if package not in self.missing:
             self.missing.append(package)
         return importlib.machinery.ModuleSpec(name, self, is_package=True)

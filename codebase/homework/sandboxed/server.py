@@ -160,7 +160,8 @@ def _collect(read: int, process: int, seconds: float) -> dict:
 def _end(process: int) -> tuple[int, float]:
     """End a process and all that it has started; returns its status, and the CPU time of all.
 
-    What it started becomes a child of this process when it ends, however it hid (see `limit`).
+    When the process ends, what it started becomes a child of this process (see `limit`), even if it
+    hid.
     """
     status, seconds = 0, 0.0
     while True:

@@ -25,7 +25,7 @@ class Decoder(v1.Decoder):
 
 
 def _without_biases(layers: list[nn.Module]) -> list[nn.Module]:
-    """The layers with biases that start at zero."""
+    """Return the layers, with their biases set to zero."""
     for layer in layers:
         if isinstance(layer, nn.Linear):
             nn.init.zeros_(layer.bias)
