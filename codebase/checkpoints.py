@@ -249,6 +249,8 @@ def _load(path: Path, limit: int | None = None):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise  # which is not the file's fault
     except Exception as error:  # whatever a damaged or hostile file makes the unpickler raise
         reason = "it is damaged, or not a PyTorch file"
         if "weights_only" in str(error):
@@ -275,7 +277,7 @@ def _verified(content: bytes, path: Path, limit: int) -> bytes:
                 raise CheckpointError(f"{path} is refused: unpacked it exceeds {limit:,} bytes")
             for record in records:
                 anew.writestr(record.filename, archive.read(record))
-    except CheckpointError:
+    except (CheckpointError, MemoryError):
         raise
     except Exception as error:  # each way to compress has errors of its own
         raise CheckpointError(f"{path} is damaged: {one_line(error)}") from None

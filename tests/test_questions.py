@@ -2,9 +2,11 @@
 
 import csv
 import errno
+import hashlib
 import json
 import re
 import shutil
+import time
 import zipfile
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from codebase.homework import (
     written,
 )
 from codebase.homework import weights as graded_weights
+from codebase.homework.handout import submit
 from codebase.homework.marks import Finding, Mark
 from codebase.homework.problems import BY_FUNCTION, BY_KEY, POINTS, PROBLEMS, QUESTIONS, REPORTS
 from codebase.runs import table
@@ -121,19 +124,33 @@ def test_backups_do_not_count(tmp_path, values):
     path = handed_in(tmp_path, values)
     with zipfile.ZipFile(path, "a") as archive:
         for folder in ("hw2/a", "hw2/backup"):
-            archive.writestr(f"{folder}/{VAE}/model-20000.pt", b"")
-            archive.writestr(f"{folder}/{VAE}/results.json", '{"figures": {"NELBO": 1}}')
+            for inner in (VAE, f"checkpoints/{VAE}", f"logs/{VAE}"):
+                archive.writestr(f"{folder}/{inner}/model-20000.pt", b"")
+                archive.writestr(f"{folder}/{inner}/model-30000.pt", b"")
+                archive.writestr(f"{folder}/{inner}/results.json", '{"figures": {"NELBO": 1}}')
         archive.writestr(f"{VAE}/model-20000.pt", b"")
     assert marked(path)["1.3"].score == 3 and not marked(path)["1.3"].reasons
+    paths = ["codebase/utils.py", f"{VAE}/model-2.pt", f"backup/checkpoints/{VAE}/model-3.pt"]
+    assert submission._weights(paths) == {(VAE, 2): f"{VAE}/model-2.pt"}
 
 
-@pytest.mark.parametrize("place", ["write_atomically", "load_run", "metrics_of"])
-def test_the_graders_own_trouble_costs_no_points(place, tmp_path, values, monkeypatch):
+@pytest.mark.parametrize(
+    "module, place, trouble",
+    [
+        (graded_weights, "write_atomically", OSError(errno.ENOSPC, "full")),
+        (graded_weights, "metrics_of", MemoryError()),
+        (torch, "load", MemoryError()),
+        (zipfile.ZipFile, "read", MemoryError()),
+    ],
+)
+def test_the_graders_own_trouble_costs_no_points(
+    module, place, trouble, tmp_path, values, monkeypatch
+):
     """A full disk and a lack of memory are not the submission's fault: it is graded again."""
-    trouble = OSError(errno.ENOSPC, "full") if place == "write_atomically" else MemoryError()
-    monkeypatch.setattr(graded_weights, place, raising(trouble))
+    path = handed_in(tmp_path, values)
+    monkeypatch.setattr(module, place, raising(trouble))
     with pytest.raises(type(trouble)):
-        marked(handed_in(tmp_path, values))
+        marked(path)
 
 
 def raising(error: Exception):
@@ -301,7 +318,7 @@ def test_what_a_student_hands_in_again_is_collected_again(tmp_path):
     def collect(**files) -> set[str]:
         content = students.homework() | {f"{name}.md": text for name, text in files.items()}
         path = students.zipped(tmp_path / "ada.zip", content)
-        copies.update({"now": written.collect(path, out, copies.get("now", {}))[0]})
+        copies["now"], copies["lines"] = written.collect(path, out, copies.get("now", {}))
         return {one.name for one in out.iterdir()}
 
     assert collect(writeup="first", more="x") == {"writeup.md", "more.md"}
@@ -314,6 +331,7 @@ def test_what_a_student_hands_in_again_is_collected_again(tmp_path):
         assert page.read_text(encoding="utf-8") == "second, annotated"
     old = {"writeup (old).md", "notes.txt"}
     assert collect(writeup="third") == {"writeup.md", *old}
+    assert "has been changed: it was kept as writeup (old).md" in copies["lines"][0]
     assert page.read_text(encoding="utf-8") == "third"
     assert (out / "writeup (old).md").read_text(encoding="utf-8") == "second, annotated"
     page.write_text("third, annotated", encoding="utf-8")
@@ -329,12 +347,25 @@ def test_what_a_student_hands_in_again_is_collected_again(tmp_path):
 
 
 def test_pictures_that_a_write_up_shows_are_collected(tmp_path):
-    shown = "![](logs/model=x/curves.png) <img src='./my%20plot.png'> ![p](<data/a b.jpg>)"
-    files = {"logs/model=x/curves.png": b"1", "data/a b.jpg": b"2", "my plot.png": b"3"}
-    files |= {"logs/model=x/latent.png": b"4", "writeup.md": shown + " ![](../up.png)"}
+    """Also if the link leads there from elsewhere; and the samples that the rubric names."""
+    samples = f"logs/{VAE}/samples.png"
+    shown = f"![]({samples}) <img width=9 src='./my%20plot.png'> ![p](<data/a b.jpg> 'title')"
+    shown += " ![](/home/ada/hw2/logs/x/y.png) ![](logs\\x\\z.png) ![](../up.png) ![](a%00.png)"
+    files = {samples: b"1", "data/a b.jpg": b"2", "my plot.png": b"3", f"{VAE}.png": b"mine"}
+    files |= {"logs/x/y.png": b"5", "logs/x/z.png": b"6", "logs/x/curves.png": b"4"}
+    files |= {"writeup.md": shown}
     path = students.zipped(tmp_path / "ada.zip", students.homework() | files)
-    found, _ = written.collect(path, tmp_path / "written")
-    assert found.keys() == files.keys() - {"logs/model=x/latent.png"}
+    found, lines = written.collect(path, tmp_path / "written")
+    assert found.keys() == files.keys() - {"logs/x/curves.png"} | {f"{VAE} (2).png"} and not lines
+    assert (tmp_path / "written" / f"{VAE}.png").read_bytes() == b"1"
+
+
+def test_a_write_up_takes_no_time_to_search():
+    """The time is linear, whatever the write-up repeats."""
+    begun = time.process_time()
+    for part in ("![", "<img ", "![](", "![]( ", "<img src=", "[", "![a", "<img src "):
+        submit.pictures_in(part * 200_000)
+    assert time.process_time() - begun < 10
 
 
 def test_a_text_beside_the_zip_of_the_code(tmp_path):
@@ -347,9 +378,19 @@ def test_a_text_beside_the_zip_of_the_code(tmp_path):
     assert [path.name for path in (tmp_path / "written").iterdir()] == ["writeup.pdf"]
     blank = students.homework() | {"writeup.md": written.template()}
     code = students.zipped(tmp_path / "code.zip", blank).read_bytes()
-    students.folder(folder, {"code.zip": code, "writeup.md": "answers"})
+    students.folder(folder, {"code.zip": code, "writeup.md": "![](logs/x.png)", "logs/x.png": b""})
     hashes, _ = written.collect(folder, tmp_path / "again")
-    assert sorted(hashes) == ["beside code.zip/writeup.md", "writeup.pdf"]
+    beside = [f"beside code.zip/{name}" for name in ("logs/x.png", "writeup.md", "writeup.pdf")]
+    assert sorted(hashes) == beside
+
+
+def test_names_of_copies_do_not_lead_out_of_their_folder(tmp_path):
+    (tmp_path / "file").write_text("kept", encoding="utf-8")
+    digest = hashlib.sha256(b"kept").hexdigest()
+    path = students.zipped(tmp_path / "a.zip", students.homework())
+    before = {str(tmp_path / "file"): digest, "../file": digest}
+    assert written.collect(path, tmp_path / "written", before) == ({}, [])
+    assert (tmp_path / "file").exists()
 
 
 def test_names_that_differ_in_odd_characters_are_two_files(tmp_path):
@@ -566,7 +607,7 @@ def test_the_command_says_what_is_missing(tmp_path):
     assert "MNIST" in said and not (tmp_path / "new").exists()
 
 
-def test_a_missing_table_does_not_take_points_back(tmp_path):
+def test_a_missing_table_does_not_take_points_back(tmp_path, capsys):
     """Without the table, the same command would remove points given by hand from all reports."""
     path = students.zipped(tmp_path / "ada.zip", students.homework())
     settings = grading.Settings(POINTS, "bubblewrap")
@@ -577,9 +618,11 @@ def test_a_missing_table_does_not_take_points_back(tmp_path):
     files = {"ada/results.json": report.encoded(content)}
     students.folder(tmp_path / "out", files)
     grading._written({"ada": path}, settings, tmp_path / "out")
+    assert "ada: its points by hand are no longer in" in capsys.readouterr().err
     (tmp_path / "out" / written.SHEET).unlink()
-    with pytest.raises(UserError, match="is missing, but the report of ada has points"):
-        grading._written({"ada": path}, settings, tmp_path / "out")
+    for name in ("ada", "bob"):
+        with pytest.raises(UserError, match="is missing, but the report of ada has points"):
+            grading._written({name: path}, settings, tmp_path / "out")
     assert not (tmp_path / "out" / written.SHEET).exists()
 
 

@@ -294,7 +294,10 @@ def test_submit_says_which_values_will_not_be_graded(tmp_path, monkeypatch):
 def test_submit_adds_the_pictures_of_the_write_up(tmp_path, monkeypatch):
     """Those that it cannot add, it names."""
     monkeypatch.setattr(submit, "ROOT", tmp_path)
-    shown = "![a](pics/a.png) ![](pics/./a.png) ![](b.svg) ![](../c.png) ![](gone.png)"
+    shown = (
+        "![a](pics/a.png) ![](pics/./a.png) ![](b.svg) ![](../c.png) ![](gone.png) ![](a%00.png)"
+    )
+    shown += f" ![]({'x' * 300}.png) <IMG SRC=pics/a.png>"
     pictures = {"hw/writeup.md": shown, "hw/pics/a.png": b"1", "hw/b.svg": b"2", "c.png": b"3"}
     students.folder(tmp_path, pictures)
     monkeypatch.setattr(submit, "ROOT", tmp_path / "hw")
@@ -304,7 +307,19 @@ def test_submit_adds_the_pictures_of_the_write_up(tmp_path, monkeypatch):
 def test_submit_ends_although_a_function_does_not(monkeypatch):
     monkeypatch.setattr(submit, "SECONDS", 0.1)
     monkeypatch.setattr(submit, "_trial", lambda name: time.sleep(name == "log_normal") or [])
-    assert submit._trials() == ["log_normal did not end in 0.1 s, perhaps in an endless loop"]
+    told = ["log_normal did not end in 0.1 s, perhaps in an endless loop"]
+    assert submit._trials() == (told, False)
+
+
+@pytest.mark.process
+def test_submit_ends_well_after_an_endless_loop(blank, tmp_path):
+    """torch would abort a process that ends while another thread is in it."""
+    mine = filled(tmp_path / "mine", blank)
+    path = mine / "codebase" / "utils.py"
+    loop = "\n\ndef log_normal(x, m, v):\n    while True:\n        m = m + torch.randn(2, 3)\n"
+    path.write_text(path.read_text(encoding="utf-8") + loop, encoding="utf-8")
+    run(mine, "-c", "import codebase.__main__ as s; s.SECONDS = 1; s.main()", "submit")
+    assert submission.read(mine / "submission.zip")
 
 
 @pytest.mark.process

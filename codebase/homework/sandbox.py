@@ -286,8 +286,8 @@ class Sandbox:
         """Why the first process is not ready; empty if it is."""
         try:
             answer = self._receive(START_SECONDS)
-        except SandboxEnded as ended:
-            return str(ended)
+        except SandboxEnded:
+            return "its first process has ended"
         return "" if "ready" in answer else str(answer.get("error"))
 
     @classmethod

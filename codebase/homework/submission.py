@@ -149,11 +149,9 @@ def _with_inner_zip(files: Files, name: str) -> Files:
     """A submission's files, and the files in its zip: learning platforms hand out such folders."""
     inside = _in_zip(files.contents(name, LARGEST_ZIP))
     taken = set(inside.paths)
-    beside = {
-        (path if path not in taken else f"beside {PurePosixPath(name).name}/{path}"): path
-        for path in files.paths
-        if path != name
-    }
+    others = [path for path in files.paths if path != name]
+    prefix = "" if taken.isdisjoint(others) else f"beside {PurePosixPath(name).name}/"
+    beside = {f"{prefix}{path}": path for path in others}
 
     def contents(path: str, limit: int) -> bytes:
         if path in beside:
@@ -251,6 +249,19 @@ def _submission(name: str, path: Path, files: Files) -> Submission:
     return Submission(name, package, sources, tuple(notes), _weights(paths))
 
 
+def root_of(paths: list[str]) -> str:
+    """The folder above the package, with a slash; empty if it is the top, or there is none."""
+    package = package_in(paths)
+    above = package[0].rpartition("/")[0] if package else ""
+    return f"{above}/" if above else ""
+
+
+def by_importance(paths: list[str], folder: str) -> list[str]:
+    """Sort paths: those in a folder beside the package first, then by depth. Others are backups."""
+    own = f"{root_of(paths)}{folder}/"
+    return sorted(paths, key=lambda path: (not path.startswith(own), path.count("/")))
+
+
 def package_in(paths: list[str]) -> tuple[str, list[str]] | None:
     """Find the folder with utils.py and models/, if possible named in PACKAGES; and the others."""
     found, python = [], sorted(path for path in paths if path.endswith(".py"))
@@ -282,17 +293,15 @@ def _decoded(content: bytes, file: str, notes: list[str]) -> str:
 
 
 def _weights(paths: list[str]) -> dict[tuple[str, int], str]:
-    """Checkpoints by run and iteration: <run>/model-<iteration>.pt, wherever they lie."""
-    found = {}
-
-    def importance(path: str) -> tuple[bool, int]:
-        return "/checkpoints/" not in f"/{path}", path.count("/")
-
-    for path in sorted(paths, key=importance):  # a backup is elsewhere, or deeper
-        *_, run, file = ["", *path.split("/")]
+    """Checkpoints by run and iteration: model-<iteration>.pt in the first folder of its name."""
+    found, folders = {}, {}
+    for path in by_importance(paths, "checkpoints"):
+        above, _, file = path.rpartition("/")
+        run = above.rpartition("/")[2]
         step = file.removeprefix("model-").removesuffix(".pt")
         if file == f"model-{step}.pt" and step.isdecimal() and len(step) < 12 and run:
-            found.setdefault((run, int(step)), path)
+            if folders.setdefault(run, above) == above:
+                found[run, int(step)] = path
     return found
 
 

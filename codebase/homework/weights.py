@@ -143,7 +143,7 @@ def _last(handed_in: Submission) -> list[tuple[str, int]]:
 def _results_files(files: submission.Files, run: str, step: int) -> list[str]:
     """The submission's results of a run: an evaluation of this iteration, then the training's."""
     ends = (f"/{run}/evaluation-{step:05d}/results.json", f"/{run}/results.json")
-    paths = sorted(files.paths, key=lambda path: "/logs/" not in f"/{path}")  # others are backups
+    paths = submission.by_importance(files.paths, "logs")
     return [path for end in ends for path in paths if f"/{path}".endswith(end)]
 
 

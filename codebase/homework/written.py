@@ -13,7 +13,7 @@ import math
 import posixpath
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
@@ -29,6 +29,7 @@ SUFFIXES = (".pdf", ".md", ".txt", ".docx", ".png", ".jpg", ".jpeg")
 CODE = ("codebase", "tests", "checkpoints", "logs", "data")  # folders without answers
 LARGEST, LARGEST_SUM, LARGEST_SHEET = 32 << 20, 128 << 20, 8 << 20  # bytes
 MOST = 50  # files
+MOST_WRITE_UPS, LARGEST_WRITE_UP, MOST_LINKS = 5, 1 << 20, 200  # that are searched for pictures
 COMMENT = "comment"
 ROUNDING = 0.02  # points: steps of a rubric with other points are rounded
 
@@ -47,53 +48,54 @@ def collect(
         before: hashes of the files that were copied the last time, by name
 
     Returns:
-        (now, left_out): the same hashes now, and a line for each file that was left out
+        (now, lines): the same hashes now, and lines about files that were left out or renamed
     """
     try:
         files = submission.files_of(path)
     except UserError:
         return dict(before), []  # grading it says why
-    package = submission.package_in(files.paths)
-    root = package[0].rpartition("/")[0] if package else ""
-    shown, wanted = _shown(files), {}
+    root, links, wanted = submission.root_of(files.paths), _links(files), {}
     for inner in sorted(files.paths, key=_importance):
-        name = _name(inner, f"{root}/" if root else "", inner in shown)
-        number, pure = 2, PurePosixPath(name)
-        while name in wanted and not name.startswith("model="):  # they differ in odd characters
-            name, number = str(pure.with_stem(f"{pure.stem} ({number})")), number + 1
-        if name:
-            wanted.setdefault(name, inner)
-    now, left_out, size = {}, [], 0
+        shown = any(inner == link or link.endswith(f"/{inner}") for link in links)
+        for name, is_only in _names(inner, root, shown):
+            if not (is_only and name in wanted):
+                wanted[_free(name, wanted)] = inner
+        if len(wanted) > MOST:
+            break
+    now, lines, size = {}, [], 0
     for i, (name, inner) in enumerate(wanted.items()):
         try:
             content = files.contents(inner, LARGEST)
             size += len(content)
             if i >= MOST or size > LARGEST_SUM:
-                left_out.append(
+                lines.append(
                     f"{path}: too many texts, or texts too large: {inner} and the files after it "
                     "were not copied"
                 )
                 break
             if content.replace(b"\r\n", b"\n") != template():
-                now[name] = put(folder / name, content, before.get(name))
+                now[name], renamed = put(folder / name, content, before.get(name))
+                lines += renamed
         except OSError as error:
-            left_out.append(f"{path}: {inner} was not copied: {error.strerror or error}")
+            lines.append(f"{path}: {inner} was not copied: {error.strerror or error}")
     for name in before.keys() - now.keys():
-        with contextlib.suppress(OSError):
-            put(folder / name, None, before[name])
-    return now, left_out
-
-
-def _shown(files: submission.Files) -> set[str]:
-    """The pictures that write-ups in Markdown show, by their paths in the submission."""
-    found = set()
-    for inner in files.paths:
-        if PurePosixPath(inner).name == "writeup.md":
+        if ".." not in PurePosixPath(name).parts and not name.startswith("/"):
             with contextlib.suppress(OSError):
-                links = pictures_in(files.contents(inner, LARGEST).decode(errors="replace"))
-                above = posixpath.dirname(inner)
-                found |= {posixpath.normpath(posixpath.join(above, link)) for link in links}
-    return found
+                lines += put(folder / name, None, before[name])[1]
+    return now, lines
+
+
+def _links(files: submission.Files) -> list[str]:
+    """The pictures that write-ups in Markdown show, as paths in the submission or beyond it."""
+    found = []
+    write_ups = [path for path in files.paths if PurePosixPath(path).name == "writeup.md"]
+    for inner in sorted(write_ups, key=len)[:MOST_WRITE_UPS]:
+        with contextlib.suppress(OSError):
+            text = files.contents(inner, LARGEST_WRITE_UP).decode(errors="replace")
+            above = posixpath.dirname(inner)
+            links = [link.replace("\\", "/") for link in pictures_in(text)]
+            found += [posixpath.normpath(posixpath.join(above, link)) for link in links]
+    return found[:MOST_LINKS]
 
 
 def _importance(inner: str) -> tuple[bool, bool, str]:
@@ -101,8 +103,10 @@ def _importance(inner: str) -> tuple[bool, bool, str]:
     return "writeup" not in inner, "/evaluation-" in inner, inner
 
 
-def _name(inner: str, root: str, shown: bool) -> str:
-    """A file's path below the folder of copies; empty if it is not an answer.
+def _names(inner: str, root: str, shown: bool) -> list[tuple[str, bool]]:
+    """Names for a file's copies, and whether only the first file of such a name is copied.
+
+    There is none if the file is not an answer.
 
     Args:
         inner: path in the submission
@@ -111,17 +115,23 @@ def _name(inner: str, root: str, shown: bool) -> str:
     """
     path = PurePosixPath(*map(report.one_line, inner.split("/")))
     if any(map(submission.is_noise, path.parts)):  # dots too, which would lead out of the folder
-        return ""
+        return []
     runs = [part for part in path.parts[-3:-1] if part.startswith("model=")]
-    if path.name == "samples.png" and runs:
-        return f"{runs[-1]}.png"
+    grid = [(f"{runs[-1]}.png", True)] if path.name == "samples.png" and runs else []
     of_code = inner.removeprefix(root).partition("/")[0] in CODE and path.suffix.lower() != ".pdf"
-    of_code = of_code and not shown
     given = path.name in ("README.md", "requirements.txt")
-    return "" if path.suffix.lower() not in SUFFIXES or given or of_code else str(path)
+    is_answer = shown or not (grid or of_code or given)
+    return grid + [(str(path), False)] * (is_answer and path.suffix.lower() in SUFFIXES)
 
 
-def put(path: Path, content: bytes | None, before: str | None) -> str:
+def _free(name: str, taken: Collection[str]) -> str:
+    """The name, or one with a number: names may differ only in characters that are left out."""
+    path = PurePosixPath(name)
+    numbered = (str(path.with_stem(f"{path.stem} ({i})")) for i in itertools.count(2))
+    return next(one for one in itertools.chain([name], numbered) if one not in taken)
+
+
+def put(path: Path, content: bytes | None, before: str | None) -> tuple[str, list[str]]:
     """Bring a copy up to date. What a person has written in it is never lost.
 
     If the original is the same as before, the copy is not changed. Otherwise it is replaced, but a
@@ -133,23 +143,25 @@ def put(path: Path, content: bytes | None, before: str | None) -> str:
         before: hash of the original when it was copied; None if it was not
 
     Returns:
-        the hash of the original now
+        the hash of the original now, and a line if the copy was renamed
 
     Raises:
         OSError: the copy cannot be read or written
     """
     now = "" if content is None else hashlib.sha256(content).hexdigest()
+    lines = []
     if path.exists():
         found = hashlib.sha256(read_file(path, LARGEST)).hexdigest()
         if now in (before, found):
-            return now
+            return now, []
         if found != before:
-            path.rename(_unused(path))
+            kept = path.rename(_unused(path))
+            lines.append(f"{path} has been changed: it was kept as {kept.name}")
         elif content is None:
             path.unlink()
     if content is not None:
         write_atomically(path, content)
-    return now
+    return now, lines
 
 
 def _unused(path: Path) -> Path:

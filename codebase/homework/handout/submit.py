@@ -3,6 +3,7 @@
 import ast
 import io
 import json
+import os
 import re
 import threading
 import traceback
@@ -58,10 +59,12 @@ def act(args) -> None:
         texts = ["writeup.md, which has no answers yet"]
     print(f"Write-up: {', '.join(texts) or 'none, so write writeup.md or writeup.pdf'}")
     for link in pictures_in(_text_of_write_up()):
-        if "://" not in link and (ROOT / link).resolve() not in [ROOT / name for name in others]:
-            print(f"writeup.md shows {link}, which is not in the zip: expected a PNG or JPEG here")
-    kind = "checkpoints/" if args.weights else "logs/"
-    runs = sorted({name.split("/")[1] for name in others if name.startswith(kind)})
+        if "://" not in link and not link.startswith("data:") and _picture(link) is None:
+            print(f"writeup.md shows {link:.100}, which is not in the zip: expected a PNG or JPEG")
+    kind, end = ("checkpoints", ".pt") if args.weights else ("logs", "/samples.png")
+    runs = sorted(
+        {name.split("/")[1] for name in others if name.startswith(kind) and name.endswith(end)}
+    )
     print(f"{'Weights' if args.weights else 'Pictures'} of runs: {', '.join(runs) or 'none'}")
     if args.weights:
         for line in _unfinished(runs):
@@ -71,12 +74,14 @@ def act(args) -> None:
     if blank:
         print(f"Not written yet: {', '.join(blank)}")
     print(f"{args.out} is complete; calling each function once", flush=True)
-    failing = _trials()
+    failing, ended = _trials()
     for line in failing:
         print(line)
     if not blank and not failing:
         print("Every function is written and ran without an error")
-    print(f"Hand in this file: {args.out}")
+    print(f"Hand in this file: {args.out}", flush=True)
+    if not ended:
+        os._exit(0)  # torch may abort a process that ends while another thread is in it
 
 
 def _unfinished(runs: list[str]) -> list[str]:
@@ -106,8 +111,8 @@ def _iteration(path: Path) -> int | None:
         return None
 
 
-def _trials() -> list[str]:
-    """Call each function with small inputs; lines about what fails."""
+def _trials() -> tuple[list[str], bool]:
+    """Call each function with small inputs; lines about what fails, and whether all ended."""
     import torch  # noqa: F401  so that its import takes no function's time
 
     found: dict[str, None] = {}
@@ -119,9 +124,10 @@ def _trials() -> list[str]:
         call.start()
         call.join(SECONDS)
         if call.is_alive():  # and keeps running, so the others would be slow
-            return [*found, f"{function} did not end in {SECONDS} s, perhaps in an endless loop"]
+            line = f"{function} did not end in {SECONDS} s, perhaps in an endless loop"
+            return [*found, line], False
         found |= dict.fromkeys(lines)
-    return list(found)
+    return list(found), True
 
 
 def _trial(function: str) -> list[str]:
@@ -147,7 +153,7 @@ def _trial(function: str) -> list[str]:
             return [f"{function} does not return {count} values"]
     except NotImplementedError:
         return []  # it is listed as not written, or calls one that is
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         frames = traceback.extract_tb(error.__traceback__)
         places = [(Path(frame.filename).resolve(), frame.lineno) for frame in frames]
         if isinstance(error, SyntaxError) and error.filename:
@@ -197,23 +203,34 @@ def submit(out: Path, weights: bool) -> tuple[list[str], list[str]]:
 def _write_up() -> list[Path]:
     """The student's answers: writeup.*, what is in writeup/, and the pictures of writeup.md."""
     found = sorted([*ROOT.glob("writeup.*"), *(ROOT / "writeup").rglob("*")])
-    found += [(ROOT / link).resolve() for link in pictures_in(_text_of_write_up())]
-    found = [path for path in dict.fromkeys(found) if path.is_relative_to(ROOT)]
-    return [path for path in found if path.suffix.lower() in TEXTS and path.is_file()]
+    found = [path for path in found if path.suffix.lower() in TEXTS and path.is_file()]
+    pictures = map(_picture, pictures_in(_text_of_write_up()))
+    return list(dict.fromkeys([*found, *filter(None, pictures)]))
 
 
 def _text_of_write_up() -> str:
     try:
-        return (ROOT / "writeup.md").read_text(encoding="utf-8", errors="replace")
+        return bytes(read_file(ROOT / "writeup.md", LARGEST_SOURCE)).decode(errors="replace")
     except OSError:
         return ""
 
 
+def _picture(link: str) -> Path | None:
+    """The file in this folder that a write-up shows; None if there is none, or it is no picture."""
+    try:
+        path = (ROOT / link.partition("?")[0].partition("#")[0]).resolve()
+        there = path.is_file() and path.suffix.lower() in TEXTS and path.is_relative_to(ROOT)
+        return path if there else None
+    except (OSError, ValueError, RuntimeError):  # a loop of links, a name of 5,000 letters, a NUL
+        return None
+
+
 def pictures_in(text: str) -> list[str]:
     """The targets of a Markdown text's pictures, in Markdown's form or HTML's."""
-    markdown = r"!\[[^\]]*\]\(\s*(?:<([^>\n]+)>|([^)\s]+))"
-    html = r"<img[^>]+src=[\"']([^\"'>]+)"
-    return [unquote("".join(groups)) for groups in re.findall(f"{markdown}|{html}", text)]
+    # No part can match where another begins, so the time is linear.
+    markdown = r"!\[[^\[\]]*\]\(\s*(?:<([^<>\n]+)>|([^()<>\s]+))"
+    html = r"<img\b[^<>]*?\bsrc=(?:\"([^<>\"]+)\"|'([^<>']+)'|([^<>\"'\s]+))"
+    return [unquote("".join(groups)) for groups in re.findall(f"{markdown}|{html}", text, re.I)]
 
 
 def _has_no_answers(path: Path) -> bool:
