@@ -318,7 +318,11 @@ def test_submit_ends_well_after_an_endless_loop(blank, tmp_path):
     path = mine / "codebase" / "utils.py"
     loop = "\n\ndef log_normal(x, m, v):\n    while True:\n        m = m + torch.randn(2, 3)\n"
     path.write_text(path.read_text(encoding="utf-8") + loop, encoding="utf-8")
-    run(mine, "-c", "import codebase.__main__ as s; s.SECONDS = 1; s.main()", "submit")
+    code = "import codebase.__main__ as s; s.SECONDS = 1; s.main()"
+    command = [sys.executable, "-c", code, "submit"]
+    done = subprocess.run(command, cwd=mine, capture_output=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+    assert "log_normal did not end in 1 s" in done.stdout and "Hand in this file" in done.stdout
     assert submission.read(mine / "submission.zip")
 
 
