@@ -1,7 +1,7 @@
 """Pictures of what a model learned, and of how.
 
 Most functions return a `Picture` or a matplotlib Figure, which `png` writes. They use only the
-model's methods.
+model's methods and attributes.
 """
 
 import contextlib
@@ -107,7 +107,7 @@ def comparison(models: dict[str, torch.nn.Module], x: Tensor, y: Tensor) -> Pict
     observed = next(iter(models.values())).likelihood.observe(x)
     rows = [model.reconstruct(*model.observed(observed, y)) for model in models.values()]
     grid = _grid(torch.stack([observed, *rows]), len(x))
-    return Picture(grid, "Test images and their reconstructions", ["test image", *models])
+    return Picture(grid, "Images and their reconstructions", ["image", *models])
 
 
 def traversal(model: torch.nn.Module, x: Tensor, y: Tensor, most: int = 10) -> Picture:

@@ -426,7 +426,7 @@ SOME = ("times v", "half the variance", "one for the batch", "one for all dimens
 def expect_wrong_noise_to_lose(function, monkeypatch, seeds, names) -> int:
     """Wrong noise loses points: always with torch's normal draws, otherwise 999 times in 1,000.
 
-    For that, it must be off by 8.1 standard errors, not only by 5.
+    To be found so often, it must be off by 8.1 standard errors: the limit of 5, plus 3.1.
 
     An exception is a change that a bound hardly shows: 10 % of the variance drawn by NumPy.
     """

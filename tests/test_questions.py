@@ -505,15 +505,15 @@ def test_a_persons_points_are_added_and_can_be_taken_back():
     assert [test["extra_data"]["question"] for test in full["tests"]] == list(BY_KEY)
     page = report.markdown(full)
     assert "| 1.5 the role of β | 3 of 3 |" in page and "- Nice plots." in page
-    assert "not graded yet" not in page
+    assert "Not graded yet" not in page
     less = written.merged(full, written.Row({"1.5": 1, "4.1": 0}), POINTS)
     assert less["score"] == 92 - sum(some.values()) + 1 - 1
     told = report.table(less)
-    assert "12 points and 5 bonus points are not graded yet: 1.4, 2.3, 3.1, 5.1, 5.2 p" in told
+    assert "Not graded yet: 12 points and 5 bonus points (1.4, 2.3, 3.1, 5.1, 5.2 picture)." in told
     none = written.merged(less, written.Row(), POINTS)
     assert none["score"] == 72 and none["tests"] == everything({})["tests"]  # 4.1 is back
     assert everything({"1.3": 3}, reports=0)["score"] == 59  # a person overrules the grader
-    assert none["output"].startswith("Nice") is False and "not graded yet" in none["output"]
+    assert none["output"].startswith("Nice") is False and "Not graded yet" in none["output"]
     row = written.Row({"3.1": 2, "4.3": 1}, "", {"3.1": "No Jensen.", "4.3": ""})
     page = report.markdown(written.merged(none, row, POINTS))
     assert "## 3.1 proof that IWAE's bound is tighter\n\n- No Jensen.\n" in page

@@ -400,7 +400,7 @@ def test_a_class(tmp_path):
     assert totals == {"ada": 56, "copy": 56, "'=eve": 53.6, "hostile": 28}
     assert float(rows["'=eve"]["log_normal"]) == 1.6
     page = (out / "summary.md").read_text(encoding="utf-8")
-    assert "4 submissions; the median is 54.8 points, with the bonus." in page
+    assert "Submissions: 4. Median: 54.8 points, with the bonus." in page
     assert "| `log_normal` | mean over dimensions | 1 | =eve |" in page
     assert "- =eve, ada, copy: " in page and "to 100%" in page
     assert "hostile" not in page.split("## Similarity")[1]
@@ -511,7 +511,7 @@ def test_what_cannot_be_graded_is_no_zero(tmp_path):
     results = {name: report.results(graded) for name, graded in results.items()}
     assert "not graded: it is empty" in summary.grades(results)
     page = summary.summary(results, [], [])
-    assert "median" not in page and "ada: it is empty" in page.split("## Not graded")[1]
+    assert "Median" not in page and "ada: it is empty" in page.split("## Not graded")[1]
 
 
 def test_reports_are_not_written_among_submissions(tmp_path):

@@ -30,7 +30,7 @@ def explore(run: str | None, data_dir: Path, out: Path) -> None:
         out: the page's path
 
     Raises:
-        UserError: there is no such run, or its weights or data are damaged
+        UserError: there is no such run, its weights are damaged, or out is not an ordinary file
     """
     folder, step, found = located(run or _last() or _reference())
     if out.is_dir() or (out.exists() and not out.is_file()):

@@ -50,9 +50,9 @@ def cases(problem: Problem, seed: int) -> dict[str, Case]:
     Returns:
         "reference draws": few calls, with gradients, whose draws are the reference's if the
         function draws as its docstring says; "other sizes": other batches and numbers of weights;
-        "set noise": the same calls with every draw set to a number; "narrow", "wide", "few wide"
-        and "weights": many calls, compared on average; "hard-coded": another size of the batch;
-        other keys: the part or note of that name
+        "set noise": the same calls with every draw set to a number; "narrow", "wide", "few wide",
+        "weights" and "many draws": many calls, compared on average; "hard-coded": another size of
+        the batch; "float32": "values" in float32; other keys: the part or note of that name
     """
     own = {
         "sample_gaussian": _sample_gaussian,
@@ -104,8 +104,8 @@ def _log_normal(base: Case) -> dict[str, Case]:
 
 def _log_normal_mixture(base: Case) -> dict[str, Case]:
     z, m, v = Spec("normal", (8, 3)), Spec("normal", (8, 5, 3)), Spec("positive", (8, 5, 3))
-    far = Spec("normal", (8, 3), 25.0)  # log densities of −100 to −10,000, which float32's exp
-    near = Spec("positive", (8, 5, 3), 0.5)  # does not reach
+    # Log densities of −100 to −10,000, too low for float32's exp.
+    far, near = Spec("normal", (8, 3), 25.0), Spec("positive", (8, 5, 3), 0.5)
     shared = (z, Spec("normal", (1, 5, 3)), Spec("positive", (1, 5, 3)))
     plain = replace(base, calls=(Call((z, m, v), gradients=1),))
     return {
@@ -162,7 +162,7 @@ def _bound(problem: Problem, base: Case) -> dict[str, Case]:
 
 
 def _scale(model: str, name: str, shape: torch.Size) -> float:
-    """The scale of random weights: each term depends on every weight; log k exceeds the noise."""
+    """The scale of random weights, chosen so that every weight and log k show in the terms."""
     if name == "z_pre":
         return 0.8
     if name.endswith("bias"):

@@ -14,7 +14,7 @@ from codebase import UserError
 from codebase.homework import submission
 from codebase.homework.problems import PROBLEMS
 
-SIMILAR = 0.6  # share of the larger submission's fingerprints, weighted, that are worth a look
+SIMILAR = 0.6  # weighted share of the larger submission's fingerprints that is worth a look
 EVIDENCE = 20.0  # nats of rarity; below this, the shared code is too short or too common
 LENGTH, WINDOW = 6, 4  # tokens per fingerprint, and fingerprints of which one is kept
 Cluster = tuple[list[str], float, float]

@@ -211,7 +211,7 @@ class _Code:
         self.shown: set[tuple[str, str]] = set()
 
     def of(self, problem: Problem) -> str:
-        """The code of a function, and of helpers that are not public and were not shown yet."""
+        """The code of a function, and of what only graded functions use and was not shown yet."""
         file = f"codebase/{problem.file}"
         nodes = starter.nodes(ast.parse(self.sources[file]))
         text = f"In `{file}`:"

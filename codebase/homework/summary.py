@@ -81,7 +81,7 @@ def summary(graded: dict[str, dict], clusters: list[similarity.Cluster], skipped
     lines = ["# Summary", ""]
     if totals:
         middle = report.number(statistics.median(totals))
-        lines += [f"{len(totals)} submissions; the median is {middle} points, with the bonus.", ""]
+        lines += [f"Submissions: {len(totals)}. Median: {middle} points, with the bonus.", ""]
     lines += [f"![points by problem]({PICTURE})", ""]
     lines += ["| question | points | graded | mean | full | none |", "|---|---|---|---|---|---|"]
     for key, scores in _by_question(graded).items():
@@ -104,7 +104,7 @@ def summary(graded: dict[str, dict], clusters: list[similarity.Cluster], skipped
     lines += [
         "These submissions share at least 60 % of the code patterns in their graded functions. "
         "Names of variables and layout are ignored. Code that few students wrote counts most; "
-        "code that nearly all wrote does not count. This is a reason to look, not a proof.",
+        "code that nearly all wrote counts little. This is a reason to look, not a proof.",
         "",
     ]
     if not clusters:

@@ -348,7 +348,7 @@ def merged(content: dict, row: Row, points: Mapping[str, float]) -> dict:
     usual, bonus = totals(open_points)
     sums = ((usual, "points"), (bonus, "bonus points"))
     open_sums = " and ".join(f"{report.number(value)} {kind}" for value, kind in sums if value)
-    sentence = f"{open_sums} are not graded yet: {', '.join(waiting)}."
+    sentence = f"Not graded yet: {open_sums} ({', '.join(waiting)})."
     said = {"comment": row.comment, "waiting": sentence if waiting else "", "replaced": replaced}
     said["said"] = extra.get("said", content["output"])
     output = "\n".join(filter(None, [said["said"], row.comment, said["waiting"]]))

@@ -145,7 +145,7 @@ class LatentVariableModel(torch.nn.Module):
         """Raise ValueError, with what to do, unless x is (batch, x_dim) of floats in [0, 1].
 
         The range is checked at the first call, and whenever no gradient is needed: a training step
-        takes 4 to 10 ms, and looking at its images 0.07.
+        takes 4 to 24 ms, and looking at its images 0.07.
         """
         if torch.compiler.is_compiling():
             return

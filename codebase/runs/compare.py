@@ -1,4 +1,4 @@
-"""One picture of several runs: test images, and under them each run's reconstructions."""
+"""One picture of several runs: images, and under them each run's reconstructions."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -70,7 +70,7 @@ def enter(kind: str, runs: dict[str, Callable], wrap: Callable = lambda run: run
     Args:
         kind: section of README.md
         runs: by the names there
-        wrap: makes of each the function that takes the right function's arguments
+        wrap: turns each into a function that takes the same arguments as the right function
     """
     functions, rows = _SECTIONS[kind]
     for name, run in runs.items():

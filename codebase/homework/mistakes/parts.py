@@ -40,5 +40,5 @@ def log_standard(z):
 
 
 def zeros(count):
-    """Return a function of any arguments that returns zeros, as an unwritten one does."""
+    """Return a function of any arguments that returns zeros in place of its values."""
     return lambda *args: torch.zeros(count).unbind()

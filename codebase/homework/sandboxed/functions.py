@@ -44,7 +44,7 @@ def find(
     utils = importlib.import_module(name) if modules.has(name) else None
     if ours is not None:
         utils = _replace(modules, utils, ours, helpers.names)
-    torch.set_default_dtype(torch.float32)  # an import may have changed it; inputs are float32
+    torch.set_default_dtype(torch.float32)  # an import may have changed it; models are float32
     if case.model:
         return _method(case, drawn, modules, ours, helpers)
     function = getattr(utils, case.function, None)

@@ -20,7 +20,7 @@ import time
 from .importing import Missing, Modules, describe
 from .limits import LIMITS, forbid, limit, limit_case
 
-WAITING = 3  # times its CPU time that a case may take: on a busy machine, or asleep
+WAITING = 3  # a case's wall time may be so many times its CPU time: busy machine, sleep
 
 
 def serve() -> None:
@@ -32,7 +32,7 @@ def serve() -> None:
     gc.disable()
     try:
         limit()
-        import numpy  # noqa: F401  so that forked processes have them
+        import numpy  # noqa: F401  so that forked processes have it
 
         if "--check" in sys.argv:
             return send(stdout, {"ready": bool(importlib.util.find_spec("torch"))})
