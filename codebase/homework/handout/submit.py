@@ -216,7 +216,7 @@ def _text_of_write_up() -> str:
 
 
 def _picture(link: str) -> Path | None:
-    """The file in this folder that a write-up shows; None if there is none, or it is not a picture."""
+    """The file in this folder that a write-up shows; None if there is none, or not a picture."""
     try:
         path = (ROOT / link.partition("?")[0].partition("#")[0]).resolve()
         there = path.is_file() and path.suffix.lower() in TEXTS and path.is_relative_to(ROOT)
