@@ -635,7 +635,9 @@ def test_texts_that_have_changed_are_named(tmp_path, capsys):
         line = capsys.readouterr().err
         assert told in line and bool(told) is bool(line) and "check its points" not in line
     sheet = out / written.SHEET
-    sheet.write_text(sheet.read_text(encoding="utf-8-sig").replace("ada,", "ada,3"), "utf-8")
+    sheet.write_text(
+        sheet.read_text(encoding="utf-8-sig").replace("ada,", "ada,3"), encoding="utf-8"
+    )
     students.zipped(path, students.homework())
     grading._written({"ada": path}, settings, out)
     assert "since they were copied: check its points" in capsys.readouterr().err

@@ -148,7 +148,7 @@ def test_other_runs_have_no_reference(clone, data_dir):
         assert "no reference weights were trained with these flags" in line
         assert "there are weights of model=fsvae_run=0000_data=synthetic" in line
     line = refused(clone, "run_vae.py", *base, "--iter_max", 7)
-    assert "model-00007.pt does not exist" in line and "[20000]" in line
+    assert "model-00007.pt does not exist" in line and "--iter_max 20000)" in line
     assert "--lr" in refused(clone, "run_vae.py", *base, "--lr", 0.5)
 
 

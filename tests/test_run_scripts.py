@@ -222,7 +222,10 @@ def test_errors_about_runs_change_nothing(short, mnist_dir):
     before = contents(folder / "checkpoints") | contents(folder / "logs")
     cases = {
         (*flags, "--iter_max", 6): ("--overwrite 1", "--resume 1", "--train 0", "another --run"),
-        (*flags, "--train", 0, "--iter_max", 7): ("model-00007.pt does not exist", "[4, 6]"),
+        (*flags, "--train", 0, "--iter_max", 7): (
+            "model-00007.pt does not exist",
+            "--iter_max 4, 6)",
+        ),
         (*flags, "--train", 0, "--run", 3): ("train first",),
         (*flags, "--resume", 1, "--iter_max", 5): ("at iteration 6 already", "larger"),
         ("--data", "mnist", "--data_dir", mnist_dir, "--train", 0): (
