@@ -346,6 +346,25 @@ def test_what_a_student_hands_in_again_is_collected_again(tmp_path):
     }
 
 
+def test_a_text_that_cannot_be_read_keeps_its_copy(tmp_path, monkeypatch):
+    path = students.folder(tmp_path / "ada", students.homework() | {"a.md": "1", "b.md": "2"})
+    out, copies = tmp_path / "written", {}
+    copies, _ = written.collect(path, out)
+    with monkeypatch.context() as patch:
+        patch.setattr(submission, "read_file", raising(OSError(errno.EIO, "broken")))
+        again, lines = written.collect(path, out, copies)
+    assert again == copies and len(lines) == 2
+    many = {f"{i:03}.md": "x" for i in range(written.MOST + 9)}
+    students.folder(path, many)
+    written.collect(path, out, copies)
+    assert {"a.md", "b.md"} <= {one.name for one in out.iterdir()}
+    for name in many:
+        (path / name).unlink()
+    (path / "a.md").write_bytes(written.template())
+    assert written.collect(path, out, copies)[0].keys() == {"b.md"}
+    assert not (out / "a.md").exists()
+
+
 def test_pictures_that_a_write_up_shows_are_collected(tmp_path):
     """Also if the link leads there from elsewhere; and the samples that the rubric names."""
     samples = f"logs/{VAE}/samples.png"

@@ -332,32 +332,7 @@ def _written(found: dict[str, Path], settings: Settings, out: Path) -> dict[str,
     """Collect what a person marks, and read the marks; nothing if nothing of it has points."""
     if not any(settings.points[q.key] for q in QUESTIONS if q.kind != "code"):
         return {}
-    reports = [path.parent for path in out.glob(f"*/{report.RESULTS}")]
-    if not (out / written.SHEET).exists():
-        for folder in reports:
-            if written.is_by_hand(report.read_results(folder)):
-                raise UserError(
-                    f"{out / written.SHEET} is missing, but the report of {folder.name} has points "
-                    f"from it: put it back, or delete {folder}"
-                )
-    rows = written.read_sheet(out / written.SHEET, settings.points, list(found))
-    before = written.read_hashes(out)
-    of_class, rubric = dict(before.get("", {})), written.rubric(settings.points).encode()
-    of_class[written.RUBRIC], lines = written.put(
-        out / written.RUBRIC, rubric, of_class.get(written.RUBRIC)
-    )
-    now = before | {"": of_class}
-    for name, path in found.items():
-        folder = child_folder(out / written.FOLDER, name)
-        now[name], more = written.collect(path, folder, before.get(name, {}))
-        lines += more
-        if now[name] != before.get(name, now[name]):
-            line = f"{path}: its texts or pictures have changed since they were copied"
-            lines.append(f"{line}: check its points" if rows[name].scores else line)
-        if not rows[name].scores and out / name in reports:
-            if written.is_by_hand(report.read_results(out / name)):
-                lines.append(f"{name}: its points by hand are no longer in {out / written.SHEET}")
+    rows, lines = written.prepare(out, found, settings.points)
     for line in lines:
         print(report.one_line(line), file=sys.stderr)
-    written.write_hashes(out, now)
     return rows

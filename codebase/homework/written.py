@@ -22,7 +22,7 @@ from codebase import UserError
 from codebase.homework import report, submission
 from codebase.homework.handout.submit import pictures_in
 from codebase.homework.problems import BY_KEY, POINTS, QUESTIONS, totals
-from codebase.machine.files import read_file, remove_leftovers, write_atomically
+from codebase.machine.files import child_folder, read_file, remove_leftovers, write_atomically
 
 FOLDER, SHEET, RUBRIC, HASHES = "written", "written.csv", "rubric.md", ".copies.json"
 SUFFIXES = (".pdf", ".md", ".txt", ".docx", ".png", ".jpg", ".jpeg")
@@ -35,6 +35,50 @@ ROUNDING = 0.02  # points: steps of a rubric with other points are rounded
 
 
 # Collecting
+
+
+def prepare(
+    out: Path, found: Mapping[str, Path], points: Mapping[str, float]
+) -> tuple[dict[str, "Row"], list[str]]:
+    """Put pictures, texts, the rubric and the table where a person marks, and read the table.
+
+    Args:
+        out: folder of the reports
+        found: paths of the submissions, by name
+        points: by question
+
+    Returns:
+        (rows, lines): rows of the table by name, and lines about what a person should look at
+
+    Raises:
+        UserError: the table cannot be read, or it is missing and reports have points from it
+    """
+    sheet = out / SHEET
+    reports = [path.parent for path in out.glob(f"*/{report.RESULTS}")]
+    marked = {folder.name for folder in reports if _is_by_hand(report.read_results(folder))}
+    if marked and not sheet.exists():
+        name = min(marked)
+        raise UserError(
+            f"{sheet} is missing, but the report of {name} has points from it: put it back, or "
+            f"delete {out / name}"
+        )
+    rows = read_sheet(sheet, points, list(found))
+    before = _read_hashes(out)
+    of_class = dict(before.get("", {}))
+    page = rubric(points).encode()
+    of_class[RUBRIC], lines = put(out / RUBRIC, page, of_class.get(RUBRIC))
+    now = before | {"": of_class}
+    for name, path in found.items():
+        folder = child_folder(out / FOLDER, name)
+        now[name], more = collect(path, folder, before.get(name, {}))
+        lines += more
+        if now[name] != before.get(name, now[name]):
+            line = f"{path}: its texts or pictures have changed since they were copied"
+            lines.append(f"{line}: check its points" if rows[name].scores else line)
+        if name in marked and not rows[name].scores:
+            lines.append(f"{name}: its points by hand are no longer in {sheet}")
+    write_atomically(out / HASHES, json.dumps(now, indent=1).encode())
+    return rows, lines
 
 
 def collect(
@@ -62,7 +106,7 @@ def collect(
                 wanted[_free(name, wanted)] = inner
         if len(wanted) > MOST:
             break
-    now, lines, size = {}, [], 0
+    now, lines, size = {name: before[name] for name in before.keys() & wanted.keys()}, [], 0
     for i, (name, inner) in enumerate(wanted.items()):
         try:
             content = files.contents(inner, LARGEST)
@@ -76,9 +120,11 @@ def collect(
             if content.replace(b"\r\n", b"\n") != template():
                 now[name], renamed = put(folder / name, content, before.get(name))
                 lines += renamed
+            else:
+                now.pop(name, None)
         except OSError as error:
             lines.append(f"{path}: {inner} was not copied: {error.strerror or error}")
-    for name in before.keys() - now.keys():
+    for name in before.keys() - now.keys() if len(wanted) <= MOST else ():
         if ".." not in PurePosixPath(name).parts and not name.startswith("/"):
             with contextlib.suppress(OSError):
                 lines += put(folder / name, None, before[name])[1]
@@ -171,18 +217,13 @@ def _unused(path: Path) -> Path:
     return next(one for one in paths if not one.exists())
 
 
-def read_hashes(out: Path) -> dict[str, dict[str, str]]:
+def _read_hashes(out: Path) -> dict[str, dict[str, str]]:
     """Read what was copied the last time: hashes by submission and name; none if it is unknown."""
     try:
         found = json.loads(read_file(out / HASHES, LARGEST))
         return {name: {str(k): str(v) for k, v in own.items()} for name, own in found.items()}
     except (OSError, ValueError, AttributeError, RecursionError):
         return {}
-
-
-def write_hashes(out: Path, hashes: dict[str, dict[str, str]]) -> None:
-    """Write what `read_hashes` reads."""
-    write_atomically(out / HASHES, json.dumps(hashes, indent=1).encode())
 
 
 def template() -> bytes:
@@ -315,7 +356,7 @@ def _points(text: str, most: float, where: str) -> float:
     return min(score, most)
 
 
-def is_by_hand(content: dict | None) -> bool:
+def _is_by_hand(content: dict | None) -> bool:
     """Whether results have points that a person gave."""
     return any(test["extra_data"].get("by hand") for test in (content or {}).get("tests", ()))
 

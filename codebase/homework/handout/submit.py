@@ -58,7 +58,7 @@ def act(args) -> None:
     if texts == ["writeup.md"] and _has_no_answers(ROOT / texts[0]):
         texts = ["writeup.md, which has no answers yet"]
     print(f"Write-up: {', '.join(texts) or 'none, so write writeup.md or writeup.pdf'}")
-    for link in pictures_in(_text_of_write_up()):
+    for link in dict.fromkeys(pictures_in(_text_of_write_up())):
         if "://" not in link and not link.startswith("data:") and _picture(link) is None:
             print(f"writeup.md shows {link:.100}, which is not in the zip: expected a PNG or JPEG")
     kind, end = ("checkpoints", ".pt") if args.weights else ("logs", "/samples.png")
