@@ -284,7 +284,7 @@ def test_submit_says_which_values_will_not_be_graded(tmp_path, monkeypatch):
     students.folder(tmp_path, files)
     *unfinished, without, another = submit._unfinished([vae, gmvae, f"{ssvae}_data=synthetic"])
     assert unfinished == [
-        f"{gmvae} is at iteration 900 of 20,000: train on with --resume 1",
+        f"{gmvae} is at iteration 900 of 20,000: continue it with --resume 1",
         f"{gmvae} has no results of its last weights: evaluate it (--train 0)",
     ]
     assert "No weights of model=ssvae_gw=000_cw=100_run=0000" in without

@@ -268,11 +268,10 @@ class Sandbox:
             SandboxEnded: they end when they get it
         """
         spare, Sandbox.spare = Sandbox.spare, None
-        trouble = "there is no spare one"
-        if spare is not None and spare.kind == self.kind:
+        started = spare is not None and spare.kind == self.kind
+        if started:
             self._process, self._temporary = spare._process, spare._temporary
-            trouble = self._trouble()
-        if trouble:
+        if not started or self._trouble():
             self.close()
             self._open()
             if trouble := self._trouble():
@@ -287,7 +286,7 @@ class Sandbox:
         try:
             answer = self._receive(START_SECONDS)
         except SandboxEnded:
-            return "its first process has ended"
+            return "its first process is not ready"
         return "" if "ready" in answer else str(answer.get("error"))
 
     @classmethod

@@ -95,7 +95,7 @@ def _unfinished(runs: list[str]) -> list[str]:
             step = _last_step(run)
             if step < iterations:
                 lines.append(
-                    f"{run} is at iteration {step:,} of {iterations:,}: train on with --resume 1"
+                    f"{run} is at iteration {step:,} of {iterations:,}: continue it with --resume 1"
                 )
             results = _results(run, step)
             if not results or _iteration(results[0]) != step:
