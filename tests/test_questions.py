@@ -119,6 +119,14 @@ def test_results_that_are_none_cost_nothing(tmp_path, values, content):
     assert found["1.3"].score == 3 and "no results.json" in found["1.3"].notes[1]
 
 
+def test_values_that_are_not_reported_or_no_numbers(tmp_path, values):
+    """The weights count, and a note says so; the other values are compared all the same."""
+    found = marked(handed_in(tmp_path, {"NELBO": values["NELBO"], "KL": None, "Rec": 1e300}))
+    assert found["1.3"].lost == ["Rec"] and "You report Rec 1e+300, but" in found["1.3"].reasons[0]
+    assert "Your results.json has no KL; the weights count." in found["1.3"].notes
+    assert found["3.3"].score == 3 and "has no IWAE-1, IWAE-10" in found["3.3"].notes[1]
+
+
 def test_backups_do_not_count(tmp_path, values):
     """Weights and results beside checkpoints/ and logs/ may be older ones."""
     path = handed_in(tmp_path, values)
@@ -433,8 +441,10 @@ def lines_of(delimiter: str, *rows: dict[str, str], head=HEAD) -> str:
 
 
 def test_an_empty_table_is_made_for_the_assistant(tmp_path):
-    path = tmp_path / written.SHEET
+    path, left = tmp_path / written.SHEET, tmp_path / f".{written.SHEET}.x.tmp"
+    left.write_text("of a killed process", encoding="utf-8")
     rows = written.read_sheet(path, POINTS | {"5.1": 0}, ["ada", "=eve"])
+    assert not left.exists()
     assert rows == {"ada": written.Row(), "=eve": written.Row()}
     head, *lines = path.read_text(encoding="utf-8-sig").splitlines()
     assert head.split(",") == ["submission", *(k for k in BY_HAND if k != "5.1"), "comment"]

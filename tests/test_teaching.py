@@ -224,6 +224,7 @@ def test_submit_makes_what_the_grader_reads(blank, tmp_path):
             f"{logs}/samples.png": b"png",
             f"{logs}/curves.png": b"png",
             "writeup.pdf": b"%PDF",
+            "writeup.md": "![](gone.png) ![](https://x.org/a.png) ![](writeup/figure.png)",
             "writeup/figure.png": b"png",
         },
     )
@@ -232,6 +233,10 @@ def test_submit_makes_what_the_grader_reads(blank, tmp_path):
         assert "Every function is written and ran without an error" in told
         assert "Write-up: writeup/figure.png, writeup.md, writeup.pdf" in told
         assert f"{'Weights' if weights else 'Pictures'} of runs: {run_name}\n" in told
+        assert ("No weights of model=gmvae_z=10_k=500_run=0000 were found" in told) == weights
+        assert (
+            "writeup.md shows gone.png, which is not in the zip" in told
+        ) and "https" not in told
         with zipfile.ZipFile(mine / "submission.zip") as archive:
             for entry in archive.infolist():
                 assert entry.external_attr >> 16 == 0o100644
@@ -292,8 +297,6 @@ def test_submit_says_which_values_will_not_be_graded(tmp_path, monkeypatch):
 
 
 def test_submit_adds_the_pictures_of_the_write_up(tmp_path, monkeypatch):
-    """Those that it cannot add, it names."""
-    monkeypatch.setattr(submit, "ROOT", tmp_path)
     shown = (
         "![a](pics/a.png) ![](pics/./a.png) ![](b.svg) ![](../c.png) ![](gone.png) ![](a%00.png)"
     )
