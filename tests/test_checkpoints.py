@@ -67,7 +67,9 @@ def bad_files():
     """What may lie where weights should: name → contents."""
     yield from ((f"cut to {n}", GOOD[:n]) for n in (0, 1, 4, 64, 1000, 10**5, 10**6))
     yield from ((f"cut by {n}", GOOD[:-n]) for n in (1, 10, 22, 100, 1000, 10**4))
-    yield from ((f"legacy cut to {n}", LEGACY[:n]) for n in (0, 10, 500, 10**5, len(LEGACY) - 1))
+    yield from ((f"legacy cut to {n}", LEGACY[:n]) for n in (0, 10, 500, 10**5))
+    # Not named by its length, which varies with addresses: xdist needs the same names everywhere.
+    yield "legacy cut by 1", LEGACY[:-1]
     yield "zeros", bytes(len(GOOD))
     yield "ones", b"\xff" * 1000
     yield "text", b"These are not weights.\n" * 100
