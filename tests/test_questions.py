@@ -380,7 +380,8 @@ def test_pictures_that_a_write_up_shows_are_collected(tmp_path):
     shown += " ![](/home/ada/hw2/logs/x/y.png) ![](logs\\x\\z.png) ![](../up.png) ![](a%00.png)"
     files = {samples: b"1", "data/a b.jpg": b"2", "my plot.png": b"3", f"{VAE}.png": b"mine"}
     files |= {"logs/x/y.png": b"5", "logs/x/z.png": b"6", "logs/x/curves.png": b"4"}
-    files |= {"writeup.md": shown}
+    pasted = f"![](data:image/png;base64,{'A' * (2 << 20)})"
+    files |= {"writeup.md": f"{pasted} {shown}"}
     path = students.zipped(tmp_path / "ada.zip", students.homework() | files)
     found, lines = written.collect(path, tmp_path / "written")
     assert found.keys() == files.keys() - {"logs/x/curves.png"} | {f"{VAE} (2).png"} and not lines
@@ -648,6 +649,9 @@ def test_a_missing_table_does_not_take_points_back(tmp_path, capsys):
     students.folder(tmp_path / "out", files)
     grading._written({"ada": path}, settings, tmp_path / "out")
     assert "ada: its points by hand are no longer in" in capsys.readouterr().err
+    without = grading.Settings(POINTS | {"3.1": 0}, "bubblewrap")
+    grading._written({"ada": path}, without, tmp_path / "out")
+    assert "no longer" not in capsys.readouterr().err
     (tmp_path / "out" / written.SHEET).unlink()
     for name in ("ada", "bob"):
         with pytest.raises(UserError, match="is missing, but the report of ada has points"):

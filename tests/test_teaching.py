@@ -301,10 +301,19 @@ def test_submit_adds_the_pictures_of_the_write_up(tmp_path, monkeypatch):
         "![a](pics/a.png) ![](pics/./a.png) ![](b.svg) ![](../c.png) ![](gone.png) ![](a%00.png)"
     )
     shown += f" ![]({'x' * 300}.png) <IMG SRC=pics/a.png>"
+    shown = f"![](data:image/png;base64,{'A' * (2 << 20)}) {shown}"
     pictures = {"hw/writeup.md": shown, "hw/pics/a.png": b"1", "hw/b.svg": b"2", "c.png": b"3"}
     students.folder(tmp_path, pictures)
     monkeypatch.setattr(submit, "ROOT", tmp_path / "hw")
     assert list(map(submit._name, submit._write_up())) == ["writeup.md", "pics/a.png"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of bytes")
+def test_submit_in_a_folder_that_is_not_utf8(tmp_path, monkeypatch):
+    folder = Path(os.fsdecode(bytes(tmp_path) + b"/Caf\xe9"))
+    students.folder(folder, {"writeup.md": "x"})
+    monkeypatch.setattr(submit, "ROOT", folder)
+    assert submit._read(folder / "writeup.md") == b"x"
 
 
 def test_submit_ends_although_a_function_does_not(monkeypatch):

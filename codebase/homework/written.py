@@ -20,7 +20,7 @@ from types import MappingProxyType
 
 from codebase import UserError
 from codebase.homework import report, submission
-from codebase.homework.handout.submit import pictures_in
+from codebase.homework.handout.submit import LARGEST_WRITE_UP, pictures_in
 from codebase.homework.problems import BY_KEY, POINTS, QUESTIONS, totals
 from codebase.machine.files import child_folder, read_file, remove_leftovers, write_atomically
 
@@ -29,7 +29,7 @@ SUFFIXES = (".pdf", ".md", ".txt", ".docx", ".png", ".jpg", ".jpeg")
 CODE = ("codebase", "tests", "checkpoints", "logs", "data")  # folders without answers
 LARGEST, LARGEST_SUM, LARGEST_SHEET = 32 << 20, 128 << 20, 8 << 20  # bytes
 MOST = 50  # files
-MOST_WRITE_UPS, LARGEST_WRITE_UP, MOST_LINKS = 5, 1 << 20, 200  # that are searched for pictures
+MOST_WRITE_UPS, MOST_LINKS = 5, 200  # that are searched for pictures
 COMMENT = "comment"
 ROUNDING = 0.02  # points: steps of a rubric with other points are rounded
 
@@ -55,7 +55,7 @@ def prepare(
     """
     sheet = out / SHEET
     reports = [path.parent for path in out.glob(f"*/{report.RESULTS}")]
-    marked = {folder.name for folder in reports if _is_by_hand(report.read_results(folder))}
+    marked = {one.name for one in reports if _is_by_hand(report.read_results(one), points)}
     if marked and not sheet.exists():
         name = min(marked)
         raise UserError(
@@ -316,7 +316,7 @@ def _read_rows(
         if column and head.count(column) != 1:
             raise UserError(
                 f"{path}: expected one column {column}, got {head.count(column)}: correct the "
-                "first row, because spreadsheets may turn 1.3 into a date"
+                "first row, or add the column; spreadsheets may turn 1.3 into a date"
             )
     found = {}
     for number, cells in enumerate(rows, 2):
@@ -356,9 +356,10 @@ def _points(text: str, most: float, where: str) -> float:
     return min(score, most)
 
 
-def _is_by_hand(content: dict | None) -> bool:
-    """Whether results have points that a person gave."""
-    return any(test["extra_data"].get("by hand") for test in (content or {}).get("tests", ()))
+def _is_by_hand(content: dict | None, points: Mapping[str, float]) -> bool:
+    """Whether results have points that a person gave, for a question that still has some."""
+    tests = [test["extra_data"] for test in (content or {}).get("tests", ())]
+    return any(test.get("by hand") and points[test["question"]] for test in tests)
 
 
 def merged(content: dict, row: Row, points: Mapping[str, float]) -> dict:

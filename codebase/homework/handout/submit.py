@@ -30,6 +30,7 @@ REPORTED = {
 }
 SECONDS = 20  # for a call of a function
 LARGEST_SOURCE, LARGEST_WEIGHTS, LARGEST_TEXT = 1 << 20, 64 << 20, 32 << 20  # bytes of a file
+LARGEST_WRITE_UP = 8 << 20  # of a writeup.md that is searched for pictures
 LARGEST_ZIP = 256 << 20
 TEXTS = (".md", ".pdf", ".txt", ".png", ".jpg", ".jpeg")
 
@@ -210,7 +211,7 @@ def _write_up() -> list[Path]:
 
 def _text_of_write_up() -> str:
     try:
-        return bytes(read_file(ROOT / "writeup.md", LARGEST_SOURCE)).decode(errors="replace")
+        return bytes(read_file(ROOT / "writeup.md", LARGEST_WRITE_UP)).decode(errors="replace")
     except OSError:
         return ""
 
@@ -271,7 +272,7 @@ def _results(run: str, step: int) -> list[Path]:
 def _read(path: Path) -> bytes:
     """A file that is not code."""
     try:
-        str(path).encode()
+        _name(path).encode()
         return bytes(read_file(path, LARGEST_WEIGHTS if path.suffix == ".pt" else LARGEST_TEXT))
     except UnicodeEncodeError:
         raise UserError(f"{_name(path)!r} has a name that is not UTF-8: rename it") from None
