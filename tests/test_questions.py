@@ -676,6 +676,24 @@ def test_texts_that_have_changed_are_named(tmp_path, capsys):
     assert "since they were copied: check its points" in capsys.readouterr().err
 
 
+def test_what_a_person_has_edited_stays_while_nothing_changes(tmp_path):
+    """A rubric, and a copy, also if only another submission was graded meanwhile."""
+    out = tmp_path / "out"
+    ada, bob = (
+        students.zipped(tmp_path / f"{name}.zip", students.homework() | {"writeup.md": name})
+        for name in ("ada", "bob")
+    )
+    written.prepare(out, {"ada": ada}, POINTS)
+    edited = [out / written.RUBRIC, out / written.FOLDER / "ada" / "writeup.md"]
+    for path in edited:
+        path.write_text("edited", encoding="utf-8")
+    for found in ({"bob": bob}, {"ada": ada}):
+        assert written.prepare(out, found, POINTS)[1] == []
+    assert [path.read_text(encoding="utf-8") for path in edited] == ["edited", "edited"]
+    _, [line] = written.prepare(out, {"ada": ada}, POINTS | {"3.1": 3})
+    assert "rubric (old).md" in line and "| 1.5 | L_m" in edited[0].read_text(encoding="utf-8")
+
+
 @pytest.mark.sandbox
 @pytest.mark.mnist
 def test_a_class_from_the_handout_to_the_grades(tmp_path, mnist_dir, monkeypatch):
