@@ -2,15 +2,17 @@
 (--train 0: evaluate trained weights)."""
 
 import codebase
+from codebase.project import FSVAE_RUN
 from codebase.runs.experiment import Experiment
 from codebase.runs.main import main
 
 experiment = Experiment(
-    name="model=fsvae_run={run:04d}",
+    about=__doc__,
+    name=FSVAE_RUN,
     flags=[],
-    model=lambda flags: codebase.models.FSVAE(),
+    model=lambda flags: {"class": "FSVAE", "nn": "v2"},
     # Labelled minibatches of SVHN; its first 100 images.
-    data=lambda flags, source: codebase.data.labelled_svhn(source, flags.batch_size),
+    data=lambda flags, source: codebase.data.svhn(source, flags.batch_size),
     evaluate=lambda model, data: codebase.evaluate.evaluate_lower_bound(
         model, data.subset, run_iwae=False
     ),
@@ -21,4 +23,4 @@ experiment = Experiment(
 )
 
 if __name__ == "__main__":
-    main(experiment, __doc__)
+    main(experiment)

@@ -2,24 +2,25 @@
 evaluate trained weights)."""
 
 import codebase
+from codebase.project import GMVAE_RUN
 from codebase.runs.experiment import Experiment
-from codebase.runs.flags import BETA, LIKELIHOOD, NN, SIGMA2, K, Z
+from codebase.runs.flags import BETA, LIKELIHOOD, NN, SIGMA2, K, Z, described
 from codebase.runs.main import main
 
-
-def model(flags):
-    likelihood = codebase.models.pixel_likelihood(flags.likelihood, flags.sigma2)
-    return codebase.models.GMVAE(
-        nn=flags.nn, z_dim=flags.z, k=flags.k, likelihood=likelihood, beta=flags.beta
-    )
-
-
 experiment = Experiment(
-    name="model=gmvae_z={z:02d}_k={k:03d}_run={run:04d}",
+    about=__doc__,
+    name=GMVAE_RUN,
     flags=[Z, K, NN, LIKELIHOOD, SIGMA2, BETA],
-    model=model,
+    model=lambda flags: {
+        "class": "GMVAE",
+        "nn": flags.nn,
+        "z_dim": flags.z,
+        "k": flags.k,
+        "likelihood": described(flags),
+        "beta": flags.beta,
+    },
     # Training minibatches, binarised at each use; 100 test images, binarised once; the test set.
-    data=lambda flags, source: codebase.data.unlabelled_mnist(
+    data=lambda flags, source: codebase.data.mnist(
         source, flags.batch_size, binarised=flags.likelihood == "bernoulli"
     ),
     evaluate=lambda model, data: codebase.evaluate.evaluate_lower_bound(model, data.subset),
@@ -28,4 +29,4 @@ experiment = Experiment(
 )
 
 if __name__ == "__main__":
-    main(experiment, __doc__)
+    main(experiment)

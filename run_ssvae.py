@@ -2,16 +2,23 @@
 (--train 0: evaluate trained weights)."""
 
 import codebase
+from codebase.project import SSVAE_RUN
 from codebase.runs.experiment import Experiment
 from codebase.runs.flags import CW, GW
 from codebase.runs.main import main
 
 experiment = Experiment(
-    name="model=ssvae_gw={gw:03d}_cw={cw:03d}_run={run:04d}",
+    about=__doc__,
+    name=SSVAE_RUN,
     flags=[GW, CW],
-    model=lambda flags: codebase.models.SSVAE(gen_weight=flags.gw, class_weight=flags.cw),
+    model=lambda flags: {
+        "class": "SSVAE",
+        "nn": "v1",
+        "gen_weight": flags.gw,
+        "class_weight": flags.cw,
+    },
     # Minibatches of unlabelled MNIST with the 100 labelled images in each; the test set.
-    data=lambda flags, source: codebase.data.semi_supervised_mnist(source, flags.batch_size),
+    data=lambda flags, source: codebase.data.mnist(source, flags.batch_size, labels="few"),
     evaluate=lambda model, data: {
         "accuracy": codebase.evaluate.evaluate_classifier(model, data.test)
     },
@@ -24,4 +31,4 @@ experiment = Experiment(
 )
 
 if __name__ == "__main__":
-    main(experiment, __doc__)
+    main(experiment)

@@ -1,23 +1,24 @@
 """Train a VAE on MNIST and report its bounds (--train 0: evaluate trained weights)."""
 
 import codebase
+from codebase.project import VAE_RUN
 from codebase.runs.experiment import Experiment
-from codebase.runs.flags import BETA, LIKELIHOOD, NN, PRIOR, SIGMA2, Z
+from codebase.runs.flags import BETA, LIKELIHOOD, NN, PRIOR, SIGMA2, Z, described
 from codebase.runs.main import main
 
-
-def model(flags):
-    kind = codebase.models.LaplaceVAE if flags.prior == "laplace" else codebase.models.VAE
-    likelihood = codebase.models.pixel_likelihood(flags.likelihood, flags.sigma2)
-    return kind(nn=flags.nn, z_dim=flags.z, likelihood=likelihood, beta=flags.beta)
-
-
 experiment = Experiment(
-    name="model=vae_z={z:02d}_run={run:04d}",
+    about=__doc__,
+    name=VAE_RUN,
     flags=[Z, NN, LIKELIHOOD, SIGMA2, BETA, PRIOR],
-    model=model,
+    model=lambda flags: {
+        "class": "LaplaceVAE" if flags.prior == "laplace" else "VAE",
+        "nn": flags.nn,
+        "z_dim": flags.z,
+        "likelihood": described(flags),
+        "beta": flags.beta,
+    },
     # Training minibatches, binarised at each use; 100 test images, binarised once; the test set.
-    data=lambda flags, source: codebase.data.unlabelled_mnist(
+    data=lambda flags, source: codebase.data.mnist(
         source, flags.batch_size, binarised=flags.likelihood == "bernoulli"
     ),
     evaluate=lambda model, data: codebase.evaluate.evaluate_lower_bound(model, data.subset),
@@ -29,4 +30,4 @@ experiment = Experiment(
 )
 
 if __name__ == "__main__":
-    main(experiment, __doc__)
+    main(experiment)

@@ -4,138 +4,101 @@ import os
 import sys
 from pathlib import Path
 
-from codebase import ROOT, UserError
 from codebase.homework import SANDBOXES
 from codebase.homework.handout import submit
 from codebase.machine import tuning
-from codebase.machine.signals import raise_on_signals
+from codebase.project import ROOT, UserError
 from codebase.runs.flags import SWITCH, Parser, number
-from codebase.runs.main import Trouble
+from codebase.runs.main import errors_in_one_line
 
-SAID = "%(default).0s"  # in a help text: argparse adds no default to it
+OFF, ON = {**SWITCH, "default": 0}, {**SWITCH, "default": 1}
+NO_DEFAULT = "%(default).0s"  # in a help text: argparse adds no default to it
+DATA_DIR = {"type": Path, "default": ROOT / "data", "help": "folder of the data sets"}
 
 
 def main() -> None:
-    parser = Parser(prog="python -m codebase", description=__doc__)
-    commands = parser.add_subparsers(metavar="command", parser_class=Parser)
+    with errors_in_one_line():
+        parser = Parser(prog="python -m codebase", description=__doc__)
+        commands = parser.add_subparsers(metavar="command", parser_class=Parser)
 
-    def command(name: str, about: str, act) -> Parser:
-        added = commands.add_parser(name, help=about, description=about)
-        added.set_defaults(act=act)
-        return added
+        def command(act, about: str) -> Parser:
+            added = commands.add_parser(act.__name__.strip("_"), help=about, description=about)
+            added.set_defaults(act=act)
+            return added
 
-    _add_runs(command)
-    submit.add_arguments(command("submit", submit.__doc__.partition(": ")[2], submit.act))
-    _add_teaching(command)
-
-    args = parser.parse_args()
-    if "act" not in args:
-        parser.print_help()
-        return
-    with Trouble(parser):
-        tuning.load_packages()
-        raise_on_signals()
+        _add_runs(command)
+        submit.add_arguments(command(_submit, submit.__doc__.partition(": ")[2]))
+        _add_teaching(command)
+        args = parser.parse_args()
+        if "act" not in args:
+            parser.print_help()
+            return
+        tuning.load_torch()
         args.act(args)
 
 
 def _add_runs(command) -> None:
+    """Add the commands for finished runs."""
     table = command(
-        "table",
-        "print means and standard deviations of your runs beside the published results",
-        _table,
+        _table, "print means and standard deviations of your runs beside the published results"
     )
-    table.add_argument(
-        "--all",
-        action="store_true",
-        help="include every run in logs/, not only those like the published runs",
-    )
+    about = "include every run in logs/, not only those like the published runs"
+    table.add_argument("--all", action="store_true", help=about)
 
-    compare = command(
-        "compare", "draw the reconstructions of several runs, one row per run", _compare
-    )
-    compare.add_argument("runs", nargs="+", help="names or paths of runs on the same data set")
-    compare.add_argument(
-        "--labels", nargs="+", help=f"labels of the rows; default: the names of the runs{SAID}"
-    )
-    compare.add_argument(
-        "--data_dir", type=Path, default=ROOT / "data", help="folder of the data sets"
-    )
-    compare.add_argument("--out", type=Path, default="comparison.png", help="file of the picture")
+    add = command(
+        _compare, "draw the reconstructions of several runs, one row per run"
+    ).add_argument
+    add("runs", nargs="+", help="names or paths of runs on the same data set")
+    about = f"labels of the rows; default: the names of the runs{NO_DEFAULT}"
+    add("--labels", nargs="+", help=about)
+    add("--data_dir", **DATA_DIR)
+    add("--out", type=Path, default="comparison.png", help="file of the picture")
 
-    explore = command("explore", "create an interactive page for a trained model", _explore)
-    explore.add_argument(
-        "run",
-        nargs="?",
-        help=f"name or path; default: your last run, otherwise the reference weights{SAID}",
-    )
-    explore.add_argument(
-        "--data_dir", type=Path, default=ROOT / "data", help="folder of the data sets"
-    )
-    explore.add_argument("--out", type=Path, default="explore.html", help="file of the page")
-    explore.add_argument(
-        "--open", **SWITCH | {"default": 1}, help="0: do not open the page in a browser"
-    )
+    add = command(_explore, "create an interactive page for a trained model").add_argument
+    about = f"name or path; default: your last run, otherwise the reference weights{NO_DEFAULT}"
+    add("run", nargs="?", help=about)
+    add("--data_dir", **DATA_DIR)
+    add("--out", type=Path, default="explore.html", help="file of the page")
+    add("--open", **ON, help="0: do not open the page in a browser")
 
 
 def _add_teaching(command) -> None:
-    """The commands of those who teach."""
-    reference = command(
-        "reference", "store runs as the reference weights that come with the project", _keep
-    )
-    reference.add_argument("runs", nargs="+", help="names of finished runs")
+    """Add the commands of those who teach."""
+    about = "store runs as the reference weights that come with the project"
+    command(_reference, about).add_argument("runs", nargs="+", help="names of finished runs")
 
-    starter = command("starter", "create the students' version: the solution with blanks", _starter)
+    starter = command(_starter, "create the students' version: the solution with blanks")
     starter.add_argument("folder", type=Path, help="new folder")
-    equations = {"help": "1: as a hint, docstrings of the blanks give their equations"}
-    starter.add_argument("--equations", **SWITCH | equations)
+    about = "1: as a hint, docstrings of the blanks give their equations"
+    starter.add_argument("--equations", **OFF, help=about)
 
-    solutions = command(
-        "solutions", "create the solutions to all questions as Markdown and HTML", _solutions
-    )
+    about = "create the solutions to all questions as Markdown and HTML"
+    solutions = command(_solutions, about)
     solutions.add_argument("folder", type=Path, help="folder of the document and its pictures")
-    solutions.add_argument(
-        "--data_dir", type=Path, default=ROOT / "data", help="folder of the data sets"
-    )
+    solutions.add_argument("--data_dir", **DATA_DIR)
 
-    gradescope = command("gradescope", "create an autograder for Gradescope", _gradescope)
+    gradescope = command(_gradescope, "create an autograder for Gradescope")
     gradescope.add_argument("zip", type=Path, help="file of the autograder, such as autograder.zip")
-    grade = command("grade", "grade submissions, and explain what is wrong", _grade)
+
+    grade = command(_grade, "grade submissions, and explain what is wrong")
     add = grade.add_argument
-    add(
-        "submissions",
-        nargs="+",
-        type=Path,
-        help="zips, folders, or a folder with the submissions of a whole class",
-    )
-    add(
-        "--out",
-        type=Path,
-        help=f"folder for the reports, and for grades.csv and summary.md of a class{SAID}",
-    )
-    add("--weights", **SWITCH, help="1: grade reported values, by evaluating submitted weights")
-    add("--data_dir", type=Path, default=ROOT / "data", help="folder of MNIST, used by --weights 1")
-    add(
-        "--jobs",
-        type=number(int, 1, 1024),
-        default=os.cpu_count(),
-        help="number of submissions graded at once",
-    )
-    add(
-        "--sandbox",
-        choices=("best", *SANDBOXES),
-        default="best",
-        help="sandbox: bubblewrap, or only limits; best: bubblewrap if it works here, else limits",
-    )
+    about = "zips, folders, or a folder with the submissions of a whole class"
+    add("submissions", nargs="+", type=Path, help=about)
+    about = f"folder for the reports, and for grades.csv and summary.md of a class{NO_DEFAULT}"
+    add("--out", type=Path, help=about)
+    add("--weights", **OFF, help="1: grade reported values, by evaluating submitted weights")
+    add("--data_dir", **DATA_DIR | {"help": "folder of MNIST, used by --weights 1"})
+    jobs = {"type": number(int, 1, 1024), "default": os.cpu_count()}
+    add("--jobs", **jobs, help="number of submissions graded at once")
+    about = "bubblewrap, or only limits; best: bubblewrap if it works here, else limits"
+    add("--sandbox", choices=("best", *SANDBOXES), default="best", help=about)
+
+    about = f"JSON file of points by question; default: the homework's points{NO_DEFAULT}"
     for one in (starter, solutions, gradescope, grade):
-        one.add_argument(
-            "--points",
-            type=Path,
-            help=f"JSON file of points by question; default: the homework's points{SAID}",
-        )
+        one.add_argument("--points", type=Path, help=about)
     for one in (gradescope, grade):
-        points = SWITCH | {"default": 1, "help": "1: students see their points"}
-        one.add_argument("--show_points", **points)
-        one.add_argument("--show_output", **SWITCH, help="1: students see what their code prints")
+        one.add_argument("--show_points", **ON, help="1: students see their points")
+        one.add_argument("--show_output", **OFF, help="1: students see what their code prints")
 
 
 def _table(args) -> None:
@@ -159,11 +122,15 @@ def _explore(args) -> None:
         explore.open_in_browser(args.out)
 
 
-def _keep(args) -> None:
+def _reference(args) -> None:
     from codebase.runs.reference import keep_as_reference
 
     for name in args.runs:
         print(f"Weights: {keep_as_reference(name)}")
+
+
+def _submit(args) -> None:
+    submit.act(args)
 
 
 def _starter(args) -> None:
@@ -195,12 +162,11 @@ def _grade(args) -> None:
         )
     from codebase.homework import grading, problems, sandbox
 
-    points = problems.read_points(args.points)
     kind = (
         sandbox.kind_of_this_machine() if args.sandbox == "best" else sandbox.wanted(args.sandbox)
     )
     settings = grading.Settings(
-        points,
+        problems.read_points(args.points),
         kind,
         bool(args.weights),
         args.data_dir,

@@ -6,6 +6,7 @@ A `source` is "mnist" or "svhn" for the real data set, "synthetic" for the digit
 
 import io
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from codebase import ROOT
 from codebase.datasets import download, synthetic
-from codebase.datasets.download import DataError, read_checked
+from codebase.datasets.download import DataError
 from codebase.minibatches import Minibatches
+from codebase.project import ROOT
 
 DATA_DIR = ROOT / "data"
 NUM_CLASSES = 10
@@ -56,6 +57,21 @@ class Images(NamedTuple):
     y: Tensor
 
 
+class Source(NamedTuple):
+    """The origin of data, and the device for them.
+
+    name: "mnist", "svhn" or "synthetic"
+    folder: the folder of the data sets
+    device: device for the tensors
+    train: whether training minibatches are needed, or only what a model is evaluated on
+    """
+
+    name: str
+    folder: Path
+    device: torch.device | str
+    train: bool = True
+
+
 class Data(NamedTuple):
     """What a model is trained and evaluated on.
 
@@ -75,7 +91,7 @@ def get_mnist_data(
     data_dir: Path | str = DATA_DIR,
     source: str = "mnist",
 ) -> Data:
-    """Training minibatches, a fixed subset of 100 images, and the test set.
+    """Return training minibatches, a fixed subset of 100 images, and the test set.
 
     Args:
         device: device for the tensors
@@ -92,21 +108,18 @@ def get_mnist_data(
     Raises:
         DataError: a file is missing or damaged
     """
-    source = find_or_download("mnist", source, data_dir)
-    train, test = (read_mnist(split, data_dir, source) for split in ("train", "test"))
-    subset = test_subset(test) if use_test_subset else labelled_subset(train)
-    batches = Minibatches(train.x.to(device), train.y.to(device))
-    test = (test.x.float() / 255).to(device), test.y.to(device)
-    return Data(batches, tuple(t.to(device) for t in subset), test)
+    name = find_or_download("mnist", source, data_dir)
+    found = mnist(Source(name, Path(data_dir), device), labels="all")
+    if use_test_subset:
+        return found
+    xl, yl = labelled_subset(Images(found.batches.images, *found.batches.targets))
+    return found._replace(subset=(xl.to(device), yl.to(device)))
 
 
 def get_svhn_data(
-    device: torch.device | str,
-    data_dir: Path | str = DATA_DIR,
-    source: str = "svhn",
-    batch_size: int = 100,
+    device: torch.device | str, data_dir: Path | str = DATA_DIR, source: str = "svhn"
 ) -> Data:
-    """Training minibatches of SVHN's `extra` split, and its first 100 images.
+    """Return training minibatches of SVHN's `extra` split, and its first 100 images.
 
     The homework holds no SVHN images back for a test.
 
@@ -114,7 +127,6 @@ def get_svhn_data(
         device: device for the tensors
         data_dir: the folder that torchvision's SVHN uses
         source: "svhn", which is downloaded if it is not there, "synthetic", or "auto"
-        batch_size: int: images in a minibatch
 
     Returns:
         (train_loader, (x, y), (None, None)): minibatches of (x, y), x (100, 3072) in [0, 1], y
@@ -123,91 +135,64 @@ def get_svhn_data(
     Raises:
         DataError: the file is missing or damaged
     """
-    source = find_or_download("svhn", source, data_dir)
-    x, y = read_svhn(data_dir, source)
-    x, y = x.to(device), one_hot(y).to(device)
-    batches = Minibatches(x, y, batch_size=batch_size, binarised=False)
-    return Data(batches, (x[:100].float() / 255, y[:100]), (None, None))
+    return svhn(Source(find_or_download("svhn", source, data_dir), Path(data_dir), device))
 
 
-# What the run scripts train on
-
-
-class Source(NamedTuple):
-    """The origin of data, and the device for them.
-
-    name: "mnist", "svhn" or "synthetic"
-    folder: the folder of the data sets
-    device: device for the tensors
-    train: whether training minibatches are needed, or only what a model is evaluated on
-    """
-
-    name: str
-    folder: Path
-    device: torch.device
-    train: bool = True
-
-
-def unlabelled_mnist(source: Source, batch_size: int, binarised: bool = True) -> Data:
-    """Minibatches (x,) of MNIST's training images, the 100-image evaluation subset, the test set.
+def mnist(
+    source: Source, batch_size: int = 97, binarised: bool = True, labels: str = "none"
+) -> Data:
+    """Return minibatches of MNIST's training images, the evaluation subset and the test set.
 
     Args:
         source: its origin, and the device
         batch_size: int: images in a minibatch
         binarised: bool: whether the model's images are binary, or grey levels
+        labels: "none": minibatches are (x,); "all": (x, label); "few": (x, xl, yl), with the 100
+            labelled images of the semi-supervised model in each
 
     Raises:
         DataError: a file is missing or damaged
     """
-    found = mnist_to_evaluate(source, binarised)
+    images = read_mnist("test", source.folder, source.name)
+    x, y = test_subset(images, binarised)
+    subset = x.to(source.device), y.to(source.device)
+    test = (images.x.float() / 255).to(source.device), images.y.to(source.device)
     if not source.train:
-        return found
-    images = read_mnist("train", source.folder, source.name).x.to(source.device)
-    return found._replace(batches=Minibatches(images, batch_size=batch_size, binarised=binarised))
-
-
-def semi_supervised_mnist(source: Source, batch_size: int) -> Data:
-    """Minibatches (x, xl, yl) of all training images, with 100 labelled ones in each.
-
-    Args, Raises: see `unlabelled_mnist`
-    """
-    found = mnist_to_evaluate(source)
-    if not source.train:
-        return found
+        return Data(None, subset, test)
     images = read_mnist("train", source.folder, source.name)
-    labelled = tuple(t.to(source.device) for t in labelled_subset(images))
-    images = images.x.to(source.device)
-    return found._replace(batches=Minibatches(images, batch_size=batch_size, labelled=labelled))
+    targets, labelled = [], None
+    if labels == "all":
+        targets = [images.y.to(source.device)]
+    elif labels == "few":
+        xl, yl = labelled_subset(images)
+        labelled = xl.to(source.device), yl.to(source.device)
+    options = {"batch_size": batch_size, "binarised": binarised, "labelled": labelled}
+    return Data(Minibatches(images.x.to(source.device), *targets, **options), subset, test)
 
 
-def labelled_svhn(source: Source, batch_size: int) -> Data:
-    """Minibatches (x, one-hot y) of SVHN's extra images, and the first 100 of them.
+def svhn(source: Source, batch_size: int = 100) -> Data:
+    """Return minibatches (x, one-hot y) of SVHN's extra images, and the first 100 of them.
 
     The 100 are training images: source.train makes no difference.
     """
-    return get_svhn_data(source.device, source.folder, source.name, batch_size)
-
-
-def mnist_to_evaluate(source: Source, binarised: bool = True) -> Data:
-    """The 100-image evaluation subset and the test set, without minibatches."""
-    test = read_mnist("test", source.folder, source.name)
-    subset = tuple(t.to(source.device) for t in test_subset(test, binarised))
-    x, y = (test.x.float() / 255).to(source.device), test.y.to(source.device)
-    return Data(None, subset, (x, y))
+    images = read_svhn(source.folder, source.name)
+    x, y = images.x.to(source.device), one_hot(images.y).to(source.device)
+    batches = Minibatches(x, y, batch_size=batch_size, binarised=False)
+    return Data(batches, (x[:100].float() / 255, y[:100]), (None, None))
 
 
 def to_evaluate(model: torch.nn.Module, source: Source) -> Data:
-    """What any of the models is evaluated on: MNIST for 784 pixels, SVHN for 3072."""
-    if model.enc.x_dim == 784:
-        return mnist_to_evaluate(source, model.likelihood.binary)
-    return labelled_svhn(source, 100)
+    """Return what any of the models is evaluated on."""
+    if model.dataset == "svhn":
+        return svhn(source)
+    return mnist(source._replace(train=False), binarised=model.likelihood.binary)
 
 
-# The fixed subsets, and the test set
+# The fixed subsets
 
 
 def test_subset(test: Images, binarised: bool = True) -> tuple[Tensor, Tensor]:
-    """The 100-image evaluation subset: x (100, 784), binarised once if at all; one-hot y."""
+    """Return the 100-image evaluation subset: x (100, 784), binarised once if at all; one-hot y."""
     index = subset_index(test.y, TEST_SUBSET)
     x = test.x[index].double() / 255
     if binarised:
@@ -216,30 +201,30 @@ def test_subset(test: Images, binarised: bool = True) -> tuple[Tensor, Tensor]:
 
 
 def labelled_subset(train: Images) -> tuple[Tensor, Tensor]:
-    """The 100 labelled images of the semi-supervised model: x (100, 784) grey, one-hot y."""
+    """Return the 100 labelled images of the semi-supervised model: x (100, 784) grey, one-hot y."""
     index = subset_index(train.y, LABELLED_SUBSET)
-    return (train.x[index].double() / 255).float(), one_hot(train.y[index])
+    return train.x[index].float() / 255, one_hot(train.y[index])
 
 
 def examples(data: Data) -> tuple[Tensor, Tensor]:
-    """100 images to show, with one-hot labels: the test set's first ten of each digit.
+    """Return 100 images to show, with one-hot labels: the test set's first ten of each digit.
 
-    If there is no test set, the subset.
+    If there is no test set, they are the subset.
     """
     images, labels = data.test
-    if images is None:
+    if images is None or labels is None:
         return data.subset
     index = subset_index(labels, (range(10),) * NUM_CLASSES)
     return images[index], one_hot(labels[index])
 
 
-def subset_index(labels: Tensor, positions: tuple[tuple[int, ...], ...]) -> Tensor:
+def subset_index(labels: Tensor, positions: Sequence[Sequence[int]]) -> Tensor:
     """Return 100 indices: for each class c, of its images at positions[c], counted in the class."""
     return torch.cat([(labels == c).nonzero()[list(p), 0] for c, p in enumerate(positions)])
 
 
 def one_hot(labels: Tensor) -> Tensor:
-    """Labels (n,) as floats (n, 10)."""
+    """Return labels (n,) as floats (n, 10)."""
     return F.one_hot(labels, NUM_CLASSES).float()
 
 
@@ -247,7 +232,7 @@ def one_hot(labels: Tensor) -> Tensor:
 
 
 def find_or_download(dataset: str, source: str = "auto", data_dir: Path | str = DATA_DIR) -> str:
-    """The source to read. A real data set that is not there is downloaded, up to 1.3 GB.
+    """Return the source to read. A missing real data set is downloaded, up to 1.3 GB.
 
     Args:
         dataset: "mnist" or "svhn"
@@ -259,17 +244,24 @@ def find_or_download(dataset: str, source: str = "auto", data_dir: Path | str = 
         `dataset`, or "synthetic"
 
     Raises:
-        DataError: `source` demands the real one and it cannot be had; or its folder cannot be read
-            or written
+        DataError: `source` demands the real one and it cannot be had, or its folder cannot be
+            written
     """
     data_dir = Path(data_dir)
-    if data_dir.exists() and not data_dir.is_dir():
-        raise DataError(f"--data_dir {data_dir} is not a folder: pass a folder")
     if source == "synthetic":
         return source
-    reason = download.reason_it_is_missing(dataset, data_dir)
-    if reason is None:
+    missing = [name for name, path in download.locate(dataset, data_dir).items() if path is None]
+    if not missing:
         return dataset
+    try:
+        answers = download.download(dataset, missing, data_dir)
+    except OSError as error:
+        raise _unwritable(data_dir, error) from None
+    if answers is None:
+        return dataset
+    folder = download.folder_of(dataset, data_dir)
+    reason = f"{dataset.upper()} is not in {folder} ({', '.join(missing)} missing)"
+    reason += f", and could not be downloaded: {answers}"
     if source == "auto":
         print(reason.replace("; ", ";\n  "), file=sys.stderr)
         return "synthetic"
@@ -280,50 +272,64 @@ def find_or_download(dataset: str, source: str = "auto", data_dir: Path | str = 
 
 
 def read_mnist(split: str, data_dir: Path | str, source: str) -> Images:
-    """MNIST's "train" or "test" images, or the synthetic digits that stand in for them.
+    """Read MNIST's "train" or "test" images, or the synthetic digits that stand in for them.
 
     Raises:
         DataError: a file is missing, damaged or unreadable
     """
-    prefix, folder = {"train": "train", "test": "t10k"}[split], Path("MNIST", "raw")
+    prefix = {"train": "train", "test": "t10k"}[split]
     names = f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"
     if source == "synthetic":
-        folder = Path(data_dir) / "synthetic" / folder
+        folder = Path(data_dir) / "synthetic" / "MNIST" / "raw"
         return _drawn(folder, names, synthetic.DIGITS_MD5, synthetic.draw_digits)
-    return _idx_images(Path(data_dir) / folder, names, download.MNIST_MD5)
+    return _idx_images(*(download.read("mnist", name, Path(data_dir)) for name in names))
 
 
 def read_svhn(data_dir: Path | str, source: str) -> Images:
-    """SVHN's `extra` images, or the synthetic SVHN-like digits that replace them.
+    """Read SVHN's `extra` images, or the synthetic SVHN-like digits that replace them.
 
     Raises:
         DataError: a file is missing, damaged or unreadable
     """
     if source == "synthetic":
         md5, folder = synthetic.HOUSE_NUMBERS_MD5, Path(data_dir) / "synthetic" / "SVHN"
-        images = _drawn(folder, md5, md5, synthetic.draw_house_numbers)
+        images = _drawn(folder, tuple(md5), md5, synthetic.draw_house_numbers)
         return Images(images.x.view(-1, 3072), images.y)  # one colour plane after another
     import scipy.io  # here, because only SVHN needs it
 
-    [(name, md5)] = download.SVHN_MD5.items()
-    arrays = scipy.io.loadmat(io.BytesIO(read_checked(Path(data_dir) / name, md5)))
+    [name] = download.SVHN_MD5
+    arrays = scipy.io.loadmat(io.BytesIO(download.read("svhn", name, Path(data_dir))))
     x = np.ascontiguousarray(arrays["X"].transpose(3, 2, 0, 1))  # (row, column, colour, n)
     y = arrays["y"].astype(np.int64).squeeze() % 10  # 10 stands for the digit 0
     return Images(torch.from_numpy(x).flatten(1), torch.from_numpy(y))
 
 
-def _drawn(folder: Path, names, md5: dict[str, str], draw) -> Images:
-    """This program's own images, which are drawn if they are missing or damaged."""
+def _drawn(folder: Path, names: Sequence[str], md5: dict[str, str], draw: Callable) -> Images:
+    """Read this program's own images, which are drawn if they are missing or damaged."""
+
+    def read() -> Images:
+        return _idx_images(*(download.read_checked(folder / name, md5[name]) for name in names))
+
     try:
-        return _idx_images(folder, names, md5)
+        return read()
     except DataError:
+        pass
+    try:
         draw(folder)
-    return _idx_images(folder, names, md5)
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+    return read()
 
 
-def _idx_images(folder: Path, names, md5: dict[str, str]) -> Images:
-    """The images and labels in two IDX files, whose headers have 16 and 8 bytes."""
-    images, labels = (read_checked(folder / name, md5[name]) for name in names)
-    size = np.frombuffer(images, dtype=">u4", count=4)[2:].prod()
-    x = torch.frombuffer(images, dtype=torch.uint8, offset=16).view(-1, size)
-    return Images(x, torch.frombuffer(labels, dtype=torch.uint8, offset=8).long())
+def _unwritable(folder: Path, error: OSError) -> DataError:
+    return DataError(
+        f"{folder} cannot be written ({error.strerror or error}): free space there, or pass "
+        "another --data_dir"
+    )
+
+
+def _idx_images(images: bytes, labels: bytes) -> Images:
+    """Return the images and labels in two IDX files, whose headers have 16 and 8 bytes."""
+    size = int(np.frombuffer(images, dtype=">u4", count=4)[2:].prod())
+    x = torch.frombuffer(bytearray(images), dtype=torch.uint8, offset=16).view(-1, size)
+    return Images(x, torch.frombuffer(bytearray(labels), dtype=torch.uint8, offset=8).long())

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from codebase import utils as ut
-from codebase.checkpoints import CheckpointError
 
 
 class Minibatches:
@@ -16,8 +15,8 @@ class Minibatches:
     position in the epoch, so a resumed run sees the images that an uninterrupted one would.
 
     Args:
-        images: tensor: (n, x_dim): grey levels or colours, uint8 or floats in [0, 1]; a minibatch
-            has floats in [0, 1]
+        images: tensor: (n, x_dim): grey levels or colours, uint8 from 0 to 255 or floats in
+            [0, 1]; a minibatch has floats in [0, 1]
         targets: tensors: (n, ...): other data per image, such as labels
         batch_size: int: the last minibatch of an epoch has what is left
         binarised: bool: draw each pixel afresh from a Bernoulli at every use
@@ -35,21 +34,26 @@ class Minibatches:
         binarised: bool = True,
         labelled: tuple[Tensor, Tensor] | None = None,
     ):
-        if not isinstance(images, Tensor):
-            raise ValueError(f"images is a {type(images).__name__}, expected a tensor")
-        if images.dim() != 2 or not images.numel():
+        if not isinstance(images, Tensor) or images.dim() != 2 or not images.numel():
+            what = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
             raise ValueError(
-                f"images has shape {tuple(images.shape)}, expected (n, x_dim): images.flatten(1)"
+                f"expected images to be a tensor of shape (n, x_dim), got {what}: pass "
+                "images.flatten(1), colours as images.permute(0, 3, 1, 2).flatten(1)"
             )
         if images.dtype not in (torch.uint8, torch.float32, torch.float64):
-            raise ValueError(f"images has {images.dtype}, expected uint8, float32 or float64")
-        if images.dtype != torch.uint8 and not (images.min() >= 0 and images.max() <= 1):
-            low, high = images.min().item(), images.max().item()
+            raise ValueError(
+                f"images has {images.dtype}, expected uint8, float32 or float64: pass "
+                "images.float() if its values are 0 and 1"
+            )
+        low, high = images.min().item(), images.max().item()
+        if images.dtype == torch.uint8 and high <= 1:
+            raise ValueError(f"images are bytes up to {high}, expected 255: pass images.float()")
+        if images.dtype != torch.uint8 and not (low >= 0 and high <= 1):
             raise ValueError(f"images goes from {low:g} to {high:g}, expected floats in [0, 1]")
         for target in targets:
-            if not isinstance(target, Tensor) or target.shape[:1] != images.shape[:1]:
-                shape = tuple(target.shape) if isinstance(target, Tensor) else type(target).__name__
-                raise ValueError(f"a target is {shape}, expected a tensor of {len(images)} rows")
+            if target.shape[:1] != images.shape[:1]:
+                shape = tuple(target.shape)
+                raise ValueError(f"a target has shape {shape}, expected {len(images)} rows")
         self.images, self.targets = images, targets
         self.batch_size, self.binarised, self.labelled = batch_size, binarised, labelled
         self._left = torch.empty(0, dtype=torch.int64)  # positions not yet used in this epoch
@@ -79,26 +83,12 @@ class Minibatches:
         xl, yl = self.labelled
         return x, *targets, ut.sample_bernoulli(xl) if self.binarised else xl, yl
 
-    def first(self) -> tuple[Tensor, ...]:
-        """Return a minibatch of the first images, in file order: for trying a model out."""
-        index = torch.arange(min(self.batch_size, len(self.images)), device=self.images.device)
-        return self.minibatch(index)
-
     # What a resumed run needs
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the positions that are left of the epoch under way: (left,)."""
-        return {"left": self._left.clone()}
+        return {"left": self._left}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restore the positions that another object's `state_dict` returned.
-
-        Raises:
-            CheckpointError: the state does not fit these images
-        """
-        left = state.get("left") if isinstance(state, dict) else None
-        if not isinstance(left, Tensor) or left.dtype != torch.int64 or left.dim() != 1:
-            raise CheckpointError("its batches have no list of image positions")
-        if len(left) and not (left.min() >= 0 and left.max() < len(self.images)):
-            raise CheckpointError(f"its batches have positions beyond {len(self.images)} images")
-        self._left, self._resumed = left.clone(), len(left) > 0
+        """Restore the positions that another object's `state_dict` returned."""
+        self._left, self._resumed = state["left"], len(state["left"]) > 0

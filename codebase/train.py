@@ -1,21 +1,21 @@
 """The training loop, the same for all models: it calls model.loss(*batch) for each minibatch."""
 
-import inspect
+import copy
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
 
-from codebase.checkpoints import ANY, check_form, check_weights
-from codebase.machine import generators
-from codebase.machine.signals import Interrupted, Signals
+from codebase.checkpoints import CheckpointError, check_weights
+from codebase.machine.files import one_line
 
 LOG_EVERY = 50  # iterations between two looks at the scalars
 MOMENTS = ("exp_avg", "exp_avg_sq")  # Adam's, by torch's names
 
 
-class NotFinite(Exception):
+class NotFinite(FloatingPointError):
     """The loss or a weight is infinite or not a number. The saved state is the last finite one."""
 
 
@@ -30,6 +30,7 @@ class Trainer:
     Attributes:
         step: int: iterations so far
         seconds: float: time they took, without saving and logging
+        loss: function of a minibatch: model.loss, or what `compile` made of it
     """
 
     def __init__(
@@ -39,30 +40,11 @@ class Trainer:
         learning_rate: float = 1e-3,
     ):
         self.model, self.batches = model, batches
-        self.device = next(model.parameters()).device
-        on_cuda = self.device.type == "cuda"
-        self.optimiser = torch.optim.Adam(
-            model.parameters(), lr=learning_rate, fused=True, capturable=on_cuda
-        )
-        self.take_step: Callable = self._take_step
-        if on_cuda:
-            from codebase.machine.cuda_graph import GraphedStep
-
-            self.take_step = GraphedStep(self._take_step)
+        self.parameters = list(model.parameters())
+        self.device = self.parameters[0].device
+        self.optimiser = torch.optim.Adam(self.parameters, lr=learning_rate, fused=True)
+        self.loss: Callable = model.loss
         self.step, self.seconds = 0, 0.0
-        self._compiled_loss: Callable | None = None
-
-    @property
-    def compiled(self) -> bool:
-        """Whether `compile` has succeeded."""
-        return self._compiled_loss is not None
-
-    def _take_step(self, *batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        self.optimiser.zero_grad()
-        loss, summaries = (self._compiled_loss or self.model.loss)(*batch)
-        loss.backward()
-        self.optimiser.step()
-        return loss, summaries
 
     def train(
         self,
@@ -74,6 +56,9 @@ class Trainer:
     ) -> None:
         """Minimise the loss up to iteration iter_max.
 
+        KeyboardInterrupt may arrive in the middle of a step. It returns the trainer to the last
+        iteration that was logged, calls save, and goes on with that iteration as its message.
+
         Args:
             iter_max: int: the last iteration
             iter_save: int: iterations between two calls of save, which is called at the last too;
@@ -83,63 +68,76 @@ class Trainer:
             bar: a progress bar: `update()` and `set_postfix` as tqdm has them
 
         Raises:
-            Interrupted: SIGINT or SIGTERM; save was called
             NotFinite: within 50 iterations of a loss that is not finite
-            ValueError: a pass over the minibatches yields none, or they are not what the loss takes
+            ValueError: a pass over the minibatches yields none
         """
-        if self.step >= iter_max:
-            return
-        started, losses = time.perf_counter(), []
-        rate_from = self.step, self.seconds
-        with Signals() as signals:
-            for batch in self._minibatches():
-                loss, summaries = self.take_step(*batch)
+        batches, losses = self._minibatches(), []
+        logged = copy.deepcopy(self.state_dict())
+        try:
+            started = time.perf_counter()
+            while self.step < iter_max:
+                batch = next(batches)
+                self.optimiser.zero_grad()
+                loss, summaries = self.loss(*batch)
+                loss.backward()
+                self.optimiser.step()
                 self.step += 1
+                losses.append(loss.detach())
                 if bar is not None:
                     bar.update()
-                # A CUDA graph overwrites the loss, and to look at it now would make the host wait.
-                losses.append(loss.detach().clone())
-                last = self.step == iter_max or signals.number is not None
-                due = last or self.step % (iter_save or iter_max) == 0
+                due = self.step == iter_max or self.step % (iter_save or iter_max) == 0
                 if not due and self.step % LOG_EVERY:
                     continue
                 self._check_finite(losses)
-                losses.clear()
-                self.seconds += time.perf_counter() - started
+                took = time.perf_counter() - started
+                self.seconds += took
+                logged = copy.deepcopy(self.state_dict())
                 scalars = _numbers(summaries)
                 if bar is not None:
                     bar.set_postfix(_headline(scalars), refresh=False)
                 if self.step % LOG_EVERY == 0:
-                    step, seconds = rate_from
-                    rate = (self.step - step) / max(self.seconds - seconds, 1e-9)
-                    rate_from = self.step, self.seconds
-                    log(self.step, scalars | {"train/iterations_per_second": rate})
+                    log(self.step, scalars | {"train/iterations_per_second": len(losses) / took})
                 if due:
-                    self._check_state_finite()
                     save(self.step)
-                if last:
-                    break
-                started = time.perf_counter()
-            if signals.number is not None:
-                raise Interrupted(signals.number, f"at iteration {self.step}, which is saved")
+                losses, started = [], time.perf_counter()
+        except KeyboardInterrupt:
+            self.load_state_dict(logged)
+            if self.step:
+                save(self.step)
+            raise KeyboardInterrupt(f"stopped at iteration {self.step}") from None
+
+    def compile(self) -> None:
+        """Let torch.compile turn the loss and its gradient into one program, for one batch size.
+
+        The draws stay torch's own. The smaller minibatch at the end of an epoch, for which torch
+        would compile anew, is passed to model.loss. If this machine cannot compile, the reason is
+        printed and the loss stays as it is.
+        """
+        options = {"fallback_random": True}  # draws of torch's generator, not of the compiler's
+        if self.device.type == "cuda":
+            options["triton.cudagraphs"] = True  # which is what mode="reduce-overhead" sets
+        compiled = torch.compile(self.model.loss, dynamic=False, options=options)
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            first = next(iter(self.batches))
+            try:
+                compiled(*first)[0].backward()
+            except Exception as error:
+                reason = f"{one_line(error):.150}"
+                print(f"warning: not compiled, so training is slower: {reason}", file=sys.stderr)
+                return
+        self.optimiser.zero_grad()
+        shapes = [tensor.shape for tensor in first]
+
+        def loss(*batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+            same = [tensor.shape for tensor in batch] == shapes
+            return (compiled if same else self.model.loss)(*batch)
+
+        self.loss = loss
 
     def _minibatches(self) -> Iterator[tuple[Tensor, ...]]:
-        takes: inspect.Signature | None = inspect.signature(self.model.loss)
         while True:
             batch = None
             for batch in self.batches:
-                if takes is not None:
-                    if not isinstance(batch, tuple | list):
-                        what = type(batch).__name__
-                        raise ValueError(f"a minibatch is a {what}, expected a tuple of tensors")
-                    try:
-                        takes.bind(*batch)
-                    except TypeError:
-                        raise ValueError(
-                            f"got minibatches of length {len(batch)}, expected what "
-                            f"{type(self.model).__name__}.loss takes: {', '.join(takes.parameters)}"
-                        ) from None
-                    takes = None  # one look is enough
                 yield batch
             if batch is None:
                 raise ValueError(
@@ -147,98 +145,66 @@ class Trainer:
                     "iterated many times, such as Minibatches or a DataLoader"
                 )
 
-    def compile(self) -> None:
-        """Let torch compile model.loss and its gradient, for minibatches as large as the first.
-
-        Raises:
-            Exception: of any kind: this machine cannot; the loss is computed as before
-        """
-        from codebase.machine.compiled import CompiledLoss
-
-        compiled = CompiledLoss(self.model.loss)
-        with generators.isolated(self.device):
-            first = getattr(self.batches, "first", lambda: next(iter(self.batches)))
-            compiled(*first())[0].backward()
-        self.optimiser.zero_grad()
-        self._compiled_loss = compiled
-
     def _check_finite(self, losses: list[Tensor]) -> None:
         finite = torch.isfinite(torch.stack(losses)).tolist()
         if not all(finite):
             first = self.step - len(losses) + 1 + finite.index(False)
-            raise NotFinite(
-                f"the loss of iteration {first} is not finite; saved weights are kept: pass a "
-                "smaller --lr"
-            )
-
-    def _check_state_finite(self) -> None:
-        moments = (m for pair in self._moments() if pair is not None for m in pair.values())
-        if not all(tensor.isfinite().all() for tensor in (*self.model.parameters(), *moments)):
-            raise NotFinite(
-                f"the weights of iteration {self.step}, or Adam's moments, are not finite; "
-                "saved weights are kept: pass a smaller --lr"
-            )
+            raise NotFinite(f"the loss of iteration {first} is not finite: pass a smaller --lr")
+        if not all(parameter.isfinite().all() for parameter in self.parameters):
+            raise NotFinite(f"a weight of iteration {self.step} is not finite: pass a smaller --lr")
 
     # What a resumed training needs
 
     def state_dict(self) -> dict:
-        """Everything that the rest of the training depends on, except the learning rate."""
+        """Return everything that the rest of the training depends on but the learning rate."""
+        states = [self.optimiser.state.get(parameter) for parameter in self.parameters]
+        generators = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            generators["cuda"] = torch.cuda.get_rng_state(self.device)
         return {
             "step": self.step,
             "seconds": self.seconds,
             "model": self.model.state_dict(),
-            "moments": self._moments(),
+            # Of each parameter; None of one that has had no gradient.
+            "moments": [state and {key: state[key] for key in MOMENTS} for state in states],
             # A DataLoader instead of Minibatches has no position to keep.
             "batches": self.batches.state_dict() if hasattr(self.batches, "state_dict") else None,
-            "generators": generators.states(self.device),
+            "generators": generators,
         }
-
-    def _moments(self) -> list[dict[str, Tensor] | None]:
-        """Adam's running means for each parameter; None for one that has had no gradient."""
-        states = [self.optimiser.state.get(parameter) for parameter in self.model.parameters()]
-        return [state and {key: state[key] for key in MOMENTS} for state in states]
 
     def load_state_dict(self, state: dict) -> None:
         """Restore another trainer's `state_dict`.
 
-        Its form is checked first: fused Adam writes past the end of moments that are too small.
-
         Raises:
-            CheckpointError: the state is damaged, or from another run
+            CheckpointError: the weights or the moments are not of such a model
         """
-        own = self.state_dict()
-        moments = state.get("moments")
-        own["moments"] = [dict.fromkeys(MOMENTS, p) for p in self.model.parameters()]
-        if isinstance(moments, list) and len(moments) == len(own["moments"]):
-            # SSVAE's decoder has no gradient if gen_weight is 0, and so no moments.
-            pairs = zip(moments, own["moments"], strict=True)
-            own["moments"] = [None if pair is None else expected for pair, expected in pairs]
-        found = state.get("generators")
-        if self.device.type != "cpu" and isinstance(found, dict) and self.device.type not in found:
-            del own["generators"][self.device.type]  # trained on another kind of device so far
-        check_form(state, own | {"batches": ANY})
-        weights = check_weights(state["model"], self.model, "its model")
-        if hasattr(self.batches, "load_state_dict"):
-            self.batches.load_state_dict(state.get("batches"))
+        check_weights(state["model"], self.model, "the training state")
+        moments = {}
+        for i, (parameter, pair) in enumerate(zip(self.parameters, state["moments"], strict=True)):
+            if pair is not None:
+                if any(pair[key].shape != parameter.shape for key in MOMENTS):
+                    raise CheckpointError("the training state has Adam's moments of another model")
+                # Contiguous: fused Adam writes as if they were.
+                pair = {key: pair[key].contiguous() for key in MOMENTS}
+                moments[i] = {"step": torch.tensor(float(state["step"])), **pair}
         self.step, self.seconds = state["step"], state["seconds"]
-        self.model.load_state_dict(weights)
-        moments = {
-            i: {"step": torch.tensor(float(self.step)), **pair}
-            for i, pair in enumerate(moments)
-            if pair is not None
-        }
+        self.model.load_state_dict(state["model"])
         groups = self.optimiser.state_dict()["param_groups"]  # settings come from the code
         self.optimiser.load_state_dict({"state": moments, "param_groups": groups})
-        generators.restore(found, self.device)
+        if hasattr(self.batches, "load_state_dict"):
+            self.batches.load_state_dict(state["batches"])
+        torch.set_rng_state(state["generators"]["cpu"])
+        if self.device.type == "cuda" and "cuda" in state["generators"]:
+            torch.cuda.set_rng_state(state["generators"]["cuda"], self.device)
 
 
 def _numbers(summaries: dict[str, Tensor]) -> dict[str, float]:
-    """Each scalar as a number, all in one copy from the device."""
+    """Return each scalar as a number, all in one copy from the device."""
     values = torch.stack([scalar.detach() for scalar in summaries.values()]).tolist()
     return dict(zip(summaries, values, strict=True))
 
 
 def _headline(scalars: dict[str, float]) -> dict[str, str]:
-    """What the progress bar shows."""
+    """Return what the progress bar shows."""
     shown = (("train/loss", "loss", 1), ("class/acc", "acc", 2))
     return {name: f"{scalars[tag]:.{n}f}" for tag, name, n in shown if tag in scalars}

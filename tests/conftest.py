@@ -1,5 +1,6 @@
 """What the tests share: folders of their own, data drawn once, and run scripts as processes."""
 
+import argparse
 import codecs
 import contextlib
 import gc
@@ -24,7 +25,7 @@ import pytest
 import tiny
 import torch
 from filelock import FileLock
-from matplotlib.figure import Figure
+from tensorboardX.proto.event_pb2 import Event
 
 from codebase import ROOT, checkpoints, data, figures
 from codebase.models.vae import VAE
@@ -294,7 +295,7 @@ def _main(folder, outputs, script, flags, options) -> None:
         module.main()
     else:
         whole = options.get("whole", False)
-        module.main(module.experiment if whole else tiny.tiny(module.experiment), module.__doc__)
+        module.main(module.experiment if whole else tiny.tiny(module.experiment))
 
 
 def _stop_after(number: int, picture: str) -> None:
@@ -318,8 +319,10 @@ def finished_run(script: str, *steps: int, **flags) -> runs.Run:
     """
     experiment = importlib.import_module(script.removesuffix(".py")).experiment
     identity = experiment.identity(flags, flags.get("data", "synthetic"))
-    model = experiment.build(identity)
-    run = runs.Run(model.name, identity, model.describe())
+    name = experiment.name_of(identity)
+    run = runs.Run(name, identity, experiment.model(argparse.Namespace(**identity)), True)
+    torch.manual_seed(identity["seed"])
+    model = run.build()
     run.write(torch.device("cpu"))
     for step in reversed(steps):
         checkpoints.save_model_by_name(model, step)
@@ -331,8 +334,7 @@ def import_what_is_imported_late() -> None:
     codecs.lookup("hex")
     for name in ("tensorboardX", "torchvision", "scipy.stats"):
         importlib.import_module(name)
-    figures.png(figures.Picture(torch.zeros(3, 8, 8), "", ["x"]))
-    figures.png(Figure())
+    figures.png(figures.sample_sheet(VAE()), "x")
     file = io.BytesIO()
     torch.save(VAE().state_dict(), file)
     file.seek(0)
@@ -375,7 +377,7 @@ def in_process(folder: Path, script: str, *flags) -> tuple[int, str, str]:
             if script == "codebase":
                 module.main()
             else:
-                module.main(tiny.tiny(module.experiment), module.__doc__)
+                module.main(tiny.tiny(module.experiment))
         except SystemExit as ended:
             status = ended.code
         finally:
@@ -424,3 +426,15 @@ def contents(folder: Path) -> dict[str, bytes]:
 def same_weights(one: dict, other: dict) -> bool:
     """Whether two state_dicts are the same, bit for bit."""
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def events_of(folder: Path):
+    """Yield the events in a folder, from their records: length, checksum, event, checksum."""
+    for path in sorted(folder.glob("events.out.tfevents.*")):
+        content = path.read_bytes()
+        while content:
+            length = int.from_bytes(content[:8], "little")
+            event = Event()
+            event.ParseFromString(content[12 : 12 + length])
+            yield event
+            content = content[16 + length :]

@@ -23,10 +23,10 @@ SIGNALS = (
 class Lock:
     """A lock of the kind that filelock has on every system, without waiting."""
 
-    def __init__(self, path):
+    def __init__(self, path, timeout=-1):
         self.path = path
 
-    def acquire(self, timeout=-1):
+    def acquire(self):
         try:
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL))
         except FileExistsError:

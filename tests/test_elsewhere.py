@@ -103,7 +103,7 @@ def test_a_console_of_another_encoding(encoding, project, whole_data):
         f"sys.argv = ['run_ssvae.py', '--iter_max', '2', '--data_dir', {str(whole_data)!r},\n"
         "    '--data', 'synthetic', '--sheet', '2x2']\n"
         f"for stream in (sys.stdout, sys.stderr): stream.reconfigure(encoding={encoding!r})\n"
-        "run_ssvae.main(run_ssvae.experiment, '')\n"
+        "run_ssvae.main(run_ssvae.experiment)\n"
     )
     done = run_python(project, "-c", code)
     assert done.returncode == 0 and "accuracy" in done.stdout, done.stderr
@@ -164,26 +164,3 @@ def test_a_python_that_is_too_old(project):
     done = run_python(project, "-c", code)
     assert done.returncode == 1
     assert "is too old: expected Python 3.10 or newer" in done.stderr.splitlines()[-1]
-
-
-@pytest.mark.process
-def test_main_in_a_thread_and_in_a_notebook(project, whole_data):
-    """main() may run in any thread, and leaves the handlers of signals as they were."""
-    code = (
-        "import signal, sys, threading, run_ssvae\n"
-        "def run(number):\n"
-        f"    sys.argv = ['run_ssvae.py', '--iter_max', '2', '--data_dir', {str(whole_data)!r},\n"
-        "        '--data', 'synthetic', '--sheet', '2x2', '--run', str(number)]\n"
-        "    run_ssvae.main(run_ssvae.experiment, '')\n"
-        "before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]\n"
-        "hooks = threading.excepthook\n"
-        "run(0)\n"
-        "thread = threading.Thread(target=run, args=(1,))\n"
-        "thread.start(); thread.join()\n"
-        "print(before == [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)])\n"
-        "print(hooks is threading.excepthook)\n"
-    )
-    done = run_python(project, "-c", code)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-2:] == ["True", "True"]
-    assert done.stdout.count("Test set classification accuracy: ") == 2

@@ -11,7 +11,7 @@ from test_models import binary_images
 from codebase import ROOT, data, load_run
 from codebase import utils as ut
 from codebase.models import FSVAE, GMVAE, SSVAE, VAE
-from codebase.runs.table import PUBLISHED
+from codebase.runs.published import PUBLISHED
 
 PAGE = ROOT / "codebase" / "models" / "README.md"
 GRID = torch.linspace(-15, 15, 6001, dtype=torch.float64)[:, None]  # of z, where z_dim is 1

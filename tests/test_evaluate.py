@@ -108,7 +108,10 @@ WRONG_IMAGES = {
     "as pictures": (torch.zeros(3, 1, 28, 28), "x.flatten"),
     "one image": (torch.zeros(784), r"x.reshape\(1, -1\)"),
     "doubles": (torch.zeros(3, 784, dtype=torch.float64), r"x.to\(torch.float32\)"),
-    "bytes": (torch.zeros(3, 784, dtype=torch.uint8), r"x.float\(\) / 255"),
+    "bytes": (torch.full((3, 784), 255, dtype=torch.uint8), r"x.float\(\) / 255"),
+    "0 and 1 as bytes": (torch.ones(3, 784, dtype=torch.uint8), r"x.float\(\)$"),
+    "0 and 1 as integers": (torch.ones(3, 784, dtype=torch.int64), r"x.float\(\)$"),
+    "booleans": (torch.ones(3, 784, dtype=torch.bool), r"x.float\(\)$"),
     "0 to 255": (torch.full((3, 784), 255.0), "x / 255"),
     "below 0": (torch.full((3, 784), -0.5), "got -0.5 to -0.5: scale them"),
     "not a number": (torch.full((3, 784), torch.nan), "got nan"),
@@ -131,6 +134,9 @@ def test_images_of_another_form_are_refused(name):
     ):
         with pytest.raises(ValueError, match=message):
             act()
+    colours = torch.zeros(2, 32, 32, 3)
+    with pytest.raises(ValueError, match=r"x.permute\(0, 3, 1, 2\).flatten\(1\)"):
+        FSVAE().negative_elbo_bound(colours, torch.eye(10)[:2])
     if x.shape[-1] != 3072:
         with pytest.raises(ValueError, match="(batch, 3072)"):
             FSVAE().negative_elbo_bound(x, y)

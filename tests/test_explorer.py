@@ -27,7 +27,6 @@ from codebase.explorer import explore, export
 from codebase.models import FSVAE, GMVAE, SSVAE, VAE
 from codebase.models.laplace_vae import LaplaceVAE
 from codebase.models.likelihoods import Gaussian
-from codebase.runs.load import run_named
 from codebase.runs.run import Run
 
 MAKE = {
@@ -429,7 +428,8 @@ def test_dimensions_have_the_order_of_traversal_png(tmp_path, folders):
     explore.write_page(run, model, 3, found, tmp_path / "page.html")
     with figures.isolated_draws(torch.device("cpu")):
         picture = figures.traversal(model, *data.examples(found))
-    rows = [int(row.partition(",")[0].removeprefix("z_")) - 1 for row in picture.rows]
+    labels = [label.get_text() for label in picture.axes[0].get_yticklabels()]
+    rows = [int(row.partition(",")[0].removeprefix("z_")) - 1 for row in labels]
     assert page_of(tmp_path / "page.html")["order"] == rows
 
 
@@ -531,7 +531,7 @@ def test_a_page_neither_draws_nor_needs_a_data_set(tmp_path, capsys):
     raw.mkdir(parents=True)
     for name in MNIST_MD5:
         (raw / name).write_bytes(b"damaged")
-    assert explore._data_at_hand(run_named("model=vae_z=10_run=0000"), model, tmp_path) is None
+    assert explore._data_at_hand(Run("model=vae_z=10_run=0000", {}, {}), model, tmp_path) is None
     assert "are damaged in" in capsys.readouterr().err
 
 

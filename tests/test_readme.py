@@ -12,7 +12,8 @@ from PIL import Image
 import codebase
 from codebase import ROOT, checkpoints
 from codebase.homework.mistakes import count
-from codebase.runs.table import PUBLISHED
+from codebase.project import steps_in
+from codebase.runs.published import PUBLISHED
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 RUNS = (ROOT / "codebase" / "runs" / "README.md").read_text(encoding="utf-8")
@@ -49,7 +50,7 @@ def test_the_example_of_your_own_images(folders, monkeypatch):
         )
     assert names["per_image"].shape == (100,) and names["images"].shape == (16, 784)
     assert 50 < names["per_image"].mean() < 400  # 543 nats before training
-    assert checkpoints.steps_in(checkpoints.run_folder("my pictures")) == [60]
+    assert steps_in(checkpoints.run_folder("my pictures")) == [60]
 
 
 def numbers_of(cell):

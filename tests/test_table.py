@@ -4,15 +4,10 @@ import csv
 import importlib
 import math
 import shutil
-import threading
 
-import pytest
-from conftest import succeed
-
-from codebase import UserError
 from codebase.runs import run as runs
 from codebase.runs import table
-from codebase.runs.table import PUBLISHED
+from codebase.runs.published import PUBLISHED
 
 
 def results_of(*values, kind="vae", iterations=20_000, figure="NELBO", data="mnist", **given):
@@ -61,8 +56,8 @@ def test_runs_of_another_kind_have_a_row_of_their_own():
     rows = table.rows(results_of(101.0, 102.0) + results_of(90.0, batch_size=10, first=2))
     assert [(row["n"], row["batch_size"]) for row in rows] == [(1, 10), (2, 97)]
     text = table.markdown(rows)
-    assert "| model | batch_size | figure |" in text
-    assert "| vae_z=10 | 10 | NELBO | 90.00 |" in text
+    assert "| model | iterations | batch_size | lr | figure |" in text
+    assert "| vae_z=10 | 20000 | 10 | 0.001 | NELBO | 90.00 |" in text
 
 
 def test_published_figures():
@@ -87,22 +82,16 @@ def test_the_whole_table(folders, capsys):
     theirs |= {"iterations": 20_000, "figures": {"NELBO": 101.2}}
     runs.write_json(runs.LOGS / theirs["name"] / "results.json", theirs)
     shutil.copytree(runs.LOGS / theirs["name"], runs.LOGS / "model=vae_z=10_run=0555")  # no run
-    for i, bad in enumerate(("{broken", "[]", "3", "{}", "[" * 100_000, '{"iterations": 3}')):
+    for i, bad in enumerate(("{broken", "[]", "3", "{}", '{"iterations": 3}')):
         folder = runs.LOGS / f"model=vae_z=10_run=100{i}"
         folder.mkdir()
         (folder / "results.json").write_text(bad, encoding="utf-8")
-    left, other = (runs.LOGS / f".{name}.csv.x.tmp" for name in ("table", "another"))
-    left.touch()  # by a process that was killed
-    other.touch()
     table.write(table.rows(table.collect()), runs.LOGS / "table")
-    assert not left.exists() and other.exists()
     text = capsys.readouterr().out
-    assert (
-        "| vae_z=10 | 97 | 0.001 | NELBO | 101.50 ± 0.71 | 0.500 | 2 | 101.50 ± 0.55 | +0.0 |"
-        in text
-    )
-    assert "| gmvae_z=10_k=500 | 97 | 0.001 | NELBO | 99.00 |  | 1 | 97.22 ± 0.54 | +3.3 |" in text
-    assert "| vae_z=10 |  |  | NELBO | 101.20 |  | 1 | 101.50 ± 0.55 | -0.5 |" in text
+    usual = "20000 | 97 | 0.001 | NELBO"
+    assert f"| vae_z=10 | {usual} | 101.50 ± 0.71 | 0.500 | 2 | 101.50 ± 0.55 | +0.0 |" in text
+    assert f"| gmvae_z=10_k=500 | {usual} | 99.00 |  | 1 | 97.22 ± 0.54 | +3.3 |" in text
+    assert "| vae_z=10 | 20000 |  |  | NELBO | 101.20 |  | 1 | 101.50 ± 0.55 | -0.5 |" in text
     assert "binarisation" in text and "88.00" not in text
     assert (runs.LOGS / "table.md").read_text(encoding="utf-8") == text
 
@@ -115,31 +104,3 @@ def test_the_whole_table(folders, capsys):
     assert results["trained"].keys() < rows[0].keys()
     assert {row["beta"] for row in rows if "=vae" in row["group"]} == {"", "1.0", "4.0"}
     assert [row["seed"] for row in rows if row["beta"] == "4.0"] == ["0"]
-
-
-def test_no_results(folders):
-    for everything in (False, True):
-        with pytest.raises(UserError, match="no finished runs"):
-            table.collect(everything)
-
-
-def test_the_command(tmp_path, data_dir):
-    base = ("--data", "synthetic", "--data_dir", data_dir, "--iter_max", 2, "--sheet", "2x2")
-    succeed(tmp_path, "run_vae.py", *base, "--z", 3)
-    succeed(tmp_path, "run_gmvae.py", *base, "--k", 4)
-    stdout, stderr = succeed(tmp_path, "codebase", "table", "--all")
-    assert "| vae_z=03_data=synthetic |" in stdout and "gmvae_z=10_k=004" in stdout
-    assert (tmp_path / "logs" / "table.csv").exists() and "table.csv" in stderr
-
-
-def test_tables_written_at_once_do_not_disturb_each_other(folders, capsys):
-    rows, path = table.rows(results_of(101.0)), runs.LOGS / "table"
-    threads = [threading.Thread(target=table.write, args=(rows, path)) for _ in range(20)]
-    trouble = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(threading, "excepthook", lambda args: trouble.append(args.exc_value))
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert trouble == [] and (runs.LOGS / "table.csv").exists()

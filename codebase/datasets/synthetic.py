@@ -8,7 +8,6 @@ IEEE 754 fixes to the last bit. (That is why no rotation here has a sine.)
 """
 
 import os
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -111,7 +110,6 @@ def draw_digits(folder: Path, counts: dict[str, tuple[int, ...]] = COUNTS) -> No
     Raises:
         OSError: the folder cannot be written to
     """
-    _check_writable(folder)
     total = sum(map(sum, counts.values()))
     with tqdm(total=total, desc="Drawing synthetic digits", unit="images") as progress:
         for prefix, seed in (("train", 1), ("t10k", 2)):
@@ -133,7 +131,6 @@ def draw_house_numbers(folder: Path) -> None:
     Raises:
         OSError: the folder cannot be written to
     """
-    _check_writable(folder)
     n = NUM_HOUSE_NUMBERS
     with tqdm(total=3 * n, desc="Drawing synthetic SVHN-like digits", unit="digits") as progress:
         random = RandomState(3)
@@ -153,13 +150,6 @@ def draw_house_numbers(folder: Path) -> None:
             block = slice(start, start + BLOCK)
             images[block] = _coloured(random, ink[block])
         _write(folder, "train", images.reshape(-1, 32, 32), labels)
-
-
-def _check_writable(folder: Path) -> None:
-    """Raise OSError, before any digit is drawn, if the folder cannot be written."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder):
-        pass
 
 
 def _write(folder: Path, prefix: str, images: np.ndarray, labels: np.ndarray) -> None:

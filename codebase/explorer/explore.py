@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
-from codebase import UserError, checkpoints, data
-from codebase.datasets.download import MNIST_MD5, SVHN_MD5, DataError
-from codebase.datasets.synthetic import HOUSE_NUMBERS_MD5
+from codebase import checkpoints, data
+from codebase.datasets import download, synthetic
+from codebase.datasets.download import DataError
 from codebase.explorer import export
-from codebase.runs.load import data_of, load_run, located
-from codebase.runs.run import Run
+from codebase.project import UserError, steps_in, weights_file
+from codebase.runs.run import Run, data_of, load_run, located
 
 FILE = "explore.html"
 PER_ROW = 3  # images to encode from each row of ten examples; a row is one class of MNIST
@@ -73,9 +73,9 @@ def write_page(
 def _last() -> Path | None:
     """Your run with the newest weights."""
     weights = [
-        checkpoints.file_of(folder, steps[-1])
+        weights_file(folder, steps[-1])
         for folder in checkpoints.CHECKPOINTS.glob("model=*")
-        if (steps := checkpoints.steps_in(folder))
+        if (steps := steps_in(folder))
     ]
     found = [path for path in weights if path.is_file()]
     return max(found, key=lambda path: path.stat().st_mtime).parent if found else None
@@ -90,16 +90,15 @@ def _reference() -> Path:
 
 def _data_at_hand(run: Run, model: torch.nn.Module, data_dir: Path) -> data.Data | None:
     """A run's data set if it is there: none is downloaded or drawn for a page."""
-    name = data_of(run, model)
-    folder = data_dir / "synthetic" if name == "synthetic" else data_dir
-    if model.enc.x_dim == 784:
-        folder, names = folder / "MNIST" / "raw", MNIST_MD5
-    elif name == "synthetic":
-        folder, names = folder / "SVHN", HOUSE_NUMBERS_MD5
-    else:
-        names = SVHN_MD5
+    name, folder = data_of(run, model), data_dir
+    missing = [n for n, path in download.locate(model.dataset, data_dir).items() if path is None]
+    if name == "synthetic":
+        kinds = {"mnist": ("MNIST/raw", synthetic.DIGITS_MD5)}
+        place, names = kinds.get(model.dataset, ("SVHN", synthetic.HOUSE_NUMBERS_MD5))
+        folder = data_dir / "synthetic" / place
+        missing = [file for file in names if not (folder / file).is_file()]
     try:
-        if all((folder / file).is_file() for file in names):
+        if not missing:
             source = data.Source(name, data_dir, torch.device("cpu"), train=False)
             return data.to_evaluate(model, source)
         trouble = "are not in"

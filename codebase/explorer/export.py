@@ -18,10 +18,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from codebase import UserError
 from codebase import utils as ut
-from codebase.figures import IMAGE_SHAPES, PALETTE, isolated_draws, most_used, posterior_means
+from codebase.figures import PALETTE, isolated_draws, most_used, posterior_means
 from codebase.machine.files import write_atomically
+from codebase.project import UserError
 
 PAGE = Path(__file__).parent / "page"
 # In the order in which they need each other.
@@ -137,7 +137,7 @@ def describe(model: nn.Module, tensors: _Tensors, images=None, test=None, order=
         "kind": type(model).__name__.replace("LaplaceVAE", "VAE"),
         "z_dim": model.z_dim,
         "y_dim": model.y_dim,
-        "shape": IMAGE_SHAPES[model.enc.x_dim],
+        "shape": model.enc.image_shape,
         "family": model.family,
         "likelihood": {
             "binary": model.likelihood.binary,

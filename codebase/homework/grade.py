@@ -6,7 +6,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from codebase import ROOT
 from codebase.homework import cases, marking, sandbox
 from codebase.homework.cases import Output
 from codebase.homework.marks import Finding, Mark, Run
@@ -15,6 +14,7 @@ from codebase.homework.sandboxed.calling import Case
 from codebase.homework.sandboxed.functions import Helpers
 from codebase.homework.sandboxed.importing import STAND_INS
 from codebase.homework.submission import Submission
+from codebase.project import ROOT
 
 SECONDS = 240  # CPU time for a submission; a right one takes 3
 ORDER = sorted(PROBLEMS, key=lambda problem: bool(problem.model))  # see `cases.helpers_for`

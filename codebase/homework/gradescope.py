@@ -6,9 +6,9 @@ import zipfile
 from io import BytesIO
 from pathlib import Path
 
-from codebase import ROOT, UserError
 from codebase.homework import problems
 from codebase.machine.files import write_atomically
+from codebase.project import ROOT, UserError
 
 SETUP = """\
 #!/usr/bin/env bash

@@ -15,11 +15,13 @@ from types import MappingProxyType
 import torch
 from tqdm import tqdm
 
-from codebase import UserError, data
+from codebase import data
 from codebase.homework import grade, report, sandbox, submission, summary, weights, written
+from codebase.homework.files import child_folder, read_file
 from codebase.homework.problems import QUESTIONS
 from codebase.homework.sandboxed import limits
-from codebase.machine.files import child_folder, read_file, write_atomically
+from codebase.machine.files import write_atomically
+from codebase.project import UserError
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from codebase import UserError
-from codebase.machine.files import read_file
+from codebase.homework.files import read_file
+from codebase.project import UserError
 
 
 @dataclass(frozen=True, eq=False)

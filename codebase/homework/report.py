@@ -8,9 +8,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from codebase.homework.files import read_file
 from codebase.homework.marks import Mark
 from codebase.homework.problems import BY_FUNCTION, BY_KEY, Question
-from codebase.machine.files import read_file
 
 if TYPE_CHECKING:  # grading needs Linux; what only reads results does not
     from codebase.homework.grade import Graded

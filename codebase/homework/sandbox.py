@@ -23,12 +23,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import ClassVar
 
-from codebase import UserError
 from codebase.homework import SANDBOXES, sandboxed
 from codebase.homework.cases import Output
 from codebase.homework.sandboxed import calling, limits, server
 from codebase.homework.sandboxed.calling import Case
 from codebase.homework.sandboxed.functions import Helpers
+from codebase.project import UserError
 
 END_SECONDS = 5  # in which killed processes are gone
 START_SECONDS = 60  # importing torch takes 2, and on a busy machine 20

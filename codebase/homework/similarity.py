@@ -10,9 +10,9 @@ from collections import Counter
 from itertools import combinations
 from pathlib import Path
 
-from codebase import UserError
 from codebase.homework import submission
 from codebase.homework.problems import PROBLEMS
+from codebase.project import UserError
 
 SIMILAR = 0.6  # weighted share of the larger submission's fingerprints that is worth a look
 EVIDENCE = 20.0  # nats of rarity; below this, the shared code is too short or too common

@@ -15,13 +15,14 @@ from pathlib import Path
 
 import torch
 
-from codebase import ROOT, UserError, checkpoints, data, figures
+from codebase import checkpoints, data, figures
 from codebase.homework import report, starter, weights, written
 from codebase.homework.problems import QUESTIONS, Problem, Question, Report, totals
 from codebase.machine.files import write_atomically
+from codebase.project import ROOT, UserError, steps_in
+from codebase.runs import published, table
 from codebase.runs import run as runs
-from codebase.runs import table
-from codebase.runs.load import load_run, located
+from codebase.runs.run import load_run, located
 
 EQUATIONS = ROOT / "codebase" / "models" / "README.md"
 # Sections of the equations' page, and the paragraph before which each is cut.
@@ -250,7 +251,7 @@ def _replicates() -> dict[str, dict[str, tuple[float, float, int]]]:
         rows = table.rows(table.collect())
     except UserError:
         rows = []
-    found = {group: dict(values) for group, values in table.REPLICATES.items()}
+    found = {group: dict(values) for group, values in published.REPLICATES.items()}
     for row in rows:
         if row["n"] > 1 and row["figure"] in found.get(row["group"], {}):
             found[row["group"]][row["figure"]] = (row["mean"], row["sd"], row["n"])
@@ -267,7 +268,7 @@ def _sections(text: str, pattern: str) -> dict[str, str]:
 
 
 def _whose(run: runs.Run) -> str:
-    own = checkpoints.steps_in(checkpoints.run_folder(run.name))
+    own = steps_in(checkpoints.run_folder(run.name))
     return "your run" if own else "reference weights"
 
 

@@ -16,8 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from codebase import UserError
-from codebase.machine.files import one_line, read_file
+from codebase.homework.files import read_file
+from codebase.machine.files import one_line
+from codebase.project import UserError
 
 PACKAGES = ("codebase", "submission")  # the homework's, and its successor's
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".rar", ".7z")  # only .zip is read

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from codebase import figures
 from codebase.homework import report, similarity
+from codebase.homework.files import child_folder
 from codebase.homework.problems import BY_KEY, POINTS
-from codebase.machine.files import child_folder, write_atomically
+from codebase.machine.files import write_atomically
 
 GRADES, SUMMARY, PICTURE = "grades.csv", "summary.md", "points.png"
 MOST_CLUSTERS = 50

@@ -13,16 +13,16 @@ from pathlib import Path
 
 import torch
 
-from codebase import UserError, data
+from codebase import data, models
 from codebase import evaluate as evaluation
 from codebase.homework import submission
 from codebase.homework.marks import Finding, Mark, listed
 from codebase.homework.problems import REPORTS, Report
 from codebase.homework.submission import Submission
 from codebase.machine.files import one_line, write_atomically
-from codebase.runs.load import load_run, run_named
-from codebase.runs.run import group_of
-from codebase.runs.table import ITERATIONS, PUBLISHED, REPLICATES
+from codebase.project import UserError, group_of, model_of_name
+from codebase.runs.published import ITERATIONS, PUBLISHED, REPLICATES
+from codebase.runs.run import load_run
 
 LARGEST = 64 << 20  # bytes; the largest weights that are graded have 4.2 million
 LARGEST_RESULTS = 1 << 20
@@ -136,7 +136,8 @@ def _last(handed_in: Submission) -> list[tuple[str, int]]:
     found: dict[str, list] = {}
     for run, step in last.items():
         with contextlib.suppress(UserError):
-            if (group := group_of(run_named(run).name)) in REPLICATES:
+            model_of_name(run)
+            if (group := group_of(run)) in REPLICATES:
                 found.setdefault(group, []).append((run, step))
     return [one for runs in found.values() for one in runs[:MOST_RUNS]]
 
@@ -187,7 +188,7 @@ def _is_untrained(name: str, values: dict[str, float], data_dir: Path) -> bool:
         return False
     with torch.random.fork_rng([]):
         torch.manual_seed(SEED)
-        initial = metrics_of(run_named(name).build(), data_dir)[metric]
+        initial = metrics_of(models.build(model_of_name(name), name), data_dir)[metric]
     return abs(value - initial) <= abs(value - (low + high) / 2)
 
 

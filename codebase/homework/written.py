@@ -18,11 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
-from codebase import UserError
 from codebase.homework import report, submission
+from codebase.homework.files import child_folder, read_file, remove_leftovers
 from codebase.homework.handout.submit import LARGEST_WRITE_UP, pictures_in
 from codebase.homework.problems import BY_KEY, POINTS, QUESTIONS, totals
-from codebase.machine.files import child_folder, read_file, remove_leftovers, write_atomically
+from codebase.machine.files import write_atomically
+from codebase.project import UserError
 
 FOLDER, SHEET, RUBRIC, HASHES = "written", "written.csv", "rubric.md", ".copies.json"
 SUFFIXES = (".pdf", ".md", ".txt", ".docx", ".png", ".jpg", ".jpeg")

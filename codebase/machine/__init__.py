@@ -1,1 +1,1 @@
-"""The machine: settings of the process, random generators, CUDA graphs, files, signals."""
+"""Settings of the process that were measured to matter, and files written whole or not at all."""

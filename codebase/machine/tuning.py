@@ -1,4 +1,4 @@
-"""Settings of the whole process: the packages that it needs, its threads and memory, its device.
+"""Settings of the whole process: its threads and memory, its vector instructions, its device.
 
 Importing this module imports neither torch nor NumPy, which take seconds.
 """
@@ -8,18 +8,15 @@ import ctypes
 import gc
 import importlib
 import importlib.metadata
-import importlib.util
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from codebase import UserError
+from codebase.project import UserError
 
 if TYPE_CHECKING:
     import torch
 
-OLDEST_TORCH = (2, 6)
-NEEDED = ("numpy", "scipy", "tqdm", "tensorboardX", "filelock", "matplotlib", "torchvision")
 # How often a waiting GNU OpenMP thread looks before it sleeps. A thread that spins takes CPU time
 # from the thread that it waits for. Beside two busy loops on two cores, 4 of 8 runs with 100,000
 # spins fell to 2 to 13 % of their speed; with 2,000 spins all 8 kept 26 to 39 %. Without
@@ -30,43 +27,26 @@ OF_OPENMP = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")  # a user's own settings win
 # them: a step of a VAE takes 4.8 ms, and 3.4 with AVX2 (two cores). 2.13 and 2.15 have such code.
 SLOW_WITH_AVX512 = "2.14."
 CPU_INFO = Path("/proc/cpuinfo")  # of Linux
-INSTALL = "python -m pip install --upgrade -r requirements.txt"
 
 
-def load_packages() -> None:
-    """Import torch, with its settings, and check that the other packages are there.
+def load_torch() -> None:
+    """Import torch with the settings that it reads only then.
 
-    torch is loaded with the garbage collector off, and the collector never visits its modules:
-    visiting them, while they load and again at exit, takes 0.8 of 3 seconds.
-
-    Raises:
-        UserError: something is missing, too old or broken
+    The garbage collector is off meanwhile, and never visits torch's modules: visiting them, while
+    they load and again at exit, takes 0.8 of 3 seconds.
     """
-    for name in ("torch", *NEEDED):
-        if importlib.util.find_spec(name) is None:
-            raise UserError(f"the package {name} is missing: {INSTALL}")
     if not any(name in os.environ for name in OF_OPENMP):
         os.environ.update(SPINS)
-    _avoid_slow_kernels()
+    with contextlib.suppress(OSError, ImportError):  # another system; a torch without metadata
+        slow = importlib.metadata.version("torch").startswith(SLOW_WITH_AVX512)
+        if slow and b"avx512f" in CPU_INFO.read_bytes():
+            os.environ.setdefault("ATEN_CPU_CAPABILITY", "avx2")
     gc.disable()
     try:
-        version = importlib.import_module("torch").__version__
-    except (ImportError, OSError) as error:
-        raise UserError(f"torch does not load ({error!s:.200}): {INSTALL}") from None
+        importlib.import_module("torch")
     finally:
         gc.enable()
     gc.freeze()
-    if tuple(int(part) for part in version.split("+")[0].split(".")[:2]) < OLDEST_TORCH:
-        oldest = ".".join(map(str, OLDEST_TORCH))
-        raise UserError(f"torch {version} is too old, expected {oldest} or newer: {INSTALL}")
-
-
-def _avoid_slow_kernels() -> None:
-    """Choose AVX2 if this version of torch is slower with AVX-512, unless the user has chosen."""
-    with contextlib.suppress(OSError, ImportError):  # another system; a torch without metadata
-        slow = str(importlib.metadata.version("torch")).startswith(SLOW_WITH_AVX512)
-        if slow and b"avx512f" in CPU_INFO.read_bytes():
-            os.environ.setdefault("ATEN_CPU_CAPABILITY", "avx2")
 
 
 def tune_process(threads: int | None = None) -> None:
@@ -102,32 +82,29 @@ def tune_process(threads: int | None = None) -> None:
 
 
 def pick_device(name: str) -> "torch.device":
-    """Choose the device of a --device flag, and make it the current one.
+    """Return the device of a --device flag, and make it the current one.
 
     auto is cuda if there is one, else the CPU. It is never mps: these networks are small, runs on
     the CPU repeat bit for bit, and nobody has measured MPS.
 
     Raises:
-        UserError: this machine has no such device
+        UserError: this machine has no such device, or it does not work
     """
     import torch
 
-    there = ["cpu"]
-    if torch.cuda.is_available():
-        there = ["cuda", *there]
-    if torch.backends.mps.is_available():
-        there.append("mps")
+    there = torch.cuda.is_available()
+    if name == "auto":
+        name = "cuda" if there else "cpu"
+    if name == "cuda" and there:  # torchrun's processes share the machine's GPUs
+        name = f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
     try:
-        device = torch.device(there[0] if name == "auto" else name)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in there:
-        raise UserError(f"--device {name}: not on this machine, which has {', '.join(there)}")
-    if device.type == "cuda":
-        count = torch.cuda.device_count()
-        if device.index is None:  # torchrun's processes share the machine's GPUs out
-            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % count)
-        if device.index >= count:
-            raise UserError(f"--device {name}: this machine has {count} GPUs, from cuda:0 on")
-        torch.cuda.set_device(device)  # kernels, graphs and streams without a device take this one
+        device = torch.device(name)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        torch.ones(2, 2, device=device).mm(torch.ones(2, 2, device=device)).sum().item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = (str(error).splitlines() or ["it fails"])[0]
+        raise UserError(
+            f"--device {name} does not work here ({reason:.150}): pass --device cpu"
+        ) from None
     return device

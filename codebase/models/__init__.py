@@ -1,51 +1,37 @@
-"""Variational autoencoders, one per file, and the architectures that they are built of.
+"""Variational autoencoders, one per file, and the architectures that they are built of."""
 
-`from codebase.models import VAE, GMVAE, SSVAE, FSVAE` imports only these models' files.
-"""
+from collections.abc import Mapping
 
-import importlib
+from codebase.models.base import LatentVariableModel
+from codebase.models.fsvae import FSVAE
+from codebase.models.gmvae import GMVAE
+from codebase.models.laplace_vae import LaplaceVAE
+from codebase.models.likelihoods import likelihood, pixel_likelihood
+from codebase.models.ssvae import SSVAE
+from codebase.models.vae import VAE
 
-CLASSES = {  # by their files; run.json names the class
-    "VAE": "vae",
-    "LaplaceVAE": "laplace_vae",
-    "GMVAE": "gmvae",
-    "SSVAE": "ssvae",
-    "FSVAE": "fsvae",
-}
-
-
-_FILES = CLASSES | {"pixel_likelihood": "likelihoods"}
+__all__ = ["FSVAE", "GMVAE", "SSVAE", "VAE", "LaplaceVAE", "build", "pixel_likelihood"]
+CLASSES = {kind.__name__: kind for kind in (VAE, LaplaceVAE, GMVAE, SSVAE, FSVAE)}
 
 
-def __getattr__(name: str):
-    if name in _FILES:
-        return getattr(importlib.import_module(f"{__name__}.{_FILES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_FILES])
-
-
-def build(name: str, description: dict):
+def build(description: Mapping, name: str) -> LatentVariableModel:
     """Build a model with initial weights, which torch's generator draws.
 
     Args:
+        description: class and arguments, as run.json has them, such as {"class": "VAE",
+            "z_dim": 10, "likelihood": "bernoulli"}
         name: str: the model's name
-        description: what `describe` of such a model returns
 
     Raises:
         ValueError: there is no such model
     """
-    from codebase.models.likelihoods import likelihood
-
     arguments = dict(description)
     kind = arguments.pop("class", None)
-    if not isinstance(kind, str) or kind not in CLASSES:
+    if kind not in CLASSES:
         raise ValueError(f"class is {kind!r:.40}, expected one of {', '.join(CLASSES)}")
+    if "likelihood" in arguments:
+        arguments["likelihood"] = likelihood(arguments["likelihood"])
     try:
-        if "likelihood" in arguments:
-            arguments["likelihood"] = likelihood(arguments["likelihood"])
-        return __getattr__(kind)(name=name, **arguments)
-    except (TypeError, AttributeError, RuntimeError) as error:
+        return CLASSES[kind](name=name, **arguments)
+    except TypeError as error:
         raise ValueError(f"it is not a {kind}: {error}") from None

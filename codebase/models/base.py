@@ -24,7 +24,7 @@ class LatentVariableModel(torch.nn.Module):
     Attributes:
         family: str: distributions p(z) and q(z|x), "gaussian" or "laplace"
         generates: bool: whether the loss trains the decoder
-        arguments: names of the constructor's arguments except name; each is an attribute too
+        dataset: str: the data set that the homework trains it on, "mnist" or "svhn"
 
     Raises:
         ValueError: there is no such architecture
@@ -32,7 +32,7 @@ class LatentVariableModel(torch.nn.Module):
 
     family = "gaussian"
     generates = True
-    arguments = ("nn",)
+    dataset = "mnist"
     _has_seen_images = False
 
     def __init__(
@@ -50,17 +50,6 @@ class LatentVariableModel(torch.nn.Module):
         self.enc = networks.Encoder(z_dim, y_dim)
         self.dec = networks.Decoder(z_dim, y_dim)
         self.init_prior()
-
-    def describe(self) -> dict:
-        """The class and the arguments that `codebase.models.build` makes the model from, for JSON.
-
-        Raises:
-            ValueError: its likelihood cannot be written down
-        """
-        arguments = {name: getattr(self, name) for name in self.arguments}
-        if "likelihood" in arguments:
-            arguments["likelihood"] = self.likelihood.describe()
-        return {"class": type(self).__name__, **arguments}
 
     # The prior
 
@@ -149,22 +138,26 @@ class LatentVariableModel(torch.nn.Module):
         """
         if torch.compiler.is_compiling():
             return
-        expected = f"expected x to be float images in [0, 1] of shape (batch, {self.enc.x_dim})"
+        x_dim = self.enc.x_dim
+        expected = f"expected x to be float images in [0, 1] of shape (batch, {x_dim})"
         if not isinstance(x, Tensor):
             raise ValueError(f"{expected}, got {type(x).__name__}: pass torch.as_tensor(x)")
         parameter = next(self.parameters())
         own, in_training = parameter.dtype, torch.is_grad_enabled() and parameter.requires_grad
         if own not in (torch.float32, torch.float64):
             raise ValueError(f"the model is in {own}, expected float32 or float64: model.float()")
-        if x.dim() != 2 or x.shape[1] != self.enc.x_dim:
+        if x.dim() != 2 or x.shape[1] != x_dim:
             hint = "these images have another size"
-            if x.numel() == self.enc.x_dim:
+            if x.numel() == x_dim:
                 hint = "x.reshape(1, -1) makes a batch of one"
-            elif x.dim() > 0 and x.shape[1:].numel() == self.enc.x_dim:
+            elif x.dim() == 4 and x.shape[-1] == 3 and x.shape[1:].numel() == x_dim:
+                hint = "x.permute(0, 3, 1, 2).flatten(1) makes rows, one colour after another"
+            elif x.dim() > 0 and x.shape[1:].numel() == x_dim:
                 hint = "x.flatten(1) makes rows of them"
             raise ValueError(f"{expected}, got shape {tuple(x.shape)}: {hint}")
         if not x.is_floating_point():
-            raise ValueError(f"{expected}, got dtype {x.dtype}: x.float() / 255")
+            hint = "x.float()" if not x.numel() or x.max() <= 1 else "x.float() / 255"
+            raise ValueError(f"{expected}, got dtype {x.dtype}: {hint}")
         if x.dtype != own:
             raise ValueError(f"{expected}, got dtype {x.dtype}, the model has {own}: x.to({own})")
         if self._has_seen_images and in_training:

@@ -14,6 +14,8 @@ class FSVAE(LatentVariableModel):
         nn, name: see `LatentVariableModel`
     """
 
+    dataset = "svhn"
+
     def __init__(self, nn: str = "v2", name: str = "fsvae"):
         super().__init__(nn, name, z_dim=10, y_dim=10, likelihood=Gaussian(variance=0.1))
 

@@ -18,8 +18,6 @@ class GMVAE(VAE):
         options: the other arguments of `VAE`
     """
 
-    arguments = ("nn", "z_dim", "k", "likelihood", "beta")
-
     def __init__(
         self, nn: str = "v1", z_dim: int = 2, k: int = 500, name: str = "gmvae", **options
     ):

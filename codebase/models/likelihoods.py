@@ -29,10 +29,6 @@ class Bernoulli:
         """An image of grey levels in [0, 1] as this model sees it: binarised by a draw."""
         return ut.sample_bernoulli(grey)
 
-    def describe(self) -> str:
-        """The likelihood as `likelihood` reads it."""
-        return "bernoulli"
-
 
 class Gaussian:
     """p(x|z) = N(x; μ(h), variance·I): grey levels or colours.
@@ -64,25 +60,22 @@ class Gaussian:
         """An image of grey levels in [0, 1] as this model sees it: as it is."""
         return grey
 
-    def describe(self) -> dict:
-        """The likelihood as `likelihood` reads it. Raises ValueError if it cannot be written."""
-        if self.squash not in SQUASHES.values():
-            raise ValueError(f"squash is {self.squash}, expected None or torch.sigmoid")
-        squash = next(name for name, function in SQUASHES.items() if function is self.squash)
-        return {"variance": self.variance, "squash": squash}
-
 
 BERNOULLI = Bernoulli()
 SQUASHES = {None: None, "sigmoid": torch.sigmoid}
 
 
 def pixel_likelihood(name: str, sigma2: float) -> Bernoulli | Gaussian:
-    """The likelihood of --likelihood and --sigma2: Bernoulli, or Gaussian with a mean in [0, 1]."""
+    """Return the likelihood "bernoulli", or "gaussian" with a mean in [0, 1]."""
     return BERNOULLI if name == "bernoulli" else Gaussian(sigma2, squash=torch.sigmoid)
 
 
 def likelihood(description: str | dict) -> Bernoulli | Gaussian:
-    """The likelihood that `describe` described. Raises ValueError if there is no such one."""
+    """Return what run.json describes: "bernoulli", or a variance and a squash.
+
+    Raises:
+        ValueError: there is no such likelihood
+    """
     if description == "bernoulli":
         return BERNOULLI
     try:

@@ -20,8 +20,6 @@ class SSVAE(LatentVariableModel):
         class_weight: float: weight of the classifier's cross-entropy in the loss
     """
 
-    arguments = ("nn", "gen_weight", "class_weight")
-
     def __init__(
         self,
         nn: str = "v1",

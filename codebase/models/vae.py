@@ -23,8 +23,6 @@ class VAE(LatentVariableModel):
         beta: float: weight of KL in the loss (Higgins et al. 2017); the bounds do not have it
     """
 
-    arguments = ("nn", "z_dim", "likelihood", "beta")
-
     def __init__(
         self,
         nn: str = "v1",

@@ -1,1 +1,1 @@
-"""What a command does: experiment and flags, a run, its training and report, replicates, table."""
+"""What a run script's command does: train or evaluate a run, report it, and keep its files."""

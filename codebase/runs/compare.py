@@ -5,9 +5,10 @@ from pathlib import Path
 
 import torch
 
-from codebase import UserError, data, figures
+from codebase import data, figures
 from codebase.machine.files import write_atomically
-from codebase.runs.load import data_of, load_run, located
+from codebase.project import UserError
+from codebase.runs.run import data_of, load_run, located
 
 
 def compare(runs: Sequence[str], labels: Sequence[str], data_dir: Path, out: Path) -> Path:
@@ -23,26 +24,23 @@ def compare(runs: Sequence[str], labels: Sequence[str], data_dir: Path, out: Pat
         its path
 
     Raises:
-        UserError: there is no such run, their images are not of one kind, a label is missing, or
-            out is a folder
+        UserError: there is no such run, their images are not of one kind, or a label is missing or
+            there twice
     """
-    if len(labels) != len(runs):
-        raise UserError(f"--labels: got {len(labels)} for {len(runs)} runs, expected one per run")
-    if len(set(labels)) != len(labels):
+    if len(labels) != len(runs) or len(set(labels)) != len(labels):
         raise UserError(
-            "two rows have the same label: pass --labels with a different one for each run"
+            f"--labels: got {len(set(labels))} different ones for {len(runs)} runs, expected a "
+            "different one for each run"
         )
-    if not out.name or (out.exists() and not out.is_file()):
-        raise UserError(f"--out {out} is not an ordinary file: pass a file, such as comparison.png")
     models = {label: load_run(run) for label, run in zip(labels, runs, strict=True)}
     kinds = {
-        (data_of(located(run)[2], model), model.enc.x_dim, model.likelihood.binary)
+        (data_of(located(run)[2], model), model.dataset, model.likelihood.binary)
         for run, model in zip(runs, models.values(), strict=True)
     }
     if len(kinds) > 1:
         raise UserError("compare: these runs were not trained on the same kind of images")
-    [(name, x_dim, _)] = kinds
-    data.find_or_download({784: "mnist", 3072: "svhn"}[x_dim], name, data_dir)
+    [(name, dataset, _)] = kinds
+    data.find_or_download(dataset, name, data_dir)
     source = data.Source(name, data_dir, torch.device("cpu"), train=False)
     loaded = data.to_evaluate(next(iter(models.values())), source)
     x, y = (t.unflatten(0, (10, 10))[:, :2].flatten(0, 1) for t in data.examples(loaded))

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from codebase import UserError, checkpoints
+from codebase import checkpoints
+from codebase.project import UserError, steps_in, weights_file
 from codebase.runs import run as runs
 
 
@@ -18,23 +19,20 @@ def keep_as_reference(name: str) -> Path:
         the file of weights
 
     Raises:
-        UserError: there is no such run, it has no run.json or is not finished, or its weights are
-            not finite in half precision
+        UserError: there is no such run, it is not finished, or its weights are not finite in half
+            precision
     """
     folder = checkpoints.run_folder(name)
-    run, steps = runs.read_run(folder), checkpoints.steps_in(folder)
-    if run is None:
-        raise UserError(f"{folder} has no {runs.RUN_FILE}: train the run first")
-    if not steps or run.finished(steps[-1]) is None:
-        raise UserError(f"{name} is not finished: finish it with its run script and --resume 1")
+    run, steps, results = runs.read_run(folder), steps_in(folder), runs.read_results(name)
+    if run is None or not steps or not results or results["iterations"] != steps[-1]:
+        raise UserError(f"{folder} is not a finished run: train it with its run script first")
     model = run.build()
-    checkpoints.load_weights(model, checkpoints.file_of(folder, steps[-1]))
+    checkpoints.load_weights(model, weights_file(folder, steps[-1]))
     if not all(tensor.isfinite().all() for tensor in model.half().state_dict().values()):
         raise UserError(f"{name} has weights too large for half precision: train it anew")
     place = checkpoints.reference_folder(name)
-    path = checkpoints.file_of(place, steps[-1])
-    checkpoints.write_weights(model, path)
-    runs.write_json(place / runs.RUN_FILE, runs.read_json(folder / runs.RUN_FILE))
-    for step in set(checkpoints.steps_in(place)) - {steps[-1]}:  # of weights kept before
-        checkpoints.file_of(place, step).unlink()
-    return path
+    for step in steps_in(place):  # of weights kept before
+        weights_file(place, step).unlink()
+    checkpoints.write_weights(model, weights_file(place, steps[-1]))
+    runs.write_json(place / runs.RUN_FILE, runs.read_json(folder / runs.RUN_FILE) or {})
+    return weights_file(place, steps[-1])

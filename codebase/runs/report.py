@@ -1,47 +1,46 @@
 """What a trained model shows of itself: the printed report and pictures."""
 
-import contextlib
-import io
 import math
 import sys
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from codebase import data as data_sets
 from codebase import evaluate, figures
 from codebase.data import Data
 from codebase.machine.files import one_line, write_atomically
 from codebase.runs import run as runs
+from codebase.runs.experiment import Experiment
 from codebase.runs.run import Run
 from codebase.train import NotFinite
 
 
 def make_report(
+    experiment: Experiment,
     run: Run,
     model: torch.nn.Module,
     step: int,
     data: Data,
-    experiment,
     sheet: tuple[int, int],
     folder: Path,
-    save: Callable[[dict], None],
+    more: Mapping = {},
     whose: str = "your run",
 ) -> tuple[dict, dict[str, bytes]]:
-    """Evaluate a trained model; write its pictures, and print the report.
+    """Evaluate a trained model; print the report; write pictures, and results.json last.
 
     The evaluation draws with the run's seed, so it can be repeated to the digit.
 
     Args:
+        experiment: its `evaluate` prints and returns the metrics
         run, model, step: what to report: a run, its model, and iterations that it was trained for
         data: what to evaluate on
-        experiment: its `evaluate` prints and returns the metrics
         sheet: rows and columns of the sample grid
-        folder: folder for the pictures
-        save: writes the results; called after the pictures, before the metrics are printed
+        folder: folder for the files
+        more: what else to write into results.json
         whose: where the weights come from, for the first line
 
     Returns:
@@ -50,63 +49,59 @@ def make_report(
     Raises:
         NotFinite: a metric is not a number
     """
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):  # pictures have metrics in their titles
-        dataset, iteration = experiment.dataset.upper(), f"iteration {step:,}"
-        if step < experiment.iter_max:
-            iteration += f" of {experiment.iter_max:,}"
-        if run.is_synthetic:
-            dataset = f"synthetic digits, not comparable with {dataset}"
-        print(f"Evaluating {run.name}, {iteration}, {whose}, on {dataset}")
-        torch.manual_seed(run.flags["seed"])
-        metrics = experiment.evaluate(model, data)
+    dataset, iteration = experiment.dataset.upper(), f"iteration {step:,}"
+    if step < experiment.iter_max:
+        iteration += f" of {experiment.iter_max:,}"
+    if run.is_synthetic:
+        dataset = f"synthetic digits, not comparable with {dataset}"
+    print(f"Evaluating {run.name}, {iteration}, {whose}, on {dataset}")
+    torch.manual_seed(run.flags["seed"])
+    metrics = experiment.evaluate(model, data)
     if not all(map(math.isfinite, metrics.values())):
         raise NotFinite(f"the metrics of {run.name}, iteration {step}, are not finite")
-    results = run.results(step, metrics, data.subset[0].device)
+    results = run.results(step, metrics, data.subset[0].device) | dict(more)
     if hasattr(model, "cls"):
         results["accuracy by class"] = evaluate.accuracy_by_class(model, data.test)
+        accuracies = (f"{accuracy:6.4f}" for accuracy in results["accuracy by class"])
+        print("class   ", *(f"{digit:>6}" for digit in range(model.y_dim)), file=sys.stderr)
+        print("accuracy", *accuracies, file=sys.stderr)
     name, value = next(iter(metrics.items()))
     heading = f"{run.name}, iteration {step}, {name} {value:.4g}"
     pictures = {
         name: write_picture(model, picture, folder / f"{name}.png", heading)
-        for name, picture in _pictures(model, data, sheet, heading).items()
+        for name, picture in _pictures(model, data, sheet).items()
     }
-    save(results)  # last of the files: a run with results is finished
-    print(printed.getvalue(), end="")
-    if hasattr(model, "cls"):
-        accuracies = (f"{accuracy:6.4f}" for accuracy in results["accuracy by class"])
-        print("class   ", *(f"{digit:>6}" for digit in range(model.y_dim)), file=sys.stderr)
-        print("accuracy", *accuracies, file=sys.stderr)
+    try:
+        runs.write_json(folder / runs.RESULTS_FILE, results)  # a run with results is finished
+    except OSError as error:
+        print(f"warning: results not written: {error}", file=sys.stderr)
     return results, {name: made for name, made in pictures.items() if made is not None}
 
 
-def _pictures(
-    model: torch.nn.Module, data: Data, sheet: tuple[int, int], heading: str
-) -> dict[str, Callable]:
-    """The pictures of a trained model, as functions that make them, by their names.
+def _pictures(model: torch.nn.Module, data: Data, sheet: tuple[int, int]) -> dict[str, Callable]:
+    """Return the pictures of a trained model, as functions that make them, by their names.
 
     A model whose generative part was not trained has none.
     """
     if not model.generates:
         return {}
-
-    def examples():
-        return data_sets.examples(data)
-
+    examples = data_sets.examples(data)
     pictures = {
         "samples": lambda: figures.sample_sheet(model, *sheet),
-        "reconstructions": lambda: figures.reconstructions(model, *examples()),
+        "reconstructions": lambda: figures.reconstructions(model, *examples),
     }
     if model.z_dim == 2:
-        pictures["latent"] = lambda: figures.latent_plane(model, *data.test, heading)
-        pictures["manifold"] = lambda: figures.manifold(model, *data.test, heading)
+        pictures["latent"] = lambda: figures.latent_plane(model, *data.test)
+        pictures["manifold"] = lambda: figures.manifold(model, *data.test)
     else:
-        pictures["traversal"] = lambda: figures.traversal(model, *examples())
+        pictures["traversal"] = lambda: figures.traversal(model, *examples)
     return pictures
 
 
-def write_sheet(model: torch.nn.Module, sheet: tuple[int, int], path: Path, heading: str):
-    """Write a sample grid of so many rows and columns. Returns the file's contents, or None."""
+def write_sheet(
+    model: torch.nn.Module, sheet: tuple[int, int], path: Path, heading: str
+) -> bytes | None:
+    """Write a sample grid of so many rows and columns; return the file's contents, if any."""
     if not model.generates:
         return None
     return write_picture(model, lambda: figures.sample_sheet(model, *sheet), path, heading)
@@ -115,7 +110,7 @@ def write_sheet(model: torch.nn.Module, sheet: tuple[int, int], path: Path, head
 def write_picture(
     model: torch.nn.Module, picture: Callable, path: Path, heading: str = ""
 ) -> bytes | None:
-    """Make a picture, write it, and print its path. Returns the file's contents.
+    """Make a picture, write it, and print its path; return the file's contents.
 
     If it fails, print a warning and return None: a trained model is never lost for a picture.
     """
@@ -126,8 +121,7 @@ def write_picture(
     except Exception as error:
         print(f"warning: {path.name} not written: {one_line(error)}", file=sys.stderr)
         return None
-    with contextlib.suppress(OSError):  # a lost standard output ends no training
-        tqdm.write(f"Picture: {path}")
+    tqdm.write(f"Picture: {path}")
     return content
 
 
@@ -148,7 +142,7 @@ def held_out_bound(model: torch.nn.Module, data: Data) -> dict[str, float]:
     return terms | ({"test/kl_y": kl[1]} if len(kl) > 1 else {})
 
 
-def say_what_now(experiment, run: Run, folder: Path) -> None:
+def say_what_now(experiment: Experiment, run: Run, folder: Path) -> None:
     """Print to standard error where the results are and what to try next."""
     for line in (
         f"Results and pictures: {folder}",

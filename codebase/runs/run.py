@@ -8,9 +8,7 @@ import contextlib
 import datetime
 import json
 import platform
-import re
-import shutil
-import uuid
+from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,32 +16,32 @@ from pathlib import Path
 import filelock
 import torch
 
-from codebase import ROOT, UserError, checkpoints, models
-from codebase.machine.files import child_folder, one_line, read_file, write_atomically
+from codebase import checkpoints, models
+from codebase.machine.files import one_line, write_atomically
+from codebase.project import ROOT, UserError, model_of_name, step_of, steps_in, weights_file
+from codebase.runs.experiment import Experiment
 
 LOGS = ROOT / "logs"
 RUN_FILE, RESULTS_FILE = "run.json", "results.json"
-LARGEST_FILE = 1 << 20  # bytes
 NOT_RECORDED = "not recorded"  # of weights without a run.json, which other people trained
-_SCALARS = (int, float, str)
 WAYS_OUT = "delete it to evaluate the weights without it, or pass --overwrite 1 to train anew"
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training of one model, known by its name.
+    """One training of one model.
 
     Args:
         name: its folder in checkpoints/ and logs/
-        flags: the flags that determine its weights, by their names; empty for weights that other
-            people trained
-        model: class and arguments of its model, see `codebase.models.build`; empty if there is no
-            run.json: the run is new, or other people trained it
+        flags: the flags that determine its weights, by their names; empty if only its name is known
+        model: class and arguments of its model, see `codebase.models.build`
+        recorded: whether it has a run.json. If not, it is new, or other people trained it
     """
 
     name: str
-    flags: Mapping[str, int | float | str]
+    flags: Mapping
     model: Mapping
+    recorded: bool = False
 
     @property
     def folder(self) -> Path:
@@ -51,16 +49,16 @@ class Run:
 
     @property
     def logs(self) -> Path:
-        return logs_folder(self.name)
+        return LOGS / self.folder.name
 
     @property
     def is_synthetic(self) -> bool:
         return self.flags.get("data") == "synthetic"
 
-    def build(self) -> torch.nn.Module:
-        """The model with initial weights."""
+    def build(self) -> models.LatentVariableModel:
+        """Build the model with initial weights."""
         try:
-            return models.build(self.name, self.model)
+            return models.build(self.model, self.name)
         except ValueError as error:
             raise UserError(f"{self.name}: its {RUN_FILE} does not fit: {error}") from None
 
@@ -69,24 +67,50 @@ class Run:
         content = {"name": self.name, "model": dict(self.model), "flags": dict(self.flags)}
         write_json(self.folder / RUN_FILE, content | circumstances(device))
 
-    def finished(self, iterations: int) -> dict | None:
-        """Return its results if it was trained with these flags to exactly this iteration."""
-        results = read_results(self.name)
-        if results is None or results["iterations"] != iterations:
-            return None
-        return results if results["trained"] == dict(self.flags) else None
-
     def results(self, step: int, metrics: dict[str, float], device: torch.device) -> dict:
-        """The metrics of its weights, as results.json has them."""
+        """Return the metrics of its weights, as results.json has them."""
         return {
             "name": self.name,
             "data": self.flags.get("data"),
             "seed": self.flags.get("seed"),
             "iterations": step,
-            "trained": dict(self.flags) or NOT_RECORDED,
+            "trained": dict(self.flags),
             **circumstances(device),
             "figures": metrics,
         }
+
+
+def find_run(
+    experiment: Experiment,
+    args: Namespace,
+    data: str,
+    folder: Path | None = None,
+    new: bool = False,
+) -> Run:
+    """Return the run that flags describe; run.json has the values of flags that were not given.
+
+    Args:
+        experiment, args: the run script's, and its flags
+        data: the name of its data
+        folder: folder of its weights; None: the one in checkpoints/
+        new: whether it starts anew, whatever is in the folder
+
+    Raises:
+        UserError: a flag that was given contradicts run.json
+    """
+    flags = experiment.identity(args.given, data)
+    name = experiment.name_of(flags)
+    run = None if new else read_run(folder or checkpoints.run_folder(name))
+    if run is None:
+        return Run(name, flags, experiment.model(Namespace(**flags)))
+    for flag, value in args.given.items():
+        was = run.flags.get(flag)
+        if flag in flags and flag != "data" and value != was:
+            raise UserError(
+                f"--{flag} {value}: {name} was trained with --{flag} {was}: omit the flag to use "
+                "that, or pass another --run, or --overwrite 1 to train anew"
+            )
+    return run
 
 
 def read_run(folder: Path) -> Run | None:
@@ -100,29 +124,22 @@ def read_run(folder: Path) -> Run | None:
     if content is None:
         return None
     if not all(isinstance(content.get(key), dict) for key in ("model", "flags")):
-        raise UserError(
-            f"{path} is not a description of a run, or an older version wrote it: {WAYS_OUT}"
-        )
+        raise UserError(f"{path} is not a description of a run: {WAYS_OUT}")
     if content.get("name") != folder.name:
         raise UserError(
             f"{path} belongs to {content.get('name')!r:.200}: rename the folder to that, delete "
             "the file to evaluate the weights without it, or pass --overwrite 1 to train anew"
         )
-    return Run(folder.name, content["flags"], content["model"])
-
-
-def group_of(name: str) -> str:
-    """A run's name without its number, which its replicates share."""
-    return re.sub(r"_run=[0-9]+", "", name)
+    return Run(folder.name, content["flags"], content["model"], recorded=True)
 
 
 def has_begun(folder: Path) -> bool:
-    """Whether a folder holds a run: its run.json, or weights."""
-    return bool(checkpoints.steps_in(folder)) or (folder / RUN_FILE).exists()
+    """Return whether a folder holds a run: its run.json, or weights."""
+    return bool(steps_in(folder)) or (folder / RUN_FILE).exists()
 
 
 def circumstances(device: torch.device) -> dict:
-    """When, on what and with what versions: what may change the last digits of metrics."""
+    """Return what may change the last digits of metrics: when, on what and with what versions."""
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "device": str(device),
@@ -132,36 +149,35 @@ def circumstances(device: torch.device) -> dict:
     }
 
 
-# Folders of logs, and results
-
-
-def logs_folder(name: str) -> Path:
-    """logs/<name>.
+@contextlib.contextmanager
+def locked(name: str) -> Iterator[None]:
+    """Hold a run's lock while it trains. The system releases it when the process ends.
 
     Raises:
-        UserError: the name, or a link there, leads out of logs/
+        UserError: another process holds it
     """
-    return child_folder(LOGS, name)
+    path = checkpoints.CHECKPOINTS / ".locks" / checkpoints.run_folder(name).name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with filelock.FileLock(path, timeout=0):
+            yield
+    except filelock.Timeout:
+        raise UserError(
+            f"{name} is being trained by another process: wait for it, or pass another --run"
+        ) from None
 
 
-def evaluation_folder(name: str, step: int) -> Path:
-    """logs/<name>/evaluation-<step>: of an evaluation after training, which replaces nothing."""
-    return child_folder(logs_folder(name), f"evaluation-{step:05d}")
+# Results
 
 
 def read_results(name: str) -> dict | None:
     """Read logs/<name>/results.json; None if there is no such file, or it is invalid."""
     try:
-        results = read_json(logs_folder(name) / RESULTS_FILE)
+        results = read_json(LOGS / name / RESULTS_FILE)
     except UserError:
         return None
-    if results is None or results.get("name") != name:  # which may be a copied folder's
-        return None
-    metrics, trained = results.get("figures"), results.get("trained")
-    sound = type(results.get("iterations")) is int and isinstance(metrics, dict) and metrics
-    sound = sound and all(type(v) in (int, float) and abs(v) < 1e300 for v in metrics.values())
-    flags = isinstance(trained, dict) and all(isinstance(v, _SCALARS) for v in trained.values())
-    return results if sound and (flags or trained == NOT_RECORDED) else None
+    keys = {"name", "iterations", "trained", "figures"}
+    return results if results and keys <= results.keys() and results["name"] == name else None
 
 
 def write_json(path: Path, content: dict) -> None:
@@ -176,111 +192,76 @@ def read_json(path: Path) -> dict | None:
         UserError: it cannot be read, or holds something else
     """
     try:
-        content = json.loads(read_file(path, LARGEST_FILE))
+        content = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{path} is damaged ({one_line(error)}): {WAYS_OUT}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} is damaged (it is not an object): {WAYS_OUT}")
     return content
 
 
-# Who may change a run
-
-LOCKS = {  # seconds to wait for another process, and the message after that
-    "training": (0, "is being trained by another process: wait for it, or pass another --run"),
-    # Evaluation and replacement both hold this one, so one waits for the other.
-    "evaluation": (
-        600,
-        "is still being evaluated after 600 seconds, by another process: wait, or end that process",
-    ),
-}
+# Trained models
 
 
-@contextlib.contextmanager
-def locked(name: str, what: str) -> Iterator[None]:
-    """Hold a run's lock. The system releases it when the process ends.
+def load_run(run: str | Path, step: int | None = None) -> models.LatentVariableModel:
+    """Load a trained model of any kind that the run scripts make, ready to evaluate, on the CPU.
+
+        model = codebase.load_run("model=vae_z=10_run=0000")
+        images = model.sample_sigmoid(16)
 
     Args:
-        name: name of the run
-        what: "training" or "evaluation"
+        run: name of a run in checkpoints/ or, if there is none, in checkpoints/reference/;
+            "reference/<name>" for the latter in any case; or path to its folder or to a file
+            model-<step>.pt. The kind of model is read from run.json, or from the name if other
+            people trained it
+        step: iteration; None is the last one whose weights were saved
+
+    Returns:
+        the model, with its weights, which require no gradient
 
     Raises:
-        UserError: another process holds it
-        OSError: its file cannot be created
+        UserError: there is no such run, or its weights are not what they should be
     """
-    wait, otherwise = LOCKS[what]
-    path = checkpoints.run_folder(name).parent / ".locks" / f"{name}.{what}"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(path)
-    try:
-        lock.acquire(wait)
-    except filelock.Timeout:
-        raise UserError(f"{name} {otherwise}") from None
-    except NotImplementedError:
-        raise UserError(f"the file system of {path.parent} has no locks: use another one") from None
-    try:
-        yield
-    finally:
-        lock.release()
+    folder, step, found = located(run, step)
+    with torch.random.fork_rng([]):  # the weights drawn here are replaced
+        model = found.build()
+    checkpoints.load_weights(model, weights_file(folder, step))
+    return model.eval().requires_grad_(False)
 
 
-# How one run replaces another
+def located(run: str | Path, step: int | None = None) -> tuple[Path, int, Run]:
+    """Return a run's folder of weights, an iteration that is there, and the run; see `load_run`."""
+    path = Path(run)
+    if path.suffix == ".pt":
+        of_file = step_of(path)
+        if not path.exists() or of_file is None:
+            raise UserError(f"{path} does not exist, or is not named model-<iteration>.pt")
+        if step not in (None, of_file):
+            raise UserError(f"{path} has the weights of iteration {of_file}, not {step}")
+        path, step = path.parent, of_file
+    elif not path.is_dir() or len(path.parts) == 1:
+        reference = checkpoints.CHECKPOINTS / checkpoints.REFERENCE
+        places = (checkpoints.CHECKPOINTS / path, reference / path)
+        path = next((place for place in places if place.is_dir()), path)
+    if not path.is_dir():
+        raise UserError(
+            f"{path} does not exist: pass the name of a run in {checkpoints.CHECKPOINTS}, or a path"
+        )
+    folder = path.absolute()
+    found = read_run(folder) or Run(folder.name, {}, model_of_name(folder.name))
+    steps = steps_in(folder)
+    if step is None and steps:
+        step = steps[-1]
+    if step not in steps:
+        there = f" of iteration {step}; it has iterations {steps}" if steps else ""
+        raise UserError(f"{folder} has no weights{there}")
+    return folder, step, found
 
 
-def set_aside(name: str) -> None:
-    """Move the existing run to .replaced, in checkpoints/ and logs/, until the new run is finished.
-
-    An existing run that is an unfinished replacement is deleted instead, and the run that it was
-    replacing is kept.
-    """
-    weights, logs = checkpoints.run_folder(name), logs_folder(name)
-    old_weights, old_logs = (_replaced(root, name) for root in (weights.parent, logs.parent))
-    if not weights.exists() and not logs.exists():
-        return
-    with locked(name, "evaluation"):
-        if not weights.exists():  # only logs are there: perhaps a move was interrupted
-            _delete(logs, logs.parent) if old_logs.exists() else _move(logs, old_logs)
-        elif old_weights.exists() and not _is_finished(name):
-            _delete(weights, weights.parent)
-            _delete(logs, logs.parent)
-        else:
-            _delete(old_weights, weights.parent)
-            _delete(old_logs, logs.parent)
-            _move(weights, old_weights)
-            _move(logs, old_logs)
-
-
-def forget_what_was_set_aside(name: str) -> None:
-    """Delete the run that a finished one has replaced."""
-    for root in (checkpoints.CHECKPOINTS, LOGS):
-        _delete(_replaced(root, name), root)
-
-
-def _replaced(root: Path, name: str) -> Path:
-    return root / ".replaced" / name
-
-
-def _is_finished(name: str) -> bool:
-    folder, results = checkpoints.run_folder(name), read_results(name)
-    steps = checkpoints.steps_in(folder)
-    if results is not None and results["iterations"] in steps:
-        return True
-    return bool(steps) and not (folder / RUN_FILE).exists()  # weights that other people trained
-
-
-def _move(folder: Path, place: Path) -> None:
-    if folder.exists():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        folder.rename(place)
-
-
-def _delete(folder: Path, root: Path) -> None:
-    """Rename a folder to a trash name, then delete all trash, also what killed processes left."""
-    if folder.exists():
-        folder.rename(root / f".trash-{uuid.uuid4().hex}")
-    for trash in root.glob(".trash-*"):
-        shutil.rmtree(trash, ignore_errors=True)
+def data_of(run: Run, model: models.LatentVariableModel) -> str:
+    """Return the name of the data that a run was trained on: "mnist", "svhn" or "synthetic"."""
+    return run.flags.get("data") or model.dataset

@@ -1,21 +1,16 @@
-"""The training of one run: what it starts from, and what it saves, logs and reports.
+"""The training of one run: what it starts from, what it saves and logs, and its report."""
 
-A run writes run.json first. Each save writes the training state, then the weights, so that a run
-can continue wherever it ends.
-"""
-
-import contextlib
+import shutil
 import sys
 from argparse import Namespace
-from pathlib import Path
 
 import torch
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
-from codebase import UserError, checkpoints
-from codebase.checkpoints import CheckpointError
-from codebase.data import Source, find_or_download
-from codebase.machine.files import remove_leftovers
+from codebase import checkpoints, figures
+from codebase.data import Data, Source, find_or_download
+from codebase.project import UserError, steps_in, weights_file
+from codebase.runs import report
 from codebase.runs import run as runs
 from codebase.runs.experiment import Experiment
 from codebase.runs.run import Run
@@ -26,343 +21,192 @@ BANNER = """\
 *  SYNTHETIC DATA: digits drawn by this program, in place of {:<5}     *
 *  Do not compare the metrics with metrics of the real data set.       *
 ************************************************************************"""
-CURVES = ("train", "test")  # keys of Training.curves; a row is iteration, NELBO, KL, Rec
+CURVES = ("train", "test")  # of curves.png; a row is iteration, NELBO, KL, Rec
 
 
-def source_of(
-    experiment: Experiment, given: dict, args: Namespace, device: torch.device, train: bool = True
-) -> Source:
-    """Find the data to use.
-
-    The --data flag decides. Without it, an existing run keeps its data, except that a new run
-    prefers the real data set to an existing run's synthetic digits. Otherwise the real data set is
-    used if it is available, else synthetic digits.
-
-    Raises:
-        DataError: the real data set is needed and cannot be had
-    """
-    wanted = given.get("data", "auto")
-    if wanted == "auto":
-        begun = [
-            name
-            for name in (experiment.dataset, "synthetic")
-            if runs.has_begun(
-                checkpoints.run_folder(experiment.name_of(experiment.identity(given, name)))
-            )
-        ]
-        new = args.train and not args.resume and not args.replicates
-        if len(begun) == 1 and not (new and begun == ["synthetic"]):
-            wanted = begun[0]
-    name = find_or_download(experiment.dataset, wanted, args.data_dir)
-    if name == "synthetic":
-        print(BANNER.format(experiment.dataset.upper()), file=sys.stderr)
-    return Source(name, args.data_dir, device, train)
-
-
-def find(
-    experiment: Experiment,
-    given: dict,
-    source: str,
-    resume: bool = True,
-    folder: Path | None = None,
-) -> Run:
-    """Find the run that flags describe; run.json has the values of flags that were not given.
-
-    Args:
-        experiment: the run script's
-        given: the flags that were given, by their names
-        source: the name of its data
-        resume: True to continue an existing run; False to start a new one in its place
-        folder: folder of its weights; None: the one in checkpoints/
-
-    Raises:
-        UserError: a flag that was given contradicts run.json
-    """
-    flags = experiment.identity(given, source)
-    name = experiment.name_of(flags)
-    recorded = runs.read_run(folder or checkpoints.run_folder(name)) if resume else None
-    if recorded is None:
-        return Run(name, flags, {})
-    kinds, own = ({flag: type(v) for flag, v in of.items()} for of in (recorded.flags, flags))
-    if kinds != own or experiment.name_of(recorded.flags) != name:
-        raise UserError(
-            f"{(folder or recorded.folder) / runs.RUN_FILE} has flags of another run or version: "
-            f"{runs.WAYS_OUT}"
-        )
-    for flag, value in given.items():
-        was = recorded.flags.get(flag)
-        if flag in flags and flag != "data" and value != was:
-            raise UserError(
-                f"--{flag} {value}: {name} was trained with --{flag} {was}: omit the flag to use "
-                "that, or pass another --run, or --overwrite 1 to train anew"
-            )
-    return recorded
-
-
-class Training:
-    """A context manager that trains one run and holds the run's lock.
-
-    It replaces an existing run only after the first iterations have worked: a run that does not fit
-    into memory replaces nothing.
-
-    Args:
-        experiment: the run script's
-        given: the flags that were given, by their names
-        args: all flags
-        source: where its data are
-
-    Attributes, from entering it on:
-        run: what is trained
-        data: what it is trained and evaluated on
-        trainer: has the model, and trains it; it calls `save` and `log`
-        iter_max, iter_save: the last iteration, and iterations between saved weights
-        bar: shows the progress
-        curves: rows of curves.png so far
-        saved: the iteration of the training state on disk
-        has_begun: whether --resume 1 continues it
+def train_run(experiment: Experiment, args: Namespace) -> dict:
+    """Train a run, or continue it; print its report and return its results.
 
     Raises:
         UserError: training would lose a run, or contradict run.json; or the data or the
             training state is not what it should be
     """
+    source = find_source(experiment, args)
+    name = experiment.name_of(experiment.identity(args.given, source.name))
+    with runs.locked(name):
+        run = runs.find_run(experiment, args, source.name, new=bool(args.overwrite))
+        state = _state_to_continue(run, args)
+        flags = Namespace(**run.flags)
+        data = experiment.data(flags, source)
+        torch.manual_seed(flags.seed)
+        trainer = Trainer(run.build().to(args.device), data.batches, flags.lr)
+        if flags.compile:
+            trainer.compile()
+        if state is not None:
+            trainer.load_state_dict(state)
+        record, every = Record(run, trainer, data, args, state), 0.1
+        if not sys.stderr.isatty():
+            every = 60  # seconds: in a log, a line a minute
+        options = {"total": args.iter_max, "initial": trainer.step, "mininterval": every}
+        with tqdm(desc=name, unit="it", smoothing=0.05, **options) as bar:
+            try:
+                if state is not None and not weights_file(run.folder, trainer.step).exists():
+                    record.save(trainer.step)  # the process ended before it wrote them
+                trainer.train(args.iter_max, args.iter_save, record.save, record.log, bar)
+            except KeyboardInterrupt as stopped:
+                again = "; to continue: add --resume 1" if record.events else ""
+                raise KeyboardInterrupt(f"{stopped}{again}") from None
+            except OSError as error:
+                reason = f"{error.strerror}; to continue: mend that, then add --resume 1"
+                raise OSError(error.errno, reason, error.filename) from None
+        return record.report(experiment)
 
-    def __init__(self, experiment: Experiment, given: dict, args: Namespace, source: Source):
-        self.experiment, self.given, self.args, self.source = experiment, given, args, source
-        self.has_begun, self.events = False, None
 
-    def __enter__(self) -> "Training":
-        given, args = self.given, self.args
-        name = self.experiment.name_of(self.experiment.identity(given, self.source.name))
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(runs.locked(name, "training"))
-            resume = args.resume or args.replicates
-            run = find(self.experiment, given, self.source.name, resume)
-            if not resume and not args.overwrite:
-                _check_nothing_is_there(run)
-            state = _state(run) if resume else None
-            self.iter_max, self.iter_save = (
-                given.get(flag) or (state and state[flag]) or getattr(args, flag)
-                for flag in ("iter_max", "iter_save")
-            )
-            if state is not None and state["step"] > self.iter_max:
-                raise UserError(
-                    f"--iter_max {self.iter_max}: {name} is at iteration {state['step']} already: "
-                    "pass a larger one to continue, or --train 0 to evaluate saved weights"
-                )
-            flags = Namespace(**run.flags)
-            self.data = self.experiment.data(flags, self.source)
-            model = self.experiment.build(run.flags).to(self.source.device)
-            if args.resume and state is None:
-                print(
-                    f"note: there is no run {name} to resume, so a new run starts", file=sys.stderr
-                )
-            self.run = run
-            self.trainer = Trainer(model, self.data.batches, flags.lr)
-            self.curves: dict[str, list[list[float]]] = {kind: [] for kind in CURVES}
-            if state is not None:
-                self._resume(state)
-            if flags.compile:
-                from codebase.machine.compiled import compile_or_warn
+def find_source(experiment: Experiment, args: Namespace, name: str | None = None) -> Source:
+    """Find the data: --data's, a resumed run's, or the real ones if possible.
 
-                compile_or_warn(self.trainer)
-            for what, now in self._circumstances().items():
-                if state is not None and state.get(what) != now:
-                    note = f"note: this run was trained with {what} {state.get(what)!r:.20} and "
-                    note += f"continues with {now!r}; its last digits may differ from an "
-                    print(f"{note}uninterrupted run's", file=sys.stderr)
-            self.saved, self.has_begun = self.trainer.step, state is not None
-            self.bar = stack.enter_context(
-                tqdm(
-                    desc=run.name,
-                    total=self.iter_max,
-                    initial=self.trainer.step,
-                    smoothing=0.05,
-                    unit="it",
-                    mininterval=0.1 if sys.stderr.isatty() else 60,  # in a log, a line a minute
-                )
-            )
-            self._stack = stack.pop_all()
-        return self
+    Args:
+        name: "mnist", "svhn" or "synthetic", if it is known
 
-    def __exit__(self, *exception) -> None:
-        self._stack.close()
+    Raises:
+        DataError: the real data set is needed and cannot be had
+    """
+    name = name or args.data
+    if name == "auto" and (args.resume or args.replicates):
+        for known in (experiment.dataset, "synthetic"):
+            run = experiment.name_of(experiment.identity(args.given, known))
+            if runs.has_begun(checkpoints.run_folder(run)):
+                name = known
+                break
+    name = find_or_download(experiment.dataset, name, args.data_dir)
+    if name == "synthetic":
+        print(BANNER.format(experiment.dataset.upper()), file=sys.stderr)
+    return Source(name, args.data_dir, args.device, train=bool(args.train))
 
-    def _resume(self, state: dict) -> None:
-        try:
-            if not all(isinstance(state.get(kind), list) for kind in CURVES):
-                raise CheckpointError("it has no curves")
-            self.trainer.load_state_dict(state)
-        except CheckpointError as error:
-            raise UserError(_damaged(self.run, str(error))) from None
-        self.curves = {kind: state[kind] for kind in CURVES}
-        step, model = self.trainer.step, self.trainer.model
-        due = step == state["iter_max"] or (step and step % state["iter_save"] == 0)
-        if (due or self._has_weights(step)) and step not in checkpoints.steps_in(self.run.folder):
-            checkpoints.save_model_by_name(model, step)  # the process ended before saving them
 
-    def _begin(self) -> None:
-        """Set an old run aside, write run.json and open the events, unless that is done."""
-        if self.events is not None:
-            return
+def _state_to_continue(run: Run, args: Namespace) -> dict | None:
+    """Read the training state that a run continues from; None if it is new.
+
+    Raises:
+        UserError: there is a run, and no flag says what to do with it; or it cannot be continued
+    """
+    path, steps = run.folder / checkpoints.STATE_FILE, steps_in(run.folder)
+    evaluate = f"--train 0 to evaluate iterations {steps}, " if steps else ""
+    ways_out = f"pass {evaluate}--overwrite 1 to train anew, or another --run"
+    if args.overwrite or not (steps or path.exists()):
+        if args.resume:
+            print(f"note: there is no run {run.name}, so a new run starts", file=sys.stderr)
+        return None
+    if not path.exists() or not run.recorded:
+        lacks = checkpoints.STATE_FILE if run.recorded else runs.RUN_FILE
+        raise UserError(f"{run.folder} has weights but no {lacks} to continue from: {ways_out}")
+    try:
+        state = checkpoints.read_state(path)
+    except checkpoints.CheckpointError as error:
+        raise UserError(f"{error}: {ways_out}") from None
+    if not args.resume and not args.replicates:
+        there = f"a run, stopped at iteration {state['step']}: pass --resume 1 to continue it, or"
+        raise UserError(f"{run.folder} holds {there} {ways_out.partition(' ')[2]}")
+    if state["step"] > args.iter_max:
+        raise UserError(
+            f"--iter_max {args.iter_max}: {run.name} is at iteration {state['step']} already: pass "
+            "a larger one to continue, or --train 0 to evaluate saved weights"
+        )
+    return state
+
+
+class Record:
+    """What a training run leaves on disk: run.json, training states, weights, events, pictures.
+
+    Nothing is written before the first 50 iterations have worked, or the first save.
+
+    Args:
+        run, trainer, data: what is trained, and on what
+        args: all flags
+        state: training state that the run continues from; None: it is new
+
+    Attributes:
+        events: TensorBoard's; None until something was written
+    """
+
+    def __init__(self, run: Run, trainer: Trainer, data: Data, args: Namespace, state: dict | None):
+        self.run, self.trainer, self.data, self.args, self.state = run, trainer, data, args, state
+        self.curves: dict[str, list[list[float]]] = {k: (state or {}).get(k, []) for k in CURVES}
+        self.events = None
+
+    def _begin(self) -> bool:
+        """Write run.json, in place of an old run's files, and open the events, unless that is done.
+
+        Returns:
+            whether the run is new
+        """
         from codebase.runs.events import Events
 
-        if not self.has_begun and self.args.overwrite:  # nothing else may move a user's files
-            runs.set_aside(self.run.name)
-        for folder in (self.run.folder, self.run.logs):
-            remove_leftovers(folder)
-        if not self.has_begun:
-            description = self.trainer.model.describe()
-            Run(self.run.name, self.run.flags, description).write(self.source.device)
-            self.has_begun = True
-        first = self.saved + 1 if self.saved else 0
-        self.events = self._stack.enter_context(Events(self.run.logs, first))
-
-    # What the trainer calls
+        if self.events is not None:
+            return False
+        if self.state is None:
+            if self.args.overwrite:
+                shutil.rmtree(self.run.logs, ignore_errors=True)
+                for step in steps_in(self.run.folder):  # first: run.json says what they are
+                    weights_file(self.run.folder, step).unlink()
+                shutil.rmtree(self.run.folder, ignore_errors=True)
+            self.run.write(self.trainer.device)
+        self.events = Events(self.run.logs, self.state["step"] + 1 if self.state else 0)
+        return self.state is None
 
     def log(self, step: int, scalars: dict[str, float]) -> None:
-        """Record a minibatch's scalars."""
-        self._begin()
+        """Record a minibatch's scalars; the first time, save the training state too."""
+        is_new = self._begin()
         self.events.scalars(step, scalars)
-        self._add_to_curve("train", step, scalars)
+        self._add("train", step, scalars)
+        if is_new:
+            self._save_state()
 
     def save(self, step: int) -> None:
         """Save the training state; every iter_save steps and at the last step, save weights too."""
-        from codebase.runs import report
-
         self._begin()
-        model, whole = self.trainer.model, self._has_weights(step)
-        if whole:
-            bound = report.held_out_bound(model, self.data)
-            if bound:  # none of a model whose generative part is not trained
-                self.events.scalars(step, bound)
-                self._add_to_curve("test", step, bound)
-        state = {"flags": dict(self.run.flags), "iter_max": self.iter_max}
-        state |= {"iter_save": self.iter_save, **self.curves, **self._circumstances()}
-        try:  # the state first: if the process ends here, _resume writes the weights from it
-            checkpoints.save_training_state(self.run.name, self.trainer.state_dict() | state)
-            self.saved = step
-            if whole:
-                checkpoints.save_model_by_name(model, step)
-        except OSError as error:
-            reached = f"training had reached iteration {step}; iteration {self.saved} is saved"
-            reason = f"{error.strerror}; {reached}"
-            raise OSError(error.errno, reason, str(self.run.folder)) from None
-        if whole:
+        if step % self.args.iter_save and step != self.args.iter_max:
+            self._save_state()
+            return
+        model = self.trainer.model
+        bound = report.held_out_bound(model, self.data)
+        if bound:  # none of a model whose generative part is not trained
+            self.events.scalars(step, bound)
+            self._add("test", step, bound)
+        self._save_state()
+        checkpoints.write_weights(model, weights_file(self.run.folder, step))
+        if model.generates:
             path = self.run.logs / f"samples-{step:05d}.png"
             heading = f"{self.run.name}, iteration {step}"
-            sheet = report.write_sheet(model, self.args.sheet, path, heading)
-            if sheet is not None:
+            if sheet := report.write_sheet(model, self.args.sheet, path, heading):
                 self.events.picture(step, "samples", sheet)
 
-    def report(self) -> dict:
+    def report(self, experiment: Experiment) -> dict:
         """Evaluate the trained model, print and write its report; return its results."""
-        from codebase import figures
-        from codebase.runs import report
-
-        self.bar.close()
         self._begin()
-        model, step, run = self.trainer.model, self.iter_max, self.run
+        run, model, step = self.run, self.trainer.model, self.args.iter_max
         if any(row[1] for row in self.curves["train"]):  # there is a bound to show
-            heading = f"{run.name}, iteration {step}"
-            path = run.logs / "curves.png"
-            report.write_picture(model, lambda: figures.curves(self.curves, heading), path)
-        own = {"seconds": self.trainer.seconds, "compiled": self.trainer.compiled}
-
-        def save(results: dict) -> None:
-            results |= own
-            runs.write_json(run.logs / runs.RESULTS_FILE, results)
-
+            heading, path = f"{run.name}, iteration {step}", run.logs / "curves.png"
+            report.write_picture(model, lambda: figures.curves(self.curves), path, heading)
+        more = {"seconds": self.trainer.seconds, "compiled": self.trainer.loss != model.loss}
         results, pictures = report.make_report(
-            run,
-            model,
-            step,
-            self.data,
-            self.experiment,
-            self.args.sheet,
-            run.logs,
-            save,
+            experiment, run, model, step, self.data, self.args.sheet, run.logs, more
         )
         metrics = {f"final/{name}": value for name, value in results["figures"].items()}
         self.events.hyperparameters(dict(run.flags), metrics)
         for name, picture in pictures.items():
             self.events.picture(step, name, picture)
-        runs.forget_what_was_set_aside(run.name)
+        self.events.close()
         if not self.args.replicates:
-            report.say_what_now(self.experiment, run, run.logs)
+            report.say_what_now(experiment, run, run.logs)
         return results
 
-    def _has_weights(self, step: int) -> bool:
-        """Return whether an iteration's weights are kept beside the training state."""
-        return step > 0 and (step % self.iter_save == 0 or step == self.iter_max)
+    def _save_state(self) -> None:
+        state = self.trainer.state_dict() | self.curves
+        checkpoints.write_state(self.run.folder / checkpoints.STATE_FILE, state)
 
-    def _add_to_curve(self, kind: str, step: int, scalars: dict[str, float]) -> None:
+    def _add(self, kind: str, step: int, scalars: dict[str, float]) -> None:
         terms = {tag.partition("/")[2]: value for tag, value in scalars.items()}
         kl = terms["kl_z"] + terms.get("kl_y", 0)
-        self.curves[kind].append([step, -terms["elbo"], kl, terms["rec"]])
-
-    def _circumstances(self) -> dict:
-        """What changes the weights' last digits, besides the run's flags."""
-        threads, device = torch.get_num_threads(), self.source.device.type
-        return {"threads": threads, "device": device, "compiled": self.trainer.compiled}
-
-
-# What may begin
-
-
-def _check_nothing_is_there(run: Run) -> None:
-    steps = checkpoints.steps_in(run.folder)
-    if not steps and not (run.folder / checkpoints.STATE_FILE).exists():
-        return
-    results = runs.read_results(run.name)
-    what = "a run" if results and results["iterations"] in steps else "an unfinished run"
-    weights = f"with weights of iterations {steps}" if steps else "without weights yet"
-    files = (runs.RUN_FILE, checkpoints.STATE_FILE)
-    resume = "--resume 1 to continue it, " if all((run.folder / f).exists() for f in files) else ""
-    evaluate = "--train 0 to evaluate it, " if steps else ""
-    raise UserError(
-        f"{run.folder} holds {what}, {weights}: pass {resume}{evaluate}"
-        "--overwrite 1 to replace it, or another --run"
-    )
-
-
-def _state(run: Run) -> dict | None:
-    """The training state to continue from; None if nothing has begun.
-
-    Raises:
-        UserError: there is a run without one, or it is damaged
-    """
-    steps = checkpoints.steps_in(run.folder)
-    if not run.model and (steps or (run.folder / checkpoints.STATE_FILE).exists()):
-        raise UserError(
-            f"{run.folder} holds weights but no {runs.RUN_FILE} that says how they were trained: "
-            "pass --train 0 to evaluate them, --overwrite 1 to train anew, or another --run"
-        )
-    try:
-        state = checkpoints.load_training_state(run.name)
-    except CheckpointError as error:
-        raise UserError(f"{error}: {_ways_out(run)}") from None
-    if state is None:
-        if steps:
-            raise UserError(
-                f"{run.name} has weights of iterations {steps} but no {checkpoints.STATE_FILE} to "
-                f"resume from: {_ways_out(run)}"
-            )
-        return None
-    if state.get("flags") != dict(run.flags):
-        raise UserError(_damaged(run, "it belongs to another run"))
-    for key in ("step", "iter_max", "iter_save"):
-        if type(state.get(key)) is not int:
-            raise UserError(_damaged(run, f"its {key} is not a number of iterations"))
-    return state
-
-
-def _damaged(run: Run, reason: str) -> str:
-    """What to say of a training state that cannot be used."""
-    path = run.folder / checkpoints.STATE_FILE
-    return f"{path} cannot be resumed from ({reason}): {_ways_out(run)}"
-
-
-def _ways_out(run: Run) -> str:
-    steps = checkpoints.steps_in(run.folder)
-    evaluate = f", or --train 0 to evaluate iterations {steps}" if steps else ""
-    return f"pass --overwrite 1 to train anew{evaluate}"
+        before = [row for row in self.curves[kind] if row[0] < step]  # a step may come twice
+        self.curves[kind] = [*before, [step, -terms["elbo"], kl, terms["rec"]]]

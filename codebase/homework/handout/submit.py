@@ -1,6 +1,7 @@
 """python -m codebase submit: create the zip that you hand in, and try each function once"""
 
 import ast
+import errno
 import io
 import json
 import os
@@ -11,10 +12,10 @@ import zipfile
 from pathlib import Path
 from urllib.parse import unquote
 
-from codebase import ROOT, UserError
-from codebase.machine.files import one_line, read_file, write_atomically
+from codebase.machine.files import one_line, write_atomically
+from codebase.project import ROOT, UserError, steps_in, weights_file
 from codebase.runs.flags import SWITCH, Parser
-from codebase.runs.main import Trouble
+from codebase.runs.main import errors_in_one_line
 
 GRADED = (
     *("sample_gaussian", "VAE.negative_elbo_bound", "log_normal", "log_normal_mixture"),
@@ -37,10 +38,10 @@ TEXTS = (".md", ".pdf", ".txt", ".png", ".jpg", ".jpeg")
 
 def main() -> None:
     """The one command of `python -m codebase` that students have."""
-    parser = Parser(prog="python -m codebase", description=__doc__)
-    parser.add_argument("command", choices=("submit",))
-    add_arguments(parser)
-    with Trouble(parser):
+    with errors_in_one_line():
+        parser = Parser(prog="python -m codebase", description=__doc__)
+        parser.add_argument("command", choices=("submit",))
+        add_arguments(parser)
         act(parser.parse_args())
 
 
@@ -48,7 +49,7 @@ def add_arguments(parser: Parser) -> None:
     """Add the flags of the command."""
     parser.add_argument("--out", type=Path, default="submission.zip", help="file of the zip")
     parser.add_argument(
-        "--weights", **SWITCH, help="1: add the last weights and the results of each run"
+        "--weights", **SWITCH, default=0, help="1: add the last weights and the results of each run"
     )
 
 
@@ -244,22 +245,18 @@ def _of_runs(weights: bool) -> list[Path]:
     """The sample grid of each run; and its last weights and results, if they are asked for."""
     found = []
     for folder in sorted((ROOT / "checkpoints").glob("model=*")):
-        from codebase import checkpoints  # which imports torch
-
         run, step = folder.name, _last_step(folder.name)
         logs = ROOT / "logs" / run
         pictures = [logs / "samples.png", logs / f"evaluation-{step:05d}" / "samples.png"]
         found += [picture for picture in pictures if picture.is_file()][:1]
         if weights and step:
-            found += [checkpoints.file_of(folder, step), folder / "run.json", *_results(run, step)]
+            found += [weights_file(folder, step), folder / "run.json", *_results(run, step)]
     return [path for path in found if path.is_file()]
 
 
 def _last_step(run: str) -> int:
     """The iteration of a run's last weights; 0 if it has none."""
-    from codebase import checkpoints
-
-    return max(checkpoints.steps_in(ROOT / "checkpoints" / run), default=0)
+    return max(steps_in(ROOT / "checkpoints" / run), default=0)
 
 
 def _results(run: str, step: int) -> list[Path]:
@@ -267,6 +264,12 @@ def _results(run: str, step: int) -> list[Path]:
     logs = ROOT / "logs" / run
     places = [logs / f"evaluation-{step:05d}" / "results.json", logs / "results.json"]
     return [path for path in places if path.is_file()]
+
+
+def read_file(path: Path, limit: int) -> bytes:
+    if path.stat().st_size > limit:
+        raise OSError(errno.EFBIG, f"it has more than {limit:,} bytes")
+    return path.read_bytes()
 
 
 def _read(path: Path) -> bytes:

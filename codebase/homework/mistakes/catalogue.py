@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from codebase import UserError
+from codebase.project import UserError
 
 TABLE = Path(__file__).with_name("README.md")
 

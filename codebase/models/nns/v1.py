@@ -44,6 +44,7 @@ class Encoder(nn.Module):
     """
 
     x_dim = 784
+    image_shape = (1, 28, 28)  # channels, height, width
     hidden_dim = 300
 
     def __init__(self, z_dim: int, y_dim: int = 0):

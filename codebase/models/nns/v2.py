@@ -5,6 +5,7 @@ from codebase.models.nns import v1
 
 class Encoder(v1.Encoder):
     x_dim = 3072
+    image_shape = (3, 32, 32)
     hidden_dim = 500
 
 
