@@ -53,7 +53,7 @@ def project_training(name, data_dir, source, compiled=False):
     """A function that trains for so many iterations, as the run scripts do."""
     from codebase.machine import tuning
 
-    tuning.load_packages()  # torch, with its settings
+    tuning.load_torch()  # torch, with its settings
     import torch
     from tqdm import tqdm
 
@@ -64,7 +64,7 @@ def project_training(name, data_dir, source, compiled=False):
     torch.manual_seed(0)
     model = build(name)
     where = data.Source("synthetic" if name == "fsvae" else source, data_dir, torch.device("cpu"))
-    load = {"ssvae": data.semi_supervised_mnist, "fsvae": data.labelled_svhn}
+    load = {"ssvae": lambda *of: data.mnist(*of, labels="few"), "fsvae": data.svhn}
     batches = load.get(name, data.unlabelled_mnist)(where, 100 if name == "fsvae" else 97).batches
     trainer = Trainer(model, batches)
     if compiled:

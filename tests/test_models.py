@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from codebase import utils as ut
 from codebase.models import nns
+from codebase.models import ssvae as ssvae_module
 from codebase.models import vae as vae_module
 from codebase.models.fsvae import FSVAE
 from codebase.models.gmvae import GMVAE
@@ -384,6 +385,71 @@ def test_reconstruction(name):
     h = model.dec.net(torch.cat([m, *y], 1))
     means = h if name == "fsvae" else h.sigmoid()
     torch.testing.assert_close(model.reconstruct(*observed), means)
+
+
+def all_labels(model, x, noise):
+    """The SSVAE's bound as a sum over all labels, one after another."""
+    log_q_y = model.cls.net(x).log_softmax(-1)
+    bound = (log_q_y.exp() * (log_q_y + math.log(10))).sum(-1)
+    for label, of_label in enumerate(noise):
+        y = torch.eye(10, dtype=x.dtype)[label].expand(len(x), 10)
+        m, v = model.enc.encode(x, y)
+        z = m + v.sqrt() * of_label
+        term = ut.kl_normal(m, v, *model.z_prior) - model.likelihood.log_prob(x, model.dec(z, y))
+        bound = bound + log_q_y[:, label].exp() * term
+    return bound.mean()
+
+
+@pytest.mark.parametrize("certainty", [1, 500])
+def test_ssvae_leaves_out_only_labels_that_cannot_be_seen(certainty, monkeypatch):
+    """Value and gradient are as close to a float64 sum over all labels as with all labels.
+
+    For an unsure and a sure classifier; a threshold of 1e-3 would be seen.
+    """
+    torch.manual_seed(0)
+    model, x, noise = SSVAE(), binary_images(60), torch.randn(10, 60, 64)
+    model.cls.net[4].weight.data *= certainty
+    double = SSVAE().double()
+    double.load_state_dict(model.state_dict())
+    all_labels(double, x.double(), noise.double()).backward()
+    expected = all_labels(double, x.double(), noise.double()).item()
+    exact = torch.cat([p.grad.flatten() for p in double.parameters()])
+    monkeypatch.setattr(torch, "randn", lambda *shape, **options: noise)
+
+    def errors(least):
+        monkeypatch.setattr("codebase.models.ssvae.NEGLIGIBLE", least)
+        model.zero_grad()
+        bound = model.negative_elbo_bound(x)[0]
+        bound.backward()
+        found = torch.cat([p.grad.flatten() for p in model.parameters()]).double()
+        return abs(bound.item() - expected), ((found - exact).norm() / exact.norm()).item()
+
+    own, none, large = ssvae_module.NEGLIGIBLE, -1, 1e-3 / torch.finfo(x.dtype).eps
+    (value, gradient), (rounding, of_gradient) = errors(own), errors(none)
+    assert value < rounding + 1e-4 and gradient < 1.2 * of_gradient < 1e-4
+    monkeypatch.setattr("codebase.models.ssvae.NEGLIGIBLE", own)
+    q_y = model.cls.classify(x).softmax(-1).T.detach()
+    label, image = model.pairs_that_count(q_y)
+    assert len(label) == len(set(zip(label.tolist(), image.tolist(), strict=True)))
+    assert len(label) == 600 if certainty == 1 else len(label) < 400
+    if certainty > 1:
+        value, gradient = errors(large)
+        assert value > rounding + 1e-4 and gradient > 2 * of_gradient
+
+
+def test_ssvae_uses_all_labels_inside_torch_compile(monkeypatch):
+    """Compiled code has fixed shapes; the value is the same."""
+    torch.manual_seed(0)
+    model, x = SSVAE(), binary_images(6)
+    model.cls.net[4].weight.data *= 500
+    bounds = []
+    for compiling in (False, True):
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda c=compiling: c)
+        torch.manual_seed(1)
+        bounds.append(torch.stack(model.negative_elbo_bound(x)))
+        label, _ = model.pairs_that_count(model.cls(x).softmax(-1).T)
+        assert (len(label) == 60) is compiling
+    torch.testing.assert_close(*bounds)
 
 
 def test_ssvae_without_generative_weight_computes_no_generative_term(monkeypatch):
