@@ -1,6 +1,8 @@
 """The training loop, the same for all models: it calls model.loss(*batch) for each minibatch."""
 
 import copy
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -56,8 +58,8 @@ class Trainer:
     ) -> None:
         """Minimise the loss up to iteration iter_max.
 
-        KeyboardInterrupt may arrive in the middle of a step. It returns the trainer to the last
-        iteration that was logged, calls save, and goes on with that iteration as its message.
+        Ctrl-C may arrive in the middle of a step. The trainer then goes back to the last iteration
+        that was logged or saved, calls save, and raises KeyboardInterrupt again, which names it.
 
         Args:
             iter_max: int: the last iteration
@@ -101,9 +103,13 @@ class Trainer:
                     save(self.step)
                 losses, started = [], time.perf_counter()
         except KeyboardInterrupt:
-            self.load_state_dict(logged)
-            if self.step:
-                save(self.step)
+            handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C loses nothing
+            try:
+                self.load_state_dict(logged)
+                if self.step:
+                    save(self.step)
+            finally:
+                signal.signal(signal.SIGINT, handler)
             raise KeyboardInterrupt(f"stopped at iteration {self.step}") from None
 
     def compile(self) -> None:
@@ -113,7 +119,12 @@ class Trainer:
         would compile anew, is passed to model.loss. If this machine cannot compile, the reason is
         printed and the loss stays as it is.
         """
-        options = {"fallback_random": True}  # draws of torch's generator, not of the compiler's
+        # Draws are of torch's generator, not of the compiler's.
+        options: dict[str, bool | int] = {"fallback_random": True}
+        if os.environ.get("ATEN_CPU_CAPABILITY") == "avx2":
+            # torch caches compiled code by its settings, which do not include this variable: without
+            # this line, cached AVX-512 loops would run with vectors of half their length.
+            options["cpp.simdlen"] = 256
         if self.device.type == "cuda":
             options["triton.cudagraphs"] = True  # which is what mode="reduce-overhead" sets
         compiled = torch.compile(self.model.loss, dynamic=False, options=options)

@@ -33,6 +33,8 @@ def compare(runs: Sequence[str], labels: Sequence[str], data_dir: Path, out: Pat
             "different one for each run"
         )
     models = {label: load_run(run) for label, run in zip(labels, runs, strict=True)}
+    if not all(model.generates for model in models.values()):
+        raise UserError("compare: a run with --gw 0 trains no decoder, so it reconstructs nothing")
     kinds = {
         (data_of(located(run)[2], model), model.dataset, model.likelihood.binary)
         for run, model in zip(runs, models.values(), strict=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from codebase import checkpoints
+from codebase import checkpoints, evaluate
 from codebase.checkpoints import REFERENCE, CheckpointError
 from codebase.datasets.download import DataError
 from codebase.project import UserError, steps_in, weights_file
@@ -24,7 +24,9 @@ def evaluate_saved(experiment: Experiment, args: Namespace) -> None:
     """
     data_name, folder, others = _choose(experiment, args)
     run, steps = runs.find_run(experiment, args, data_name, folder), steps_in(folder)
-    step = args.given.get("iter_max") or (run.recorded and steps and steps[-1]) or args.iter_max
+    step = args.iter_max
+    if "iter_max" not in args.given and steps and (run.recorded or step not in steps):
+        step = steps[-1]
     if step not in steps:
         advice = "the run was stopped before its first --iter_save, and --resume 1 continues it"
         if steps:
@@ -33,6 +35,8 @@ def evaluate_saved(experiment: Experiment, args: Namespace) -> None:
         raise CheckpointError(f"{weights_file(folder, step)} does not exist: {advice}")
     torch.manual_seed(run.flags["seed"])
     model = run.build().to(args.device)
+    if args.test_set and not hasattr(model, "importance_terms"):
+        raise UserError("--test_set 1 evaluates a VAE or a GMVAE: omit it")
     checkpoints.load_weights(model, weights_file(folder, step))
     if folder.parent.name == REFERENCE:
         whose, logs = "reference weights", runs.LOGS / REFERENCE / run.name
@@ -53,6 +57,8 @@ def evaluate_saved(experiment: Experiment, args: Namespace) -> None:
     data = experiment.data(Namespace(**run.flags), source)
     more = {} if run.recorded else {"trained": runs.NOT_RECORDED}
     report.make_report(experiment, run, model, step, data, args.sheet, logs, more, whose)
+    if args.test_set:
+        runs.write_json(logs / "test-set.json", evaluate.evaluate_test_set(model, data.test[0]))
     if logs.exists():  # the project's folder may be read-only
         report.say_what_now(experiment, run, logs)
     for other in others:

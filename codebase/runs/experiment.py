@@ -45,12 +45,13 @@ class Experiment:
     next: Callable[[Namespace], str] = lambda flags: ""
 
     def how_to_run(self) -> list[Flag]:
-        """Return the flags that do not change a run's weights, but for how many iterations."""
+        """Return the flags that say how to run; of these, only --iter_max changes the weights."""
         flags = [
             Flag("iter_max", self.iter_max, "training iterations", COUNT),
             Flag("iter_save", 10_000, "iterations between saved weights", COUNT),
             Flag("train", 1, MODES, int, (0, 1, 2)),
             switch("reference", "1: with --train 0, evaluate the project's reference weights"),
+            switch("test_set", "1: with --train 0, also evaluate the bounds on the whole test set"),
             switch("overwrite", "1: replace an existing run, once the new one has begun"),
             switch("resume", "1: continue an interrupted run"),
             Flag("device", "auto", "cpu, cuda, cuda:1, mps; auto: cuda if there is one"),

@@ -118,8 +118,9 @@ def parse(experiment, argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = argparse.Namespace(**defaults | given, given=given)
     if args.overwrite and args.resume:
         parser.error("--overwrite 1 and --resume 1 cannot be used together")
-    if args.reference and args.train:
-        parser.error("--reference 1 evaluates weights: pass --train 0 too")
+    for flag in ("reference", "test_set"):
+        if getattr(args, flag) and args.train:
+            parser.error(f"--{flag} 1 evaluates weights: pass --train 0 too")
     if args.replicates and (args.overwrite or not args.train):
         parser.error("--replicates trains what is missing: omit --overwrite 1 and --train 0")
     return args

@@ -1,7 +1,7 @@
 """A run: the flags that determine its weights, and its files run.json and results.json.
 
 checkpoints/<name>/run.json, written before the first weights, says how the model was built and
-trained; no later command changes it. logs/<name>/results.json has the metrics.
+trained; only --overwrite 1 replaces it. logs/<name>/results.json has the metrics.
 """
 
 import contextlib
@@ -106,9 +106,10 @@ def find_run(
     for flag, value in args.given.items():
         was = run.flags.get(flag)
         if flag in flags and flag != "data" and value != was:
+            anew = "" if folder else ", or pass another --run, or --overwrite 1 to train anew"
             raise UserError(
                 f"--{flag} {value}: {name} was trained with --{flag} {was}: omit the flag to use "
-                "that, or pass another --run, or --overwrite 1 to train anew"
+                f"that{anew}"
             )
     return run
 
@@ -134,8 +135,8 @@ def read_run(folder: Path) -> Run | None:
 
 
 def has_begun(folder: Path) -> bool:
-    """Return whether a folder holds a run: its run.json, or weights."""
-    return bool(steps_in(folder)) or (folder / RUN_FILE).exists()
+    """Return whether a folder holds a run: weights, or a training state."""
+    return bool(steps_in(folder)) or (folder / checkpoints.STATE_FILE).exists()
 
 
 def circumstances(device: torch.device) -> dict:

@@ -71,9 +71,12 @@ def _published(kind: dict) -> dict[str, tuple[float, float | None]]:
 
 def markdown(table: list[dict]) -> str:
     """Return the table to read, with the flags in which rows of one model differ."""
-    keys = ("iterations", "batch_size", "lr")
-    kinds = {(row["group"], *(row.get(key) for key in keys)) for row in table}
-    shown = keys if len(kinds) > len({row["group"] for row in table}) else ()
+    values: dict[tuple, set] = {}
+    for row in table:
+        for key in row.keys() - {"group", *OWN, *FIELDS}:
+            values.setdefault((row["group"], key), set()).add(row[key])
+    apart = {key for (_, key), found in values.items() if len(found) > 1}
+    shown = [key for key in dict.fromkeys(key for row in table for key in row) if key in apart]
     heads = ["model", *shown, "figure", "mean ± sd", "standard error", "N", "published"]
     lines = [[*heads, "difference / sd"], ["---"] * (len(heads) + 1)]
     for row in table:
@@ -88,7 +91,7 @@ def markdown(table: list[dict]) -> str:
         lines.append(
             [
                 row["group"].removeprefix("model="),
-                *(str(row.get(key) or "") for key in shown),
+                *("" if row.get(key) is None else str(row[key]) for key in shown),
                 row["figure"],
                 f"{mean} ± {sd}" if sd else mean,
                 number("se", f".{digits + 1}f"),

@@ -34,7 +34,8 @@ def train_run(experiment: Experiment, args: Namespace) -> dict:
     source = find_source(experiment, args)
     name = experiment.name_of(experiment.identity(args.given, source.name))
     with runs.locked(name):
-        run = runs.find_run(experiment, args, source.name, new=bool(args.overwrite))
+        new = args.overwrite or not runs.has_begun(checkpoints.run_folder(name))
+        run = runs.find_run(experiment, args, source.name, new=bool(new))
         state = _state_to_continue(run, args)
         flags = Namespace(**run.flags)
         data = experiment.data(flags, source)
@@ -51,15 +52,18 @@ def train_run(experiment: Experiment, args: Namespace) -> dict:
         with tqdm(desc=name, unit="it", smoothing=0.05, **options) as bar:
             try:
                 if state is not None and not weights_file(run.folder, trainer.step).exists():
-                    record.save(trainer.step)  # the process ended before it wrote them
+                    record.save(trainer.step)  # the process may have ended before it wrote them
                 trainer.train(args.iter_max, args.iter_save, record.save, record.log, bar)
-            except KeyboardInterrupt as stopped:
-                again = "; to continue: add --resume 1" if record.events else ""
-                raise KeyboardInterrupt(f"{stopped}{again}") from None
-            except OSError as error:
-                reason = f"{error.strerror}; to continue: mend that, then add --resume 1"
-                raise OSError(error.errno, reason, error.filename) from None
-        return record.report(experiment)
+                bar.close()
+                return record.report(experiment)
+            except (KeyboardInterrupt, OSError) as stopped:
+                again = "add --resume 1" + (" and omit --overwrite 1" if args.overwrite else "")
+                again = "repeat the command" if args.replicates else again
+                reason = getattr(stopped, "strerror", None) or str(stopped) or "stopped"
+                reason += f"; to continue: {again}" if record.events else ""
+                if isinstance(stopped, OSError):
+                    raise OSError(stopped.errno, reason, stopped.filename) from None
+                raise KeyboardInterrupt(reason) from None
 
 
 def find_source(experiment: Experiment, args: Namespace, name: str | None = None) -> Source:
@@ -93,7 +97,7 @@ def _state_to_continue(run: Run, args: Namespace) -> dict | None:
     path, steps = run.folder / checkpoints.STATE_FILE, steps_in(run.folder)
     evaluate = f"--train 0 to evaluate iterations {steps}, " if steps else ""
     ways_out = f"pass {evaluate}--overwrite 1 to train anew, or another --run"
-    if args.overwrite or not (steps or path.exists()):
+    if args.overwrite or not runs.has_begun(run.folder):
         if args.resume:
             print(f"note: there is no run {run.name}, so a new run starts", file=sys.stderr)
         return None
@@ -105,7 +109,7 @@ def _state_to_continue(run: Run, args: Namespace) -> dict | None:
     except checkpoints.CheckpointError as error:
         raise UserError(f"{error}: {ways_out}") from None
     if not args.resume and not args.replicates:
-        there = f"a run, stopped at iteration {state['step']}: pass --resume 1 to continue it, or"
+        there = f"a run at iteration {state['step']}: pass --resume 1 to continue it, or"
         raise UserError(f"{run.folder} holds {there} {ways_out.partition(' ')[2]}")
     if state["step"] > args.iter_max:
         raise UserError(
@@ -135,10 +139,12 @@ class Record:
         self.events = None
 
     def _begin(self) -> bool:
-        """Write run.json, in place of an old run's files, and open the events, unless that is done.
+        """Write run.json of a new run and open the events, the first time.
+
+        With --overwrite 1, the old run is deleted before.
 
         Returns:
-            whether the run is new
+            whether it is the first time of a new run
         """
         from codebase.runs.events import Events
 
@@ -147,7 +153,7 @@ class Record:
         if self.state is None:
             if self.args.overwrite:
                 shutil.rmtree(self.run.logs, ignore_errors=True)
-                for step in steps_in(self.run.folder):  # first: run.json says what they are
+                for step in steps_in(self.run.folder):  # first: run.json says whose they are
                     weights_file(self.run.folder, step).unlink()
                 shutil.rmtree(self.run.folder, ignore_errors=True)
             self.run.write(self.trainer.device)
