@@ -122,8 +122,8 @@ class Trainer:
         # Draws are of torch's generator, not of the compiler's.
         options: dict[str, bool | int] = {"fallback_random": True}
         if os.environ.get("ATEN_CPU_CAPABILITY") == "avx2":
-            # torch caches compiled code by its settings, which do not include this variable: without
-            # this line, cached AVX-512 loops would run with vectors of half their length.
+            # torch caches compiled code by its settings, which do not include this variable.
+            # Without this line, cached AVX-512 loops would run with vectors of half their length.
             options["cpp.simdlen"] = 256
         if self.device.type == "cuda":
             options["triton.cudagraphs"] = True  # which is what mode="reduce-overhead" sets
