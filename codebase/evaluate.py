@@ -117,7 +117,7 @@ def evaluate(model: torch.nn.Module, data) -> dict[str, float]:
 
 @torch.no_grad()
 def accuracy_by_class(model: torch.nn.Module, test_set: tuple[Tensor, Tensor]) -> list[float]:
-    """The share of each class's images whose label is found; see `evaluate_classifier`."""
+    """Return the share of each class's images whose label is found."""
     found, labels = _found(model, test_set)
     counts = labels.bincount(minlength=model.y_dim)
     right = labels[found == labels].bincount(minlength=model.y_dim)

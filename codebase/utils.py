@@ -233,7 +233,7 @@ def duplicate(x: Tensor, rep: int) -> Tensor:
 
 
 def log_mean_exp(x: Tensor, dim: int) -> Tensor:
-    """log of the mean of exp(x) along dim, without overflow; a slice of all −inf gives −inf.
+    """Return log of the mean of exp(x) along dim, without overflow; all −inf gives −inf.
 
     Args:
         x: tensor: (..., size, ...)
@@ -246,7 +246,7 @@ def log_mean_exp(x: Tensor, dim: int) -> Tensor:
 
 
 def log_sum_exp(x: Tensor, dim: int = 0) -> Tensor:
-    """log of the sum of exp(x) along dim, without overflow; a slice of all −inf gives −inf.
+    """Return log of the sum of exp(x) along dim, without overflow; all −inf gives −inf.
 
     Args:
         x: tensor: (..., size, ...)

@@ -174,7 +174,7 @@ def draw_ink(
     pen: tuple[np.ndarray, np.ndarray],
     progress,
 ) -> np.ndarray:
-    """Ink on paper of size × size pixels: uint8 (n, size, size), 0 for none.
+    """Draw ink on paper of size × size pixels: uint8 (n, size, size), 0 for none.
 
     digits: (n,): what to write
     height, centre: (n,), (n, 2): where, in pixels, x first
@@ -222,7 +222,7 @@ def _num_points(strokes: str) -> int:
 
 
 def _curves(strokes: str, moved: np.ndarray) -> np.ndarray:
-    """The straight pieces of a way's strokes: moved (n, points, 2) → (n, pieces, 2 ends, 2)."""
+    """Return the straight pieces of a way's strokes: moved (n, points, 2) → (n, pieces, 2 ends, 2)."""
     lines, first = [], 0
     t = np.arange(PIECES + 1)[:, None] / PIECES
     for stroke in strokes.split("|"):
@@ -237,7 +237,7 @@ def _curves(strokes: str, moved: np.ndarray) -> np.ndarray:
 
 
 def _placed(lines, bend, slant, turn, aspect, height, centre) -> np.ndarray:
-    """Lines in the unit square, bent, slanted, turned, and fitted to a place in pixels."""
+    """Bend, slant and turn lines in the unit square, and fit them to a place in pixels."""
     bend_x, bend_y, slant, turn, aspect, height = (
         a[:, None, None] for a in (*bend.T, slant, turn, aspect, height)
     )
@@ -256,7 +256,7 @@ def _placed(lines, bend, slant, turn, aspect, height, centre) -> np.ndarray:
 
 
 def _distance(lines: np.ndarray, size: int, reach: float) -> np.ndarray:
-    """Each pixel's distance to the nearest line: (n, pieces, 2 ends, 2) → (size, size, n).
+    """Return each pixel's distance to the nearest line: (n, pieces, 2 ends, 2) → (size, size, n).
 
     It is inf, or at least `reach`, wherever no line is nearer than that: each line is compared with
     only the pixels that it may reach in one of the images.
@@ -286,7 +286,7 @@ def _distance(lines: np.ndarray, size: int, reach: float) -> np.ndarray:
 
 
 def _coloured(random: RandomState, ink: np.ndarray) -> np.ndarray:
-    """Ink in one colour on a wall of another, light falling off, noise: (n, 3, 32, 32)."""
+    """Put ink in one colour on a wall of another, with shade and noise: (n, 3, 32, 32)."""
     n, size, _ = ink.shape
 
     def uniform(low, high, *shape):

@@ -71,7 +71,7 @@ def write_page(
 
 
 def _last() -> Path | None:
-    """Your run with the newest weights."""
+    """Return your run with the newest weights."""
     weights = [
         weights_file(folder, steps[-1])
         for folder in checkpoints.CHECKPOINTS.glob("model=*")
@@ -89,7 +89,7 @@ def _reference() -> Path:
 
 
 def _data_at_hand(run: Run, model: torch.nn.Module, data_dir: Path) -> data.Data | None:
-    """A run's data set if it is there: none is downloaded or drawn for a page."""
+    """Return a run's data set if it is there: none is downloaded or drawn for a page."""
     name, folder = data_of(run, model), data_dir
     missing = [n for n, path in download.locate(model.dataset, data_dir).items() if path is None]
     if name == "synthetic":

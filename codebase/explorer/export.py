@@ -112,7 +112,7 @@ class _Tensors:
 
 @torch.no_grad()
 def describe(model: nn.Module, tensors: _Tensors, images=None, test=None, order=None) -> dict:
-    """All that the page knows of a model; see `write`."""
+    """Return all that the page knows of a model; see `write`."""
     if images is None:
         x, y, source = _samples(model)
     else:
@@ -189,7 +189,7 @@ def _samples(model: nn.Module, count: int = 10) -> Images:
 
 
 def layers(net: nn.Sequential, tensors: _Tensors) -> list[dict]:
-    """A network, layer by layer. Raises UserError for a layer that the page does not know."""
+    """Return a network, layer by layer. Raises UserError for a layer unknown to the page."""
     found = []
     for layer in net:
         if isinstance(layer, nn.Linear) and layer.bias is not None:
@@ -205,7 +205,7 @@ def layers(net: nn.Sequential, tensors: _Tensors) -> list[dict]:
 
 
 def checks(model: nn.Module, x: Tensor, y: Tensor, tensors: _Tensors) -> list[dict]:
-    """PyTorch's numbers for a few images: the posterior, and what the decoder makes of its mean.
+    """Return PyTorch's numbers for a few images: the posterior, and the mean decoded.
 
     KL is in closed form or, if there is none, at the posterior's mean.
     """
@@ -240,7 +240,7 @@ def checks(model: nn.Module, x: Tensor, y: Tensor, tensors: _Tensors) -> list[di
 
 
 def assembled(title: str, page: dict, tensors: str) -> str:
-    """The template, filled in.
+    """Fill in the template.
 
     The page may load nothing, and runs no script but its own: the policy names it by its hash.
     """

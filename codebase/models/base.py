@@ -60,18 +60,18 @@ class LatentVariableModel(torch.nn.Module):
 
     @property
     def z_prior(self) -> tuple[Tensor, Tensor]:
-        """Mean and variance of p(z), which broadcast to (..., z_dim)."""
+        """Return mean and variance of p(z), which broadcast to (..., z_dim)."""
         return self.z_prior_m, self.z_prior_v
 
     # Sampling from p
 
     def sample_z(self, batch: int) -> Tensor:
-        """z ~ p(z): (batch, z_dim)."""
+        """Draw z ~ p(z): (batch, z_dim)."""
         m, v = (parameter.expand(batch, self.z_dim) for parameter in self.z_prior)
         return ut.sample_gaussian(m, v)
 
     def sample_latents(self, batch: int) -> tuple[Tensor, ...]:
-        """All that the decoder is given, from the prior: (z,), or (z, one-hot y) with labels."""
+        """Draw the decoder's inputs from the prior: (z,), or (z, one-hot y) with labels."""
         z = self.sample_z(batch)
         if not self.y_dim:
             return (z,)
@@ -79,26 +79,26 @@ class LatentVariableModel(torch.nn.Module):
         return z, F.one_hot(y, self.y_dim).to(z.dtype)
 
     def compute_mean_given(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """E[x|z, y]: z (..., z_dim), one-hot y (..., y_dim) → (..., x_dim)."""
+        """Return E[x|z, y]: z (..., z_dim), one-hot y (..., y_dim) → (..., x_dim)."""
         return self.likelihood.mean(self.dec.decode(z, y))
 
     @torch.no_grad()
     def sample_x_given(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """x ~ p(x|z, y), no gradient: z (..., z_dim), one-hot y (..., y_dim) → (..., x_dim)."""
+        """Draw x ~ p(x|z, y), no gradient: z (..., z_dim), y (..., y_dim) → (..., x_dim)."""
         return self.likelihood.sample(self.dec.decode(z, y))
 
     @torch.no_grad()
     def sample_x(self, batch: int) -> Tensor:
-        """x ~ p(x): (batch, x_dim), without gradient."""
+        """Draw x ~ p(x): (batch, x_dim), without gradient."""
         return self.sample_x_given(*self.sample_latents(batch))
 
     def compute_sigmoid_given(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """`compute_mean_given` by the homework's name; the mean is a sigmoid there."""
+        """Return `compute_mean_given`, by the homework's name: there the mean is a sigmoid."""
         return self.compute_mean_given(z, y)
 
     @torch.no_grad()
     def sample_sigmoid(self, batch: int) -> Tensor:
-        """E[x|z, y] for z and y from the prior: (batch, x_dim), without gradient."""
+        """Return E[x|z, y] for z and y from the prior: (batch, x_dim), without gradient."""
         return self.compute_sigmoid_given(*self.sample_latents(batch))
 
     # Reconstruction
@@ -116,7 +116,7 @@ class LatentVariableModel(torch.nn.Module):
         return (self.enc.encode(x)[0],)
 
     def reconstruct(self, *observed: Tensor) -> Tensor:
-        """E[x|z, y] at what `infer_latents` finds.
+        """Return E[x|z, y] at what `infer_latents` finds.
 
         Args:
             observed: tensors: arguments of the bounds: x (batch, x_dim); for FSVAE also y

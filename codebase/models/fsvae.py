@@ -1,4 +1,4 @@
-"""The fully supervised VAE: every label is known, and z is left with the style."""
+"""The fully supervised VAE: all images are labelled, so y is observed and z holds the style."""
 
 from torch import Tensor
 
@@ -50,7 +50,7 @@ class FSVAE(LatentVariableModel):
     # Loss
 
     def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The negative ELBO, and the scalars to record.
+        """Return the negative ELBO, and the scalars to record.
 
         Args:
             x: tensor: (batch, x_dim): images
@@ -69,5 +69,5 @@ class FSVAE(LatentVariableModel):
         return x, y
 
     def infer_latents(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The posterior mean of z, and y as it is."""
+        """Return the posterior mean of z, and y as it is."""
         return self.enc.encode(x, y)[0], y

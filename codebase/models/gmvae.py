@@ -25,26 +25,26 @@ class GMVAE(VAE):
         super().__init__(nn, name, z_dim, **options)
 
     def init_prior(self) -> None:
-        """z_pre: the components' means, then their variances before softplus; pi: the weights."""
+        """Create z_pre, the components' means and then their variances before softplus, and pi."""
         scale = math.sqrt(self.k * self.z_dim)
         self.z_pre = torch.nn.Parameter(torch.randn(1, 2 * self.k, self.z_dim) / scale)
         self.register_buffer("pi", torch.ones(self.k) / self.k)
 
     @property
     def z_prior(self) -> tuple[Tensor, Tensor]:
-        """Means and variances of the components of p(z), each (1, k, z_dim)."""
+        """Return means and variances of the components of p(z), each (1, k, z_dim)."""
         return ut.gaussian_parameters(self.z_pre, dim=1)
 
     def sample_z(self, batch: int) -> Tensor:
-        """z ~ p(z), a component for each and then a draw from it: (batch, z_dim)."""
+        """Draw z ~ p(z), a component for each and then z from it: (batch, z_dim)."""
         component = torch.distributions.Categorical(self.pi).sample((batch,))
         m, v = self.z_prior
         return ut.sample_gaussian(m[0, component], v[0, component])
 
     def log_p_z(self, z: Tensor) -> Tensor:
-        """log p(z), nats: (batch, z_dim) → (batch,)."""
+        """Return log p(z), nats: (batch, z_dim) → (batch,)."""
         return ut.log_normal_mixture(z, *self.z_prior)
 
     def kl_to_prior(self, z: Tensor, q_m: Tensor, q_v: Tensor) -> Tensor:
-        """log q(z|x) − log p(z) at the draw z: KL to a mixture has no closed form."""
+        """Return log q(z|x) − log p(z) at the draw z: KL to a mixture has no closed form."""
         return self.log_q(z, q_m, q_v) - self.log_p_z(z)

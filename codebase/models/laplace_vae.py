@@ -15,22 +15,22 @@ class LaplaceVAE(VAE):
     family = "laplace"
 
     def sample_z(self, batch: int) -> Tensor:
-        """z ~ p(z): (batch, z_dim)."""
+        """Draw z ~ p(z): (batch, z_dim)."""
         m, b = (parameter.expand(batch, self.z_dim) for parameter in self.z_prior)
         return ut.sample_laplace(m, b)
 
     def log_p_z(self, z: Tensor) -> Tensor:
-        """log p(z), nats: (batch, z_dim) → (batch,)."""
+        """Return log p(z), nats: (batch, z_dim) → (batch,)."""
         return ut.log_laplace(z, *self.z_prior)
 
     def sample_q(self, q_m: Tensor, q_b: Tensor) -> Tensor:
-        """z ~ q(z|x): (batch, z_dim)."""
+        """Draw z ~ q(z|x): (batch, z_dim)."""
         return ut.sample_laplace(q_m, q_b)
 
     def log_q(self, z: Tensor, q_m: Tensor, q_b: Tensor) -> Tensor:
-        """log q(z|x), nats: (batch,)."""
+        """Return log q(z|x), nats: (batch,)."""
         return ut.log_laplace(z, q_m, q_b)
 
     def kl_to_prior(self, z: Tensor, q_m: Tensor, q_b: Tensor) -> Tensor:
-        """KL(q(z|x) ‖ p(z)), nats, in closed form: (batch,)."""
+        """Return KL(q(z|x) ‖ p(z)), nats, in closed form: (batch,)."""
         return ut.kl_laplace(q_m, q_b, *self.z_prior)

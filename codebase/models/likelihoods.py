@@ -14,19 +14,19 @@ class Bernoulli:
     binary = True
 
     def log_prob(self, x: Tensor, h: Tensor) -> Tensor:
-        """log p(x|z), nats: x (..., x_dim), h (..., x_dim) → (...)."""
+        """Return log p(x|z), nats: x (..., x_dim), h (..., x_dim) → (...)."""
         return ut.log_bernoulli_with_logits(x, h)
 
     def mean(self, h: Tensor) -> Tensor:
-        """E[x|z], in [0, 1]: (..., x_dim) → (..., x_dim)."""
+        """Return E[x|z], in [0, 1]: (..., x_dim) → (..., x_dim)."""
         return h.sigmoid()
 
     def sample(self, h: Tensor) -> Tensor:
-        """x ~ p(x|z), zeros and ones: (..., x_dim) → (..., x_dim)."""
+        """Draw x ~ p(x|z), zeros and ones: (..., x_dim) → (..., x_dim)."""
         return torch.bernoulli(self.mean(h))
 
     def observe(self, grey: Tensor) -> Tensor:
-        """An image of grey levels in [0, 1] as this model sees it: binarised by a draw."""
+        """Binarise grey levels in [0, 1] by a draw, as this model sees images."""
         return ut.sample_bernoulli(grey)
 
 
@@ -44,20 +44,20 @@ class Gaussian:
         self.variance, self.squash = variance, squash
 
     def log_prob(self, x: Tensor, h: Tensor) -> Tensor:
-        """log p(x|z), nats: x (..., x_dim), h (..., x_dim) → (...)."""
+        """Return log p(x|z), nats: x (..., x_dim), h (..., x_dim) → (...)."""
         return ut.log_normal(x, self.mean(h), x.new_full((1,), self.variance))
 
     def mean(self, h: Tensor) -> Tensor:
-        """E[x|z]: (..., x_dim) → (..., x_dim)."""
+        """Return E[x|z]: (..., x_dim) → (..., x_dim)."""
         return h if self.squash is None else self.squash(h)
 
     def sample(self, h: Tensor) -> Tensor:
-        """x ~ p(x|z): (..., x_dim) → (..., x_dim)."""
+        """Draw x ~ p(x|z): (..., x_dim) → (..., x_dim)."""
         mean = self.mean(h)
         return ut.sample_gaussian(mean, torch.full_like(mean, self.variance))
 
     def observe(self, grey: Tensor) -> Tensor:
-        """An image of grey levels in [0, 1] as this model sees it: as it is."""
+        """Return grey levels in [0, 1] as they are, as this model sees images."""
         return grey
 
 

@@ -87,13 +87,13 @@ class SSVAE(LatentVariableModel):
         return labels.repeat_interleave(len(images)), images.repeat(len(labels))
 
     def classification_cross_entropy(self, x: Tensor, y: Tensor) -> Tensor:
-        """−log q(y|x), nats, mean over the batch: x (batch, x_dim), one-hot y (batch, y_dim)."""
+        """Return −log q(y|x), nats, a mean: x (batch, x_dim), one-hot y (batch, y_dim)."""
         return F.cross_entropy(self.cls.classify(x), y)
 
     # Loss
 
     def loss(self, x: Tensor, xl: Tensor, yl: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """gen_weight·NELBO(x) + class_weight·cross-entropy(xl, yl), and the scalars to record.
+        """Return gen_weight·NELBO(x) + class_weight·cross-entropy(xl, yl), and scalars to record.
 
         Args:
             x: tensor: (batch, x_dim): images without labels
@@ -124,6 +124,6 @@ class SSVAE(LatentVariableModel):
     # Reconstruction
 
     def infer_latents(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The posterior mean of z for the label that the classifier finds; that label, one-hot."""
+        """Return the posterior mean of z for the label that the classifier finds, and that label."""
         y = F.one_hot(self.cls.classify(x).argmax(-1), self.y_dim).to(x.dtype)
         return self.enc.encode(x, y)[0], y

@@ -37,21 +37,21 @@ class VAE(LatentVariableModel):
     # p(z)
 
     def log_p_z(self, z: Tensor) -> Tensor:
-        """log p(z), nats: (batch, z_dim) → (batch,)."""
+        """Return log p(z), nats: (batch, z_dim) → (batch,)."""
         return ut.log_normal(z, *self.z_prior)
 
     # q(z|x)
 
     def sample_q(self, q_m: Tensor, q_v: Tensor) -> Tensor:
-        """z ~ q(z|x): (batch, z_dim)."""
+        """Draw z ~ q(z|x): (batch, z_dim)."""
         return ut.sample_gaussian(q_m, q_v)
 
     def log_q(self, z: Tensor, q_m: Tensor, q_v: Tensor) -> Tensor:
-        """log q(z|x), nats: (batch,)."""
+        """Return log q(z|x), nats: (batch,)."""
         return ut.log_normal(z, q_m, q_v)
 
     def kl_to_prior(self, z: Tensor, q_m: Tensor, q_v: Tensor) -> Tensor:
-        """KL(q(z|x) ‖ p(z)), nats, in closed form: (batch,). A mixture prior needs the draw z."""
+        """Return KL(q(z|x) ‖ p(z)), nats: (batch,). A mixture prior needs the draw z."""
         return ut.kl_normal(q_m, q_v, *self.z_prior)
 
     # Bounds

@@ -6,7 +6,7 @@ import types
 
 
 def architecture(name: str) -> types.ModuleType:
-    """The module of an architecture, such as v1.
+    """Return the module of an architecture, such as v1.
 
     Raises:
         ValueError: there is no architecture of the name

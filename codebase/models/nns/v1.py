@@ -8,7 +8,7 @@ from codebase import utils as ut
 
 
 def perceptron(inputs: int, hidden: int, outputs: int, activation: type) -> list[nn.Module]:
-    """The layers of a perceptron with two hidden layers.
+    """Return the layers of a perceptron with two hidden layers.
 
     Activations are in place: their derivative is then computed from their output, without another
     exponential. Forward and backward, ELU of SSVAE's 970 rows takes 0.45 ms instead of 0.55.
@@ -98,7 +98,7 @@ class Decoder(nn.Module):
         return perceptron(z_dim + y_dim, self.hidden_dim, self.x_dim, nn.ELU)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """The decoder's output at z.
+        """Return the decoder's output at z.
 
         Args:
             z: tensor: (..., z_dim): latent variables
@@ -127,7 +127,7 @@ class Classifier(nn.Module):
         self.net = nn.Sequential(*perceptron(self.x_dim, self.hidden_dim, y_dim, nn.ReLU))
 
     def classify(self, x: Tensor) -> Tensor:
-        """The logits of q(y|x): (..., x_dim) → (..., y_dim)."""
+        """Return the logits of q(y|x): (..., x_dim) → (..., y_dim)."""
         return self.net(x)
 
     forward = classify
