@@ -1,11 +1,15 @@
 """The homework's figures from bounds with known terms: what is averaged, repeated and printed."""
 
+import math
+
 import pytest
 import torch
 
 from codebase import evaluate
 from codebase import utils as ut
 from codebase.models import FSVAE, GMVAE, SSVAE, VAE
+from codebase.project import UserError
+from codebase.runs.test_set import evaluate_test_set
 
 SUBSET = torch.zeros(100, 784), torch.eye(10).repeat_interleave(10, 0)
 
@@ -173,3 +177,27 @@ def test_what_a_bound_looks_at():
         with pytest.raises(ValueError, match="expected float32 or float64: model.float"):
             VAE().to(dtype).negative_elbo_bound(x.to(dtype))
     assert VAE().double().negative_elbo_bound(x.double())[0].dtype == torch.float64
+
+
+@pytest.mark.parametrize("kind", [VAE, GMVAE])
+def test_the_whole_test_set(kind, capsys):
+    """Means over images and their standard errors, as from each image by itself."""
+    torch.manual_seed(0)
+    model, images = kind(z_dim=3), torch.rand(130, 784)
+    found = evaluate_test_set(model, images, iw=40)
+    torch.manual_seed(0)
+    x = ut.sample_bernoulli(images)
+    with torch.no_grad():
+        terms = [model.importance_terms(part, 40) for part in x.split(100)]
+    log_w = -torch.cat([kl + rec for kl, rec in terms], dim=1).double()
+    for name, values in (
+        ("NELBO", -log_w.mean(0)),
+        ("IWAE-40", -log_w.logsumexp(0) + math.log(40)),
+    ):
+        mean, error = found[name]
+        assert mean == pytest.approx(values.mean().item(), rel=1e-6)
+        assert error == pytest.approx(values.std().item() / math.sqrt(130), rel=1e-4)
+    line = capsys.readouterr().out
+    assert "130 images, binarised with seed 0" in line and f"{found['NELBO'][0]:.2f} ± " in line
+    with pytest.raises(UserError, match="--test_set 1 evaluates a VAE or a GMVAE"):
+        evaluate_test_set(SSVAE(), images)

@@ -13,6 +13,7 @@ from conftest import (
     SCRIPTS,
     contents,
     finished_run,
+    in_process,
     refused,
     report_lines,
     results,
@@ -250,6 +251,18 @@ def test_weights_of_another_shape(tmp_path, base, trained):
     folder.rename(folder.with_name(NAME.format(0).replace("z=10", "z=07")))
     line = refused(tmp_path, "run_vae.py", *base, "--train", 0, "--z", 7)
     assert "(20, 300)" in line and "(14, 300)" in line
+
+
+def test_the_flag_test_set(tmp_path, base, trained, monkeypatch):
+    """Its values are printed after the report, and written beside it."""
+    values = {"NELBO": (1.0, 0.5)}
+    monkeypatch.setattr("codebase.runs.test_set.evaluate_test_set", lambda *of: values)
+    trained(tmp_path, "run_vae.py", *base)
+    status, _, _ = in_process(tmp_path, "run_vae.py", *base, "--train", 0, "--test_set", 1)
+    assert status == 0
+    path = tmp_path / "logs" / NAME.format(0) / "evaluation-00006" / "test-set.json"
+    assert json.loads(path.read_text(encoding="utf-8")) == {"NELBO": [1.0, 0.5]}
+    assert "pass --train 0 too" in refused(tmp_path, "run_vae.py", *base, "--test_set", 1)
 
 
 # load_run

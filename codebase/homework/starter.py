@@ -28,7 +28,7 @@ LEFT_OUT = {
     "codebase/models/laplace_vae.py",
     *(
         f"codebase/runs/{name}.py"
-        for name in ("compare", "published", "reference", "replicates", "table")
+        for name in ("compare", "published", "reference", "replicates", "table", "test_set")
     ),
 }
 PLACES = {"submit.py": "codebase/__main__.py", "test_public.py": "tests/test_public.py"}

@@ -124,6 +124,6 @@ class SSVAE(LatentVariableModel):
     # Reconstruction
 
     def infer_latents(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the posterior mean of z for the label that the classifier finds, and that label."""
+        """Return the posterior mean of z for the label that the classifier finds, and the label."""
         y = F.one_hot(self.cls.classify(x).argmax(-1), self.y_dim).to(x.dtype)
         return self.enc.encode(x, y)[0], y

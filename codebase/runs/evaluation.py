@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from codebase import checkpoints, evaluate
+from codebase import checkpoints
 from codebase.checkpoints import REFERENCE, CheckpointError
 from codebase.datasets.download import DataError
 from codebase.project import UserError, steps_in, weights_file
@@ -35,8 +35,6 @@ def evaluate_saved(experiment: Experiment, args: Namespace) -> None:
         raise CheckpointError(f"{weights_file(folder, step)} does not exist: {advice}")
     torch.manual_seed(run.flags["seed"])
     model = run.build().to(args.device)
-    if args.test_set and not hasattr(model, "importance_terms"):
-        raise UserError("--test_set 1 evaluates a VAE or a GMVAE: omit it")
     checkpoints.load_weights(model, weights_file(folder, step))
     if folder.parent.name == REFERENCE:
         whose, logs = "reference weights", runs.LOGS / REFERENCE / run.name
@@ -58,7 +56,9 @@ def evaluate_saved(experiment: Experiment, args: Namespace) -> None:
     more = {} if run.recorded else {"trained": runs.NOT_RECORDED}
     report.make_report(experiment, run, model, step, data, args.sheet, logs, more, whose)
     if args.test_set:
-        runs.write_json(logs / "test-set.json", evaluate.evaluate_test_set(model, data.test[0]))
+        from codebase.runs.test_set import evaluate_test_set
+
+        runs.write_json(logs / "test-set.json", evaluate_test_set(model, data.test[0]))
     if logs.exists():  # the project's folder may be read-only
         report.say_what_now(experiment, run, logs)
     for other in others:

@@ -51,7 +51,6 @@ class Experiment:
             Flag("iter_save", 10_000, "iterations between saved weights", COUNT),
             Flag("train", 1, MODES, int, (0, 1, 2)),
             switch("reference", "1: with --train 0, evaluate the project's reference weights"),
-            switch("test_set", "1: with --train 0, also evaluate the bounds on the whole test set"),
             switch("overwrite", "1: replace an existing run, once the new one has begun"),
             switch("resume", "1: continue an interrupted run"),
             Flag("device", "auto", "cpu, cuda, cuda:1, mps; auto: cuda if there is one"),
@@ -62,6 +61,8 @@ class Experiment:
         if find_spec("codebase.runs.replicates"):  # students do not have it
             about = "number of runs to train, with run numbers from --run upwards"
             flags.append(Flag("replicates", None, about, number(int, 1, 100_000), shown="one run"))
+            about = "1: with --train 0, also evaluate the bounds on all 10,000 test images"
+            flags.append(switch("test_set", about))
         return flags
 
     def of_weights(self) -> list[Flag]:

@@ -102,7 +102,7 @@ def end(status: int, message: str) -> NoReturn:
 
 def parse(experiment, argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read a run script's command line: all flags and, as `given`, those that were given."""
-    parser, defaults = Parser(description=experiment.about), {"replicates": None}
+    parser, defaults = Parser(description=experiment.about), {"replicates": None, "test_set": 0}
     groups = {
         "how to run": experiment.how_to_run(),
         "flags that determine a run's weights": experiment.of_weights(),

@@ -1,0 +1,46 @@
+"""--test_set 1: the bounds of a VAE or GMVAE on all 10,000 test images."""
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from codebase import utils as ut
+from codebase.project import UserError
+
+
+@torch.no_grad()
+def evaluate_test_set(
+    model: torch.nn.Module, images: Tensor, iw: int = 1000, seed: int = 0
+) -> dict[str, tuple[float, float]]:
+    """Print and return the bounds on a whole test set, in nats.
+
+    Args:
+        model: a VAE or GMVAE
+        images: tensor: (n, x_dim): grey levels in [0, 1], which are binarised once if the model's
+            images are
+        iw: int: number of importance weights, and of draws for the NELBO
+        seed: int: seed of the binarisation
+
+    Returns:
+        NELBO and IWAE-iw: each the mean over the images, and its standard error
+
+    Raises:
+        UserError: the model has no importance-weighted bound
+    """
+    if not hasattr(model, "importance_terms"):
+        raise UserError("--test_set 1 evaluates a VAE or a GMVAE: omit it")
+    torch.manual_seed(seed)
+    x = model.likelihood.observe(images.cpu()).to(images.device)
+    nelbo, niwae = [], []
+    for batch in tqdm(x.split(100), desc=f"Test set, {iw} draws per image", unit="batch"):
+        kl, rec = model.importance_terms(batch, iw)
+        nelbo.append((kl + rec).mean(0))
+        niwae.append(-ut.log_mean_exp(-(kl + rec), dim=0))
+    figures = {}
+    for name, parts in (("NELBO", nelbo), (f"IWAE-{iw}", niwae)):
+        values = torch.cat(parts).cpu().double()
+        figures[name] = values.mean().item(), (values.std() / len(values) ** 0.5).item()
+    binarised = f", binarised with seed {seed}" if model.likelihood.binary else ""
+    shown = ". ".join(f"{name}: {mean:.2f} ± {se:.2f}" for name, (mean, se) in figures.items())
+    print(f"Test set of {len(x):,} images{binarised}, mean ± standard error. {shown}")
+    return figures
