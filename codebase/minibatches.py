@@ -34,10 +34,12 @@ class Minibatches:
         binarised: bool = True,
         labelled: tuple[Tensor, Tensor] | None = None,
     ):
-        if not isinstance(images, Tensor) or images.dim() != 2 or not images.numel():
-            what = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+        if not isinstance(images, Tensor):
+            what = type(images).__name__
+            raise ValueError(f"expected images to be a tensor, got {what}: torch.as_tensor(images)")
+        if images.dim() != 2 or not images.numel():
             raise ValueError(
-                f"expected images to be a tensor of shape (n, x_dim), got {what}: pass "
+                f"expected images of shape (n, x_dim), got {tuple(images.shape)}: pass "
                 "images.flatten(1), colours as images.permute(0, 3, 1, 2).flatten(1)"
             )
         if images.dtype not in (torch.uint8, torch.float32, torch.float64):
@@ -49,7 +51,8 @@ class Minibatches:
         if images.dtype == torch.uint8 and high <= 1:
             raise ValueError(f"images are bytes up to {high}, expected 255: pass images.float()")
         if images.dtype != torch.uint8 and not (low >= 0 and high <= 1):
-            raise ValueError(f"images goes from {low:g} to {high:g}, expected floats in [0, 1]")
+            hint = ": pass images / 255" if low >= 0 and high <= 255 else ""
+            raise ValueError(f"images go from {low:g} to {high:g}, expected [0, 1]{hint}")
         for target in targets:
             if target.shape[:1] != images.shape[:1]:
                 shape = tuple(target.shape)

@@ -182,6 +182,11 @@ def test_a_device_that_does_not_work_is_one_line(two_gpus, monkeypatch):
     for name in ("auto", "cuda", "cuda:1"):
         with pytest.raises(UserError, match="no kernel image is available.*: pass --device cpu$"):
             pick_device(name)
+    monkeypatch.undo()
+    for name in ("cuda", "cuda:7", "mps", "abacus"):
+        if name == "abacus" or not torch.cuda.is_available():
+            with pytest.raises(UserError, match=f"--device {name} does not work here"):
+                pick_device(name)
 
 
 def test_auto_is_cuda_or_the_cpu(monkeypatch):

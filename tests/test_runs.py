@@ -244,6 +244,15 @@ def test_other_peoples_weights(tmp_path, base, trained):
     assert not (folder / "run.json").exists()
 
 
+def test_other_peoples_weights_do_not_overwrite_your_results(tmp_path, base, trained):
+    trained(tmp_path, "run_vae.py", *base)
+    (tmp_path / "checkpoints" / NAME.format(0) / "run.json").unlink()
+    before = contents(tmp_path / "logs")
+    succeed(tmp_path, "run_vae.py", *base, "--train", 0)
+    after = contents(tmp_path / "logs")
+    assert {path: after[path] for path in before} == before and len(after) > len(before)
+
+
 def test_weights_of_another_shape(tmp_path, base, trained):
     trained(tmp_path, "run_vae.py", *base)
     folder = tmp_path / "checkpoints" / NAME.format(0)

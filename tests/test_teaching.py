@@ -526,6 +526,7 @@ def test_what_cannot_be_graded_is_no_zero(tmp_path):
     assert "Median" not in page and "ada: it is empty" in page.split("## Not graded")[1]
 
 
+@pytest.mark.sandbox
 def test_reports_are_not_written_among_submissions(tmp_path):
     folder = students.folder(tmp_path / "class", {"ada.zip": b"x", "bob.zip": b"x"})
     students.folder(tmp_path, {"file": "x"})
@@ -542,6 +543,7 @@ def test_reports_are_not_written_among_submissions(tmp_path):
     assert "is empty" in refused(tmp_path, "codebase", "grade", tmp_path / "empty")
 
 
+@pytest.mark.sandbox
 def test_names_and_reasons_command_no_terminal(tmp_path):
     """Names and reasons can neither control the terminal nor forge a line."""
     evil = "x\x1b]0;PWN\x07\nFAKE was graded"

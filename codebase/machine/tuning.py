@@ -102,7 +102,7 @@ def pick_device(name: str) -> "torch.device":
         if device.type == "cuda":
             torch.cuda.set_device(device)
         torch.ones(2, 2, device=device).mm(torch.ones(2, 2, device=device)).sum().item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, ValueError, AssertionError, NotImplementedError) as error:
         reason = (str(error).splitlines() or ["it fails"])[0]
         raise UserError(
             f"--device {name} does not work here ({reason:.150}): pass --device cpu"

@@ -59,7 +59,7 @@ class SSVAE(LatentVariableModel):
         kl_y = ut.kl_cat(log_q_y.exp(), log_q_y, -math.log(self.y_dim)).mean()
         q_y = log_q_y.exp().T  # (label, batch)
         # For all labels, whichever count: one seed gives everyone the same draws.
-        noise = torch.randn(*q_y.shape, self.z_dim, dtype=x.dtype, device=x.device)
+        noise = ut.sample_gaussian(x.new_zeros(*q_y.shape, self.z_dim), x.new_ones(1))
         label, image = self.pairs_that_count(q_y)  # (pairs,) each
         y = torch.eye(self.y_dim, dtype=x.dtype, device=x.device)[label]
         q_m, q_v = self.enc.encode(x, y, rows=image)  # (pairs, z_dim)

@@ -28,7 +28,7 @@ def evaluate_saved(experiment: Experiment, args: Namespace) -> None:
     if "iter_max" not in args.given and steps and (run.recorded or step not in steps):
         step = steps[-1]
     if step not in steps:
-        advice = "the run was stopped before its first --iter_save, and --resume 1 continues it"
+        advice = "no weights are saved yet; if the run was stopped, --resume 1 continues it"
         if steps:
             advice = f"pass a saved iteration (--iter_max {', '.join(map(str, steps))})"
         advice += "".join(f"; or use other weights, with {other}" for other in others)
@@ -38,10 +38,11 @@ def evaluate_saved(experiment: Experiment, args: Namespace) -> None:
     checkpoints.load_weights(model, weights_file(folder, step))
     if folder.parent.name == REFERENCE:
         whose, logs = "reference weights", runs.LOGS / REFERENCE / run.name
-    elif run.recorded:
-        whose, logs = "your run", run.logs / f"evaluation-{step:05d}"
     else:
-        whose, logs = "weights without a run.json", run.logs
+        before = runs.read_results(run.name)
+        of_training = run.recorded or (before and before["trained"] != runs.NOT_RECORDED)
+        logs = run.logs / f"evaluation-{step:05d}" if of_training else run.logs
+        whose = "your run" if run.recorded else "weights without a run.json"
     try:
         source = find_source(experiment, args, data_name)
     except DataError as missing:

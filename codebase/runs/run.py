@@ -258,7 +258,9 @@ def located(run: str | Path, step: int | None = None) -> tuple[Path, int, Run]:
     if step is None and steps:
         step = steps[-1]
     if step not in steps:
-        there = f" of iteration {step}; it has iterations {steps}" if steps else ""
+        there = f" of iteration {step}; it has iterations {steps}"
+        if not steps:
+            there = " yet: continue the run with its script and --resume 1"
         raise UserError(f"{folder} has no weights{there}")
     return folder, step, found
 
