@@ -35,6 +35,7 @@ class SSVAE(LatentVariableModel):
         self.cls = nns.architecture(nn).Classifier(self.y_dim)
         self.gen_weight, self.class_weight = gen_weight, class_weight
         self.generates = gen_weight != 0
+        self.compiles = not self.generates  # compiled code computes the terms of all labels
 
     # Bounds
 

@@ -42,6 +42,8 @@ def train_run(experiment: Experiment, args: Namespace) -> dict:
         torch.manual_seed(flags.seed)
         trainer = Trainer(run.build().to(args.device), data.batches, flags.lr)
         if flags.compile:
+            if not trainer.model.compiles:
+                print("note: this model trains faster without --compile 1", file=sys.stderr)
             trainer.compile()
         if state is not None:
             trainer.load_state_dict(state)
