@@ -10,7 +10,7 @@ from codebase import utils as ut
 from codebase.models import nns
 from codebase.models.base import LatentVariableModel
 
-# Labels whose q(y|x) is at most this many rounding errors (1.2e-8 in float32) are left out of the
+# Labels whose q(y|x) is at most this many machine epsilons (1.2e-8 in float32) are left out of the
 # bound: value and gradient are then as close to a sum in float64 as with all labels.
 NEGLIGIBLE = 0.1
 
