@@ -86,6 +86,7 @@ def test_the_emulation_refuses_float64(without_float64):
     assert x.cpu().double().mean().item() == pytest.approx(x.mean().item())
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_device_without_float64(script, folders, data_dir, monkeypatch, without_float64):
     """Train (a VAE: two replicates) with pictures, resume, evaluate, export the explorer's page."""

@@ -320,6 +320,7 @@ def test_load_run_of_what_is_not_there(run, step, message, folders):
 # Replicates and the table
 
 
+@pytest.mark.process
 def test_replicates(tmp_path, base):
     """Three runs, the second of them interrupted before, the third done already."""
     succeed(tmp_path, "run_vae.py", *base, "--run", 2)
