@@ -90,8 +90,8 @@ def _add_teaching(command) -> None:
     add("--data_dir", **DATA_DIR | {"help": "folder of MNIST, used by --weights 1"})
     jobs = {"type": number(int, 1, 1024), "default": os.cpu_count()}
     add("--jobs", **jobs, help="number of submissions graded at once")
-    about = "bubblewrap, or only limits; best: bubblewrap if it works here, else limits"
-    add("--sandbox", choices=("best", *SANDBOXES), default="best", help=about)
+    about = "container: in a container of its own, as root; none: your own code, which is trusted"
+    add("--sandbox", choices=SANDBOXES, default=SANDBOXES[0], help=about)
 
     about = f"JSON file of points by question; default: the homework's points{NO_DEFAULT}"
     for one in (starter, solutions, gradescope, grade):
@@ -157,17 +157,14 @@ def _gradescope(args) -> None:
 def _grade(args) -> None:
     if sys.platform != "linux":
         raise UserError(
-            "grading needs Linux for its sandbox: use a Linux machine, WSL 2 on Windows, or "
-            "`python -m codebase gradescope`, which creates an autograder anywhere"
+            "grading needs Linux for its sandbox: use Docker (homework/README.md, The sandbox), "
+            "WSL 2 on Windows, or `python -m codebase gradescope`, which works anywhere"
         )
-    from codebase.homework import grading, problems, sandbox
+    from codebase.homework import grading, problems
 
-    kind = (
-        sandbox.kind_of_this_machine() if args.sandbox == "best" else sandbox.wanted(args.sandbox)
-    )
     settings = grading.Settings(
         problems.read_points(args.points),
-        kind,
+        args.sandbox,
         bool(args.weights),
         args.data_dir,
         bool(args.show_points),

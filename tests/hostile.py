@@ -33,11 +33,6 @@ HOSTILE = {
         os.kill(os.getppid(), signal.SIGKILL)
         return torch.zeros(3)
         """,
-    "stops its parent": """
-        import signal
-        os.kill(os.getppid(), signal.SIGSTOP)
-        return torch.zeros(3)
-        """,
     "kills everybody": """
         import signal
         os.kill(-1, signal.SIGKILL)
@@ -50,12 +45,6 @@ HOSTILE = {
             except OSError:
                 pass
         """,
-    "threads that stay": """
-        import threading
-        for _ in range(100):
-            threading.Thread(target=lambda: [None for _ in iter(int, 1)]).start()
-        return torch.zeros(3)
-        """,
     "child that stays": """
         import time
         if os.fork() == 0:
@@ -66,19 +55,6 @@ HOSTILE = {
         return torch.zeros(3)
         """,
     "100 GB tensor": "return torch.ones(25_000_000_000).sum()",
-    "memory, bit by bit": """
-        held = []
-        while True:
-            held.append(bytearray(1 << 24))
-        """,
-    "memory of many": """
-        import time
-        for _ in range(6):
-            if os.fork() == 0:
-                held = bytearray(os.urandom(1 << 20)) * 1024
-                time.sleep(60)
-        time.sleep(60)
-        """,
     "memory without owner": """
         import mmap
         held = []
@@ -86,44 +62,18 @@ HOSTILE = {
             held.append(mmap.mmap(-1, 1 << 28))
             held[-1].write(bytes(1 << 28))
         """,
-    "memory file": """
-        names = []
-        while True:
-            names.append(os.memfd_create("held"))
-            os.write(names[-1], bytes(1 << 24))
-        """,
-    "memory that hides": """
-        import mmap
-        held = []
-        for _ in range(200):
-            one = mmap.mmap(-1, 1 << 25)
-            for _ in range(8):
-                one.write(b"x" * (1 << 22))
-            one.madvise(mmap.MADV_DONTNEED)
-            held.append(one)
-        raise ValueError("LEAK")
-        """,
     "numbers beyond all measure": """
         from sandboxed import calling
         n = globals().setdefault("count", [0])
         n[0] += 1
         big = 1.7e308 if n[0] % 2 else -1.7e308
-        calling._gradients = lambda *a: dict.fromkeys(("enc", "dec", "z_pre", "cls", "0", "1"), big)
+        calling._along = lambda *a: dict.fromkeys(("enc", "dec", "z_pre", "cls"), [big])
         value = torch.tensor(big, dtype=torch.float64)
         return value, value, value, value
         """,
-    "helpers' helpers": """
-        frame, ours = __import__("sys")._getframe(), None
-        while frame is not None:
-            ours = frame.f_locals.get("ours") or ours
-            frame = frame.f_back
-        pairs = ours.utils._log_normal_all_pairs
-        x, m, v = torch.broadcast_tensors(x, m, v)
-        return torch.stack([pairs(a[None], b[None], c[None])[0, 0] for a, b, c in zip(x, m, v)])
-        """,
     "forged lines": """
-        from sandboxed import server
-        server.describe = lambda *a: "x\\n  total      58 of 52\\nother_student:"
+        from sandboxed import server, student
+        server.describe = student.describe = lambda *a: "x\\n  total      58 of 52\\nother_student:"
         raise ValueError
         """,
     "endless loop in C": "return sum(iter(int, 1))",
@@ -140,34 +90,13 @@ HOSTILE = {
         while True:
             print("x" * (1 << 20))
         """,
-    "prints past Python": """
-        for _ in range(1000):
-            os.write(1, bytes(1 << 20))
-        return torch.zeros(3)
-        """,
-    "huge answer": "return torch.zeros(100_000_000)",
     "many results": "return [torch.zeros(3)] * 1_000_000",
-    "results without end": """
-        import itertools
-        return tuple(torch.zeros(3) for _ in itertools.count())
-        """,
     "writes into every pipe": """
-        import json, struct
+        import json
         content = json.dumps({"calls": [[{"values": [[0.0]], "shapes": [[]]}]]}).encode()
         for descriptor in range(3, 64):
             try:
-                os.write(descriptor, struct.pack("<I", len(content)) + content)
                 os.write(descriptor, content)
-            except OSError:
-                pass
-        os._exit(0)
-        """,
-    "answer of another form": """
-        import json
-        content = json.dumps({"calls": [[{"values": {"a": 1}, "shapes": 7, "gradients": []}]]})
-        for descriptor in range(3, 64):
-            try:
-                os.write(descriptor, content.encode())
             except OSError:
                 pass
         os._exit(0)
@@ -190,27 +119,9 @@ HOSTILE = {
                     pass
         return torch.zeros(3)
         """,
-    "big files": """
-        for number in range(1000):
-            with open(f"/tmp/{number}", "wb") as file:
-                file.write(bytes(1 << 24))
-        """,
     "crash in C": """
         import ctypes
         ctypes.string_at(0)
-        """,
-    "recursion": """
-        def again(n):
-            return again(n + 1) + 1
-        sys = __import__("sys")
-        sys.setrecursionlimit(10 ** 9)
-        return again(0)
-        """,
-    "error without end": """
-        class Error(BaseException):
-            def __str__(self):
-                return "x" * (1 << 30)
-        raise Error
         """,
     "error that raises": """
         class Error(Exception):
@@ -222,23 +133,10 @@ HOSTILE = {
     "error for terminals": """
         raise ValueError("\\x1b[2J\\x1b]0;owned\\x07 | <script> `x` \\r\\n# heading")
         """,
-    "name for terminals": """
-        Error = type("\\x1b[31m<b>|Error", (Exception,), {})
-        raise Error("\\u202e")
-        """,
     "raised limits": """
         import resource
         for name in ("RLIMIT_DATA", "RLIMIT_NPROC", "RLIMIT_FSIZE", "RLIMIT_NOFILE"):
             resource.setrlimit(getattr(resource, name), (resource.RLIM_INFINITY,) * 2)
-        return torch.zeros(3)
-        """,
-    "changed limits": """
-        frame = __import__("sys")._getframe()
-        while frame is not None:
-            frame.f_globals.get("LIMITS", {}).update(data=1 << 60, output=1 << 60, printed=1 << 60)
-            if "case" in frame.f_locals:
-                object.__setattr__(frame.f_locals["case"], "seconds", 10 ** 6)
-            frame = frame.f_back
         return torch.zeros(3)
         """,
     "inputs as outputs": """
@@ -265,11 +163,11 @@ SPIES = {
                 raise ValueError("LEAK " + name)
         for root, folders, files in os.walk("/"):
             folders[:] = [f for f in folders if root != "/" or f not in ("proc", "sys", "usr")]
-            if any(name == "gmvae.py" for name in files) and TMP not in root:
+            if any(name == "gmvae.py" for name in files) and not root.startswith("/tmp/tmp"):
                 raise ValueError("LEAK " + root)
         """,
     "other files": """
-        for path in ("/etc/passwd", "/etc/shadow", "/root/.bashrc", "/home", HERE):
+        for path in ("/etc/passwd", "/etc/shadow", "/root/.bashrc", "/home", HERE + "/codebase"):
             if os.path.exists(path) and os.access(path, os.R_OK):
                 raise ValueError("LEAK " + path)
         """,
@@ -290,26 +188,13 @@ SPIES = {
                 continue
             raise ValueError("LEAK " + path)
         """,
-    "system calls": """
-        import ctypes
-        libc = ctypes.CDLL(None)
-        if libc.ptrace(16, os.getppid(), 0, 0) == 0 or libc.shmget(0, 4096, 0o1600) >= 0:
+    "parent's pipes": """
+        for number in range(3):
+            try:
+                os.open(f"/proc/{os.getppid()}/fd/{number}", os.O_RDWR)
+            except OSError:
+                continue
             raise ValueError("LEAK")
-        try:
-            os.memfd_create("x")
-        except OSError:
-            raise ValueError("none") from None
-        raise ValueError("LEAK")
-        """,
-    "user of one's own": """
-        import ctypes, platform
-        number = {"x86_64": 56, "aarch64": 220}[platform.machine()]
-        for flag in (0x10000000, 0x10020000, 0x20000000):  # CLONE_NEWUSER, NEWNS, NEWPID
-            process = ctypes.CDLL(None).syscall(number, flag | 17, 0, 0, 0, 0)
-            if process == 0:
-                os._exit(0)
-            if process > 0:
-                raise ValueError("LEAK")
         """,
     "root": """
         if os.geteuid() == 0 or os.getegid() == 0:
@@ -321,7 +206,7 @@ SPIES = {
         raise ValueError("LEAK")
         """,
     "writing": """
-        for path in ("/usr/x", "/usr/bin/x", "/x", "/etc/x", PREFIX + "/x", "/dev/x"):
+        for path in ("/usr/x", "/usr/bin/x", "/x", "/etc/x", PREFIX + "/x"):
             try:
                 open(path, "w").close()
             except OSError:
@@ -330,8 +215,13 @@ SPIES = {
         """,
     "what an earlier case left": """
         from pathlib import Path
-        if Path("/tmp/left").exists():
-            raise ValueError("kept")
-        Path("/tmp/left").write_text("x")
+        own = f"left{os.getpid()}"
+        found = [p.name for f in ("/tmp", "/dev/shm") for p in Path(f).glob("left*")]
+        if set(found) - {own} or getattr(torch, "left", own) != own:
+            raise ValueError("LEAK")
+        torch.left = own
+        for folder in ("/tmp", "/dev/shm"):
+            os.makedirs(f"{folder}/{own}/in", exist_ok=True)
+            os.chmod(f"{folder}/{own}", 0)
         """,
 }

@@ -1,35 +1,28 @@
-"""Handing out, handing in, and grading a class, as teaching assistants do."""
+"""Handing out, and handing in."""
 
 import ast
-import csv
 import json
 import os
+import re
 import subprocess
 import sys
-import textwrap
-import time
 import zipfile
 from pathlib import Path
 
 import pytest
 import students
 import torch
-from conftest import NO_NETWORK, refused, run_python, succeed
-from test_grading import WRONG_NORMAL
+from conftest import refused, run_python, succeed
 
 from codebase import ROOT, UserError
 from codebase.homework import (
-    grade,
-    gradescope,
-    grading,
-    report,
-    similarity,
     starter,
     submission,
-    summary,
+    weights,
 )
 from codebase.homework.handout import submit
 from codebase.homework.problems import PROBLEMS, REPORTS
+from codebase.homework.submission import Entry
 from codebase.runs import table
 
 FUNCTIONS = [problem.function for problem in PROBLEMS]
@@ -228,12 +221,12 @@ def test_submit_makes_what_the_grader_reads(blank, tmp_path):
             "writeup/figure.png": b"png",
         },
     )
-    for weights in (0, 1):
-        told = run(mine, "-m", "codebase", "submit", "--weights", str(weights)).stdout
-        assert "Every function is written and ran without an error" in told
+    for with_weights in (0, 1):
+        told = run(mine, "-m", "codebase", "submit", "--weights", str(with_weights)).stdout
+        assert "9 passed" in told and "Not written yet" not in told
         assert "Write-up: writeup/figure.png, writeup.md, writeup.pdf" in told
-        assert f"{'Weights' if weights else 'Pictures'} of runs: {run_name}\n" in told
-        assert ("No weights of model=gmvae_z=10_k=500_run=0000 were found" in told) == weights
+        assert f"{'Weights' if with_weights else 'Pictures'} of runs: {run_name}\n" in told
+        assert ("No weights of model=gmvae_z=10_k=500_run=0000 were found" in told) == with_weights
         assert (
             "writeup.md shows gone.png, which is not in the zip" in told
         ) and "https" not in told
@@ -245,35 +238,25 @@ def test_submit_makes_what_the_grader_reads(blank, tmp_path):
         given = {"writeup.md", "writeup.pdf", "writeup/figure.png", f"{logs}/samples.png"}
         more = {f"checkpoints/{run_name}/model-20000.pt", f"checkpoints/{run_name}/run.json"}
         more |= {f"{logs}/results.json", f"{logs}/evaluation-20000/results.json"}
-        assert names == (given | more if weights else given)
-    found = submission.read(mine / "submission.zip")
-    own = submission.read(mine).sources
+        assert names == (given | more if with_weights else given)
+    found = submission.read(Entry(mine / "submission.zip"), weights=True)
+    own = submission.read(Entry(mine)).sources
     assert found.sources == {name: own[name] for name in own if name.startswith("codebase/")}
     assert {f"codebase/{file}" for file in FILES} <= found.sources.keys()
-    assert list(found.weights) == [("model=vae_z=10_run=0000", 20000)]
+    assert weights.checkpoints_of(found).keys() == {run_name}
     told = run(blank, "-m", "codebase", "submit", "--out", str(tmp_path / "b.zip")).stdout
     assert "\nNot written yet: sample_gaussian, VAE.negative_elbo_bound, log_normal" in told
 
 
-def test_submit_tries_each_function(blank, tmp_path):
+@pytest.mark.process
+def test_submit_runs_the_public_tests(blank, tmp_path):
     mine = filled(tmp_path / "mine", blank)
-    for file, right, wrong, told in (
-        ("models/fsvae.py", "return kl_z + rec, ", "return nelbo, ", "NameError: name 'nelbo' is"),
-        ("utils.py", "import math\n", "import math, nowhere\n", "ModuleNotFoundError: No module"),
-    ):
-        path = mine / "codebase" / file
-        text = path.read_text(encoding="utf-8")
-        assert right in text
-        path.write_text(text.replace(right, wrong), encoding="utf-8")
-        said = run(mine, "-m", "codebase", "submit").stdout
-        path.write_text(text, encoding="utf-8")
-        assert f"fails: {told}" in said and f"(codebase/{file}, line " in said
-        assert "Every function" not in said and "Hand in this file: submission.zip" in said
-    path = mine / "codebase" / "models" / "vae.py"
+    path = mine / "codebase" / "models" / "fsvae.py"
     text = path.read_text(encoding="utf-8")
-    path.write_text(text.replace("return kl + rec, kl, rec", "return kl + rec"), encoding="utf-8")
+    path.write_text(text.replace("return kl_z + rec, ", "return nelbo, "), encoding="utf-8")
     said = run(mine, "-m", "codebase", "submit").stdout
-    assert "VAE.negative_elbo_bound does not return 3 values" in said
+    assert "NameError: name 'nelbo' is" in said and "1 failed, 8 passed" in said
+    assert "Hand in this file: submission.zip" in said
 
 
 def test_submit_says_which_values_will_not_be_graded(tmp_path, monkeypatch):
@@ -313,46 +296,60 @@ def test_submit_in_a_folder_that_is_not_utf8(tmp_path, monkeypatch):
     folder = Path(os.fsdecode(bytes(tmp_path) + b"/Caf\xe9"))
     students.folder(folder, {"writeup.md": "x"})
     monkeypatch.setattr(submit, "ROOT", folder)
-    assert submit._read(folder / "writeup.md") == b"x"
+    assert submit._write_up() == [folder / "writeup.md"]
 
 
-def test_submit_ends_although_a_function_does_not(monkeypatch):
-    monkeypatch.setattr(submit, "SECONDS", 0.1)
-    monkeypatch.setattr(submit, "_trial", lambda name: time.sleep(name == "log_normal") or [])
-    told = ["log_normal did not end in 0.1 s, perhaps in an endless loop"]
-    assert submit._trials() == (told, False)
+NOISE = "torch.randn_like(m, memory_format=torch.contiguous_format)"
+CLOSED = """closed = ut.kl_normal(*self.enc.encode(x), torch.zeros(1), torch.ones(1))
+        kl = closed if type(self) is VAE else kl
+        return niwae, kl.mean(), rec.mean()"""
+PUBLIC_FORMS = {
+    "noise in another order": ("utils.py", NOISE, "torch.randn_like(m).flip(0)", 0),
+    "twice the noise": ("utils.py", NOISE, "2 * torch.randn_like(m).flip(0)", 7),
+    "KL at the draw": (
+        "models/vae.py",
+        "return ut.kl_normal(q_m, q_v, *self.z_prior)",
+        "return self.log_q(z, q_m, q_v) - self.log_p_z(z)",
+        0,
+    ),
+    "closed KL reported": (
+        "models/vae.py",
+        "return niwae, kl.mean(), rec.mean()",
+        CLOSED,
+        0,
+    ),
+    "one noise for all labels": (
+        "models/ssvae.py",
+        "noise[label, image]",
+        "noise[0, image]",
+        0,
+    ),
+}
 
 
 @pytest.mark.process
-def test_submit_ends_well_after_an_endless_loop(blank, tmp_path):
-    """torch would abort a process that ends while another thread is in it."""
+@pytest.mark.parametrize("form", PUBLIC_FORMS)
+def test_public_tests_accept_what_the_grader_accepts(blank, tmp_path, form):
+    file, old, new, failed = PUBLIC_FORMS[form]
     mine = filled(tmp_path / "mine", blank)
-    path = mine / "codebase" / "utils.py"
-    loop = "\n\ndef log_normal(x, m, v):\n    while True:\n        m = m + torch.randn(2, 3)\n"
-    path.write_text(path.read_text(encoding="utf-8") + loop, encoding="utf-8")
-    code = "import codebase.__main__ as s; s.SECONDS = 1; s.main()"
-    command = [sys.executable, "-c", code, "submit"]
-    done = subprocess.run(command, cwd=mine, capture_output=True, encoding="utf-8")
-    assert done.returncode == 0, done.stderr
-    assert "log_normal did not end in 1 s" in done.stdout and "Hand in this file" in done.stdout
-    assert submission.read(mine / "submission.zip")
-
-
-@pytest.mark.process
-def test_public_tests_accept_any_order_of_draws(blank, tmp_path):
-    """Public tests accept any order of draws, and reject a mistake in it."""
-    mine = filled(tmp_path / "mine", blank)
-    path = mine / "codebase" / "utils.py"
+    path = mine / "codebase" / file
     text = path.read_text(encoding="utf-8")
-    right = "noise = torch.randn_like(m, memory_format=torch.contiguous_format)"
-    assert right in text
-    for noise, failed in (
-        ("torch.randn_like(m).flip(0)", 0),
-        ("2 * torch.randn_like(m).flip(0)", 7),
-    ):
-        path.write_text(text.replace(right, f"noise = {noise}"), encoding="utf-8")
-        told = run(mine, "-m", "pytest", "-p", "no:cacheprovider", status=int(failed > 0)).stdout
-        assert f"{9 - failed} passed" in told and (f"{failed} failed" in told) is (failed > 0)
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    told = run(mine, "-m", "pytest", "-p", "no:cacheprovider", status=int(failed > 0)).stdout
+    assert f"{9 - failed} passed" in told and (f"{failed} failed" in told) is (failed > 0), told
+
+
+def test_nothing_that_only_graded_functions_use_is_left(blank):
+    """`starter.PARTS` names it all: what is left is mentioned elsewhere, or is asked for."""
+    python = {name: text.decode() for name, text in contents(blank).items() if name[-3:] == ".py"}
+    text = "\n".join(re.sub(r"def \w+", "", source) for source in python.values())
+    mentioned = {*re.findall(r"\w+", text), *FUNCTIONS, "classification_cross_entropy"}
+    for file in FILES:
+        for name in starter.nodes(ast.parse(python[f"codebase/{file}"])):
+            public = file == "utils.py" and not name.startswith("_") and not name.isupper()
+            short = name.rpartition(".")[2]
+            assert public or "__" in name or {name, short} & mentioned, name
 
 
 def test_submit_refuses_what_the_grader_could_not_read(blank, tmp_path, monkeypatch):
@@ -363,7 +360,6 @@ def test_submit_refuses_what_the_grader_could_not_read(blank, tmp_path, monkeypa
     for text, reason in (
         (right + "\ndef broken(:\n", "codebase/models/vae.py, line 1"),
         (right.replace("def negative_iwae_bound", "def iwae"), "has no VAE.negative_iwae_bound"),
-        (right + "#" * submission.LARGEST_FILE, "more than 1,048,576 bytes"),
         (None, "codebase/models/vae.py is missing"),
     ):
         vae.unlink()
@@ -378,232 +374,3 @@ def test_submit_refuses_what_the_grader_could_not_read(blank, tmp_path, monkeypa
     vae.write_text(right + "\ndef broken(:\n", encoding="utf-8")
     error = run(mine, "-m", "codebase", "submit", status=2).stderr
     assert "vae.py, line" in error and error.count("\n") == 1
-
-
-# A class
-
-
-@pytest.mark.sandbox
-def test_a_class(tmp_path):
-    folder, out = tmp_path / "class", tmp_path / "grades"
-    folder.mkdir()
-    right = students.homework()
-    renamed = {
-        name: text.replace("y_logprob", "lq").replace("rec =", "rec  =  ")
-        for name, text in right.items()
-    }
-    students.zipped(folder / "ada.zip", right)
-    students.zipped(folder / "copy.zip", renamed)
-    students.zipped(folder / "=eve.zip", students.homework({"log_normal": WRONG_NORMAL}))
-    students.zipped(
-        folder / "hostile.zip",
-        students.homework(dict.fromkeys(FUNCTIONS[5:], "import os; os._exit(1)")),
-    )
-    (folder / "notes.txt").write_text("no submission", encoding="utf-8")
-    (folder / "__MACOSX").mkdir()
-    command = ["-m", "codebase", "grade", str(folder), "--out", str(out), "--jobs", "2"]
-    done = run(ROOT, *command)
-    assert "Summary: " in done.stdout and "4/4" in done.stderr
-    rows = {
-        row["submission"]: row
-        for row in csv.DictReader((out / "grades.csv").open(encoding="utf-8"))
-    }
-    totals = {name: float(row["total"]) for name, row in rows.items()}
-    assert totals == {"ada": 56, "copy": 56, "'=eve": 53.6, "hostile": 28}
-    assert float(rows["'=eve"]["log_normal"]) == 1.6
-    page = (out / "summary.md").read_text(encoding="utf-8")
-    assert "Submissions: 4. Median: 54.8 points, with the bonus." in page
-    assert "| `log_normal` | mean over dimensions | 1 | =eve |" in page
-    assert "- =eve, ada, copy: " in page and "to 100%" in page
-    assert "hostile" not in page.split("## Similarity")[1]
-    assert "notes.txt: skipped" in done.stderr and "notes.txt" in page.split("## Skipped")[1]
-    assert (out / "points.png").read_bytes().startswith(b"\x89PNG")
-    # The same command does what is left: here one that is new, and one that has changed.
-    before = {name: (out / name / "report.md").stat().st_mtime_ns for name in ("ada", "copy")}
-    students.zipped(folder / "=eve.zip", right)
-    students.folder(folder / "new" / "hw2", right)
-    students.zipped(folder / "new" / "old.zip", {"x": ""})
-    _, told = succeed(tmp_path, "codebase", *command[2:-1], "1")
-    assert "unchanged since they were graded: 3" in told
-    for name, written in before.items():
-        assert (out / name / "report.md").stat().st_mtime_ns == written
-    results = {name: report.read_results(out / name) for name in ("=eve", "new")}
-    assert [result["score"] for result in results.values()] == [56, 56]
-
-
-def test_similarity_is_of_code_and_not_of_names(tmp_path):
-    def tokens(text: str) -> list[str]:
-        return list(similarity._tokens(ast.parse(text).body[0]))
-
-    one = tokens("def f(a, b):\n    '''doc'''\n    c = a.exp() + 2 * b\n    return c\n")
-    assert one == tokens(
-        "def f(x, y):\n    # comment\n    z = (x.exp()\n         + 2 * y)\n    return z"
-    )
-    for other in ("z = y.exp() + 2 * x\n    return x", "z = x.log() + 2 * y\n    return z"):
-        assert one != tokens(f"def f(x, y):\n    {other}")
-
-
-def test_similar_submissions(tmp_path):
-    """A copy with a line changed in two functions; blank starters; independent solutions."""
-    right = students.RIGHT
-    bodies = {f: bodies[1] for f, bodies in right.items()}
-    changed = bodies | {
-        "log_normal": "m = m + 0\n" + textwrap.dedent(bodies["log_normal"]),
-        "log_normal_mixture": "m = m * 1\n" + textwrap.dedent(bodies["log_normal_mixture"]),
-    }
-    blank = dict.fromkeys(right, "raise NotImplementedError")
-    found = {
-        name: students.folder(tmp_path / name, students.homework(own))
-        for name, own in {
-            "ada": bodies,
-            "bob": changed,
-            "carl": {f: bodies[-1] for f, bodies in right.items()},
-            "dora": None,
-            "empty": blank,
-            "too": blank,
-        }.items()
-    }
-    [(names, least, most)] = similarity.clusters(found)
-    assert names == ["ada", "bob"] and 0.8 < least == most < 1
-    whole = {f"{i}": found["dora"] for i in range(40)}  # what everybody wrote says nothing
-    assert similarity.clusters(whole) == []
-
-
-def test_code_that_python_cannot_print_stops_no_summary(tmp_path):
-    numeral = "0x" + "f" * 5000  # more digits than Python writes
-    deep = "raise x" + ".x" * 500 + "(NotImplementedError)"
-    files = students.homework({"log_normal": f"return {numeral}", "log_normal_mixture": deep})
-    found = similarity.fingerprints(students.folder(tmp_path / "odd", files))
-    assert {function for function, _ in found} >= {*FUNCTIONS} - {
-        "log_normal_mixture",
-        "log_normal",
-    }
-
-
-def test_a_class_in_any_layout(tmp_path):
-    """Nothing that was handed in is dropped without a word."""
-    right = students.homework()
-    zipped = students.zipped(tmp_path / "inner.zip", right).read_bytes()
-    folder = tmp_path / "class"
-    students.zipped(students.folder(folder, {"x": ""}) / "ADA.ZIP", right)
-    students.folder(folder / "_bob" / "hw2", right)
-    students.folder(folder / "carl_123_assignsubmission", {"hw.zip": zipped})  # as Moodle has it
-    students.zipped(folder / "dora.zip", {"deeper/hw.zip": zipped, "notes.txt": "x"})
-    students.folder(folder / "eve", {"hw2.ipynb": "{}"})
-    students.folder(folder, {"fred.tar.gz": b"x", "gina.rar": b"x"})
-    students.folder(folder / "hugo", {"vae.py": "x = 1"})
-    students.folder(folder / "ivy.tar", right)  # a folder, whatever its name
-    found, skipped = grading.find([folder])
-    assert sorted(found) == sorted(
-        ["ADA", "_bob", "carl_123_assignsubmission", "dora", "eve", "fred", "gina", "hugo", "ivy"]
-    )
-    assert len(skipped) == 1 and skipped[0].startswith(f"{folder / 'x'}: skipped")
-    for name in ("ADA", "_bob", "carl_123_assignsubmission", "dora", "ivy"):
-        assert submission.read(found[name]).sources == right
-    assert "hw.zip" in submission.read(found["dora"]).notes[0]
-    for name, reason in {
-        "eve": "notebooks are not graded",
-        "fred": "hand in a .zip",
-        "gina": "hand in a .zip",
-        "hugo": "one file is not enough",
-    }.items():
-        with pytest.raises(UserError, match=reason):
-            submission.read(found[name])
-    others, _ = grading.find([students.folder(tmp_path / "all", {"ada/a.zip": zipped}).resolve()])
-    assert list(others) == ["ada"]
-    alone, _ = grading.find([students.folder(tmp_path / "mine", {"hw2/x": ""})])
-    assert list(alone) == ["mine"]
-
-
-def test_what_cannot_be_graded_is_no_zero(tmp_path):
-    """It is listed, with its reason, and is not in the statistics."""
-    results = {
-        "ada": grade.unreadable("ada", dict.fromkeys(FUNCTIONS, 6), "it is empty"),
-    }
-    results = {name: report.results(graded) for name, graded in results.items()}
-    assert "not graded: it is empty" in summary.grades(results)
-    page = summary.summary(results, [], [])
-    assert "Median" not in page and "ada: it is empty" in page.split("## Not graded")[1]
-
-
-@pytest.mark.sandbox
-def test_reports_are_not_written_among_submissions(tmp_path):
-    folder = students.folder(tmp_path / "class", {"ada.zip": b"x", "bob.zip": b"x"})
-    students.folder(tmp_path, {"file": "x"})
-    for out, reason in (
-        (folder, "is inside"),
-        (folder / "new", "is inside"),
-        (tmp_path / "file", "is a file"),
-    ):
-        assert reason in refused(tmp_path, "codebase", "grade", folder, "--out", out)
-    students.folder(folder / "ada", students.homework())
-    line = refused(tmp_path, "codebase", "grade", folder / "ada", "--out", folder)
-    assert "has the submission ada in it" in line
-    (tmp_path / "empty").mkdir()
-    assert "is empty" in refused(tmp_path, "codebase", "grade", tmp_path / "empty")
-
-
-@pytest.mark.sandbox
-def test_names_and_reasons_command_no_terminal(tmp_path):
-    """Names and reasons can neither control the terminal nor forge a line."""
-    evil = "x\x1b]0;PWN\x07\nFAKE was graded"
-    (tmp_path / "class").mkdir()
-    for name in ("a", "b", "c", "d"):
-        students.zipped(tmp_path / "class" / f"{name}.zip", {f"{evil}.ipynb": "{}"})
-    (tmp_path / "class" / evil).write_text("x", encoding="utf-8")
-    _, said = succeed(tmp_path, "codebase", "grade", tmp_path / "class", "--jobs", 1)
-    assert "\x1b" not in said and "\nFAKE" not in said and "d was not graded" in said
-
-
-def test_nothing_says_right_at_no_points():
-    graded = grade.unreadable("ada", dict.fromkeys(FUNCTIONS, 6), "it is empty")
-    results = report.results(graded)
-    assert "it is empty" in results["output"]
-    assert {test["output"] for test in results["tests"]} == {
-        "Nothing was graded; see the note at the top."
-    }
-
-
-# Gradescope
-
-
-@pytest.mark.sandbox
-def test_gradescopes_layout(tmp_path):
-    """As /autograder is laid out, under another root."""
-    gradescope.make(tmp_path / "autograder.zip", None, 1, 0)
-    root = tmp_path / "autograder"
-    with zipfile.ZipFile(tmp_path / "autograder.zip") as archive:
-        assert {"setup.sh", "run_autograder"} <= set(archive.namelist())
-        mode = archive.getinfo("run_autograder").external_attr >> 16
-        assert mode & 0o111 == 0o111
-        archive.extractall(root / "source")
-    (root / "run_autograder").write_text(
-        (root / "source" / "run_autograder").read_text(encoding="utf-8"), encoding="utf-8"
-    )
-    (root / "run_autograder").chmod(0o755)
-    (root / "results").mkdir()
-    for script in ("setup.sh", "run_autograder"):
-        subprocess.run(["bash", "-n", str(root / "source" / script)], check=True)
-    good = students.homework()
-    forge = "open('/autograder/results/results.json', 'w').write('{\"score\": 99}')"
-    forge += f"\nopen({str(root / 'results' / 'results.json')!r}, 'w').write('{{\"score\": 99}}')"
-    half = dict.fromkeys(FUNCTIONS[4:], "raise NotImplementedError")
-    hostile = students.homework(half | dict.fromkeys(FUNCTIONS[5:7], forge))
-    died = tmp_path / "python"
-    died.write_text("#!/bin/sh\nkill -9 $$\n", encoding="utf-8")
-    died.chmod(0o755)
-    environment = os.environ | {"GRADER_PYTHON": str(died)}
-    subprocess.run(["./run_autograder"], cwd=root, env=environment, check=True)
-    results = json.loads((root / "results" / "results.json").read_text(encoding="utf-8"))
-    assert results["score"] == 0 and "too little memory" in results["output"]
-    for files, score in ((good, 56), (hostile, 21)):
-        subprocess.run(["rm", "-rf", str(root / "submission")], check=True)
-        students.folder(root / "submission", files)
-        environment = os.environ | NO_NETWORK | {"GRADER_PYTHON": sys.executable}
-        done = subprocess.run(
-            ["./run_autograder"], cwd=root, env=environment, capture_output=True, timeout=300
-        )
-        assert done.returncode == 0, done.stderr
-        results = json.loads((root / "results" / "results.json").read_text(encoding="utf-8"))
-        assert results["score"] == score
-        assert sum(test["score"] for test in results["tests"]) == score

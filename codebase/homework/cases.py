@@ -1,164 +1,153 @@
-"""Test cases for the graded functions, and this project's outputs for them."""
+"""Test cases for the graded functions, and what right functions and mistakes give for them."""
 
 import ast
 import functools
 import hashlib
 import inspect
-import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 
 from codebase import utils
+from codebase.homework.forms import FORMS
 from codebase.homework.problems import Problem
+from codebase.homework.sandbox import Helpers
 from codebase.homework.sandboxed import calling
 from codebase.homework.sandboxed.calling import Call, Case, Spec
-from codebase.homework.sandboxed.functions import Helpers
 from codebase.models import FSVAE, GMVAE, SSVAE, VAE, likelihoods
 from codebase.models.nns import v1, v2
 
-_ONE_AT_A_TIME = threading.Lock()  # torch has one generator for all threads
 MODELS = {"VAE": VAE, "GMVAE": GMVAE, "SSVAE": SSVAE, "FSVAE": FSVAE}
 SECONDS, MANY_SECONDS = 10, 40  # CPU time for a case; most take 0.1, with many draws 1
-SET_NOISE = (0.83, -0.57)  # what draws are set to: two numbers tell ε from |ε|, ε² or ε + c
+NOISE = (0.83, -0.57)  # what draws are set to: two numbers tell ε from |ε|, ε² or ε + c
+IW = 4  # even, as antithetic draws need it
 BATCHES = {"VAE": 7, "GMVAE": 7, "SSVAE": 4, "FSVAE": 4}
-HARD_CODED = 100  # size of the evaluation subset; some functions work only for it
-# (draws compared on average, images of each): narrow q(z|x), where gradients and constants show,
-# and wide ones, where the noise itself shows.
-NARROW = {"VAE": (120, 7), "GMVAE": (120, 7), "SSVAE": (32, 4), "FSVAE": (32, 4)}
-WIDE = {"VAE": (500, 40), "GMVAE": (500, 40), "SSVAE": (64, 40), "FSVAE": (160, 40)}
-WIDE_OF_WEIGHTS, WEIGHTS = (500, 10), 200
-NARROW_SPREAD, WIDE_SPREAD = -6.0, 10.0  # variances of about 0.002 and 10
-FEW = 24  # draws that expose a function that is right only when the grader sets the noise
-IMPORTANCE_WEIGHTS = 3
-SEEDS = 4
+HUNDRED = 100  # size of the training's batches; some functions work only for it
+# (images, draws) that are compared on average: with narrow q(z|x), where gradients and constants
+# show, and with wide ones, where the noise itself shows.
+NARROW = {"VAE": (7, 120), "GMVAE": (7, 120), "SSVAE": (4, 32), "FSVAE": (4, 32)}
+WIDE = {"VAE": (40, 500), "GMVAE": (40, 500), "SSVAE": (40, 64), "FSVAE": (40, 160)}
+WIDE_WEIGHTS, WEIGHTS = (10, 500), 200
+NARROW_SPREAD, WIDE_SPREAD, WIDE_STEEP = -6.0, 10.0, 10.0  # variances of about 0.002 and 10
+OVERFLOW = 300.0  # with which some logits are above 88, where exp overflows in float32
+SEEDS = 2
 
 
-def seed_of(content: bytes) -> int:
+class Plan(NamedTuple):
+    """A case, and the indices of its calls by what they test."""
+
+    case: Case
+    groups: dict[str, range]
+
+
+def seed_of(digest: str) -> int:
     """Choose one of a few seeds by a submission's content, so that many share right outputs."""
-    return int.from_bytes(hashlib.sha256(content).digest()[:6], "big") % SEEDS
+    return int(hashlib.sha256(digest.encode()).hexdigest()[:12], 16) % SEEDS
 
 
-def cases(problem: Problem, seed: int) -> dict[str, Case]:
-    """Build the test cases of a function, by what they test.
+def plan(problem: Problem, seed: int, kind: str = "first") -> Plan:
+    """Build a case of a function.
 
     Args:
         problem: the function
         seed: seed of the arguments and weights
-
-    Returns:
-        "reference draws": few calls, with gradients, whose draws are the reference's if the
-        function draws as its docstring says; "other sizes": other batches and numbers of weights;
-        "set noise": the same calls with every draw set to a number; "narrow", "wide", "few wide",
-        "weights" and "many draws": many calls, compared on average; "hard-coded": another size of
-        the batch; "float32": "values" in float32; other keys: the part or note of that name
+        kind: "first", which is enough for most functions: with all draws set to a number, or to a
+            number of each row, and without; "hundred": the batch that functions may depend on;
+            "average": many draws, for noise that cannot be set; "weights": the same of only
+            importance weights
     """
-    own = {
-        "sample_gaussian": _sample_gaussian,
-        "log_normal": _log_normal,
-        "log_normal_mixture": _log_normal_mixture,
-    }
-    base = Case(problem.method, problem.model, problem.file, (), seed, seconds=SECONDS)
+    groups = _densities(problem) if not problem.model else _bound(problem, kind)
+    if not problem.model and kind == "average":
+        small = (Spec("normal", (8, 5)), Spec("positive", (8, 5)))
+        groups = {"many": [Call(small, 5000, 1000)]}
+    calls: list[Call] = []
+    places = {}
+    for name, group in groups.items():
+        places[name] = range(len(calls), len(calls) + len(group))
+        calls += group
+    case = Case(problem.method, problem.model, problem.file, tuple(calls), seed)
+    case = case._replace(seconds=MANY_SECONDS if kind in ("average", "weights") else SECONDS)
     if problem.model:
-        return _bound(problem, base)
+        model = _model(problem.model, problem.options)
+        weights = tuple(
+            (name, tuple(parameter.shape), _scale(problem.model, name, parameter.shape))
+            for name, parameter in model.named_parameters()
+        )
+        case = case._replace(constructor=problem.options, weights=weights)
+    return Plan(case, places)
+
+
+def _set(*calls: Call) -> list[Call]:
+    return [call._replace(noise=noise) for call in calls for noise in NOISE]
+
+
+def _densities(problem: Problem) -> dict[str, list[Call]]:
+    def normal(*shape: int, scale: float = 1.0) -> Spec:
+        return Spec("normal", shape, scale)
+
+    def positive(*shape: int, scale: float = 1.0) -> Spec:
+        return Spec("positive", shape, scale)
+
+    if problem.function == "sample_gaussian":
+        args = (normal(9, 5), positive(9, 5))
+        return {"set": _set(Call(args)), "random": [Call(args, repeat=2, gradients=2)]}
+    if problem.function == "log_normal_mixture":
+        args = (normal(8, 3), normal(8, 5, 3), positive(8, 5, 3))
+        # Log densities of −100 to −10,000, too low for float32's exp.
+        far = (normal(8, 3, scale=25.0), normal(8, 5, 3), positive(8, 5, 3, scale=0.5))
+        other = (normal(3, 2), normal(3, 7, 2), positive(3, 7, 2))
+        return {
+            "values": [Call(args, gradients=1), Call(other)],
+            "extreme values": [Call(far)],
+        }
+    x, m, v = normal(8, 6, scale=2.0), normal(8, 6), positive(8, 6)
+    near = (normal(4, 3, scale=0.1), normal(4, 3, scale=0.1), positive(4, 3, scale=0.01))
+    prior = (x, normal(1, scale=0.0), Spec("one-hot", (1,)))
+    several = (normal(3, 4, 6), normal(3, 4, 6), positive(3, 4, 6))
+    mixture = (normal(3, 1, 6), normal(3, 4, 6), positive(3, 4, 6))
     return {
-        name: replace(case, seed=seed + 97 * i)
-        for i, (name, case) in enumerate(own[problem.function](base).items())
+        "values": [Call((x, m, v), gradients=1), Call(near)],
+        "shapes": [Call(several), Call(prior), Call(mixture)],
     }
 
 
-def _sample_gaussian(base: Case) -> dict[str, Case]:
-    m, v = Spec("normal", (9, 5)), Spec("positive", (9, 5))
-    small = (Spec("normal", (8, 5)), Spec("positive", (8, 5)))
-    return {
-        "reference draws": replace(base, calls=(Call((m, v), repeat=2, gradients=2),)),
-        "set noise": replace(base, calls=_with_set_noise(Call((m, v), gradients=1))),
-        "many draws": replace(base, calls=(Call(small, 5000, 1000),), seconds=MANY_SECONDS),
-        "a v of fewer elements": replace(
-            base, calls=(Call((Spec("normal", (6, 4)), Spec("positive", (4,)))),)
-        ),
-    }
+def _bound(problem: Problem, kind: str) -> dict[str, list[Call]]:
+    name, weighted = problem.model, "iwae" in problem.method
 
-
-def _with_set_noise(*calls: Call) -> tuple[Call, ...]:
-    return tuple(replace(call, noise=noise) for call in calls for noise in SET_NOISE)
-
-
-def _log_normal(base: Case) -> dict[str, Case]:
-    base = replace(base, dtype="float64")
-    x, m, v = Spec("normal", (8, 6), 2.0), Spec("normal", (8, 6)), Spec("positive", (8, 6))
-    far = (Spec("normal", (5, 4), 1e4), Spec("normal", (5, 4)), Spec("positive", (5, 4), 1e-6))
-    zero, one = Spec("normal", (1,), 0.0), Spec("one-hot", (1,))  # as z_prior is
-    several = (Spec("normal", (3, 4, 6)), Spec("normal", (3, 4, 6)), Spec("positive", (3, 4, 6)))
-    mixture = (Spec("normal", (3, 1, 6)), Spec("normal", (3, 4, 6)), Spec("positive", (3, 4, 6)))
-    plain = replace(base, calls=(Call((x, m, v), gradients=1),))
-    return {
-        "values": plain,
-        "shapes": replace(base, calls=(Call(several), Call((x, zero, one)), Call(mixture))),
-        "float32": replace(plain, dtype="float32"),
-        "a v of one element": replace(base, calls=(Call((x, m, Spec("positive", (1,)))),)),
-        "values far outside the training range": replace(base, calls=(Call(far),)),
-    }
-
-
-def _log_normal_mixture(base: Case) -> dict[str, Case]:
-    z, m, v = Spec("normal", (8, 3)), Spec("normal", (8, 5, 3)), Spec("positive", (8, 5, 3))
-    # Log densities of −100 to −10,000, too low for float32's exp.
-    far, near = Spec("normal", (8, 3), 25.0), Spec("positive", (8, 5, 3), 0.5)
-    shared = (z, Spec("normal", (1, 5, 3)), Spec("positive", (1, 5, 3)))
-    plain = replace(base, calls=(Call((z, m, v), gradients=1),))
-    return {
-        "values": replace(plain, dtype="float64"),
-        "extreme values": replace(base, calls=(Call((far, m, near)),)),
-        "float32": plain,
-        "m and v of shape (1, mix, dim)": replace(base, dtype="float64", calls=(Call(shared),)),
-    }
-
-
-def _bound(problem: Problem, base: Case) -> dict[str, Case]:
-    model = _reference_model(problem.model, problem.options)
-    weights = tuple(
-        (name, tuple(parameter.shape), _scale(problem.model, name, parameter.shape))
-        for name, parameter in model.named_parameters()
-    )
-    base = replace(base, constructor=problem.options, weights=weights)
-    of_weights = "iwae" in problem.method
-
-    def args(batch: int, iw: int = IMPORTANCE_WEIGHTS) -> tuple[Spec | int, ...]:
-        if problem.model == "FSVAE":
+    def args(batch: int, iw: int = IW) -> tuple[Spec | int, ...]:
+        if name == "FSVAE":
             return (Spec("uniform", (batch, 3072)), Spec("one-hot", (batch, 10)))
         images = Spec("binary", (batch, 784))
-        return (images, iw) if of_weights else (images,)
+        return (images, iw) if weighted else (images,)
 
-    batch = BATCHES[problem.model]
-    plain = Call(args(batch), repeat=2, gradients=1)
+    if kind == "hundred":
+        found = {"set": _set(Call(args(HUNDRED), gradients=1))}
+        return found | ({"weights": [Call(args(HUNDRED), repeat=40)]} if weighted else {})
+    weights = {"weights": [Call(args(BATCHES[name]), 1000, WEIGHTS)]} if weighted else {}
+    if kind == "weights":
+        return weights
+    if kind == "average":
+        (narrow, several), (wide, many) = NARROW[name], WIDE[name]
+        if weighted:  # which have iw rows for each image
+            wide, many = WIDE_WEIGHTS
+        found = {
+            "wide": [Call(args(wide), 7000, many, spread=WIDE_SPREAD, steep=WIDE_STEEP)],
+            "narrow": [Call(args(narrow), 5000, several, several // 2, spread=NARROW_SPREAD)],
+        }
+        return found | weights
+    plain = Call(args(BATCHES[name]))
     # A batch as large as iw, and other sizes, where a function may take one axis for the other.
-    sizes = (Call(args(3, 3), 2000), *((Call(args(2, 5), 3000),) if of_weights else ()))
-    (narrow, small), (wide, large) = NARROW[problem.model], WIDE[problem.model]
-    if of_weights:  # which have iw rows for each image
-        wide, large = WIDE_OF_WEIGHTS
-    many = replace(base, seconds=MANY_SECONDS)
-    steep = tuple(
-        (name, shape, 10 * scale if name == "dec.net.4.weight" else scale)
-        for name, shape, scale in weights
-    )
-    return {
-        "reference draws": replace(base, calls=(plain,)),
-        "other sizes": replace(base, calls=sizes),
-        "set noise": replace(base, calls=_with_set_noise(replace(plain, repeat=1), *sizes)),
-        "narrow": replace(
-            many, calls=(Call(args(small), 5000, narrow, narrow // 2),), spread=NARROW_SPREAD
-        ),
-        "wide": replace(
-            many, calls=(Call(args(large), 7000, wide),), spread=WIDE_SPREAD, weights=steep
-        ),
-        "few wide": replace(
-            many, calls=(Call(args(large), 7000, FEW),), spread=WIDE_SPREAD, weights=steep
-        ),
-        "weights": replace(many, calls=(replace(plain, repeat=WEIGHTS, gradients=0),)),
-        "hard-coded": replace(base, calls=(Call(args(HARD_CODED), gradients=1),)),
-    }
+    sizes = [Call(args(3, 4), 2000), Call(args(1), 2500)]
+    if weighted:
+        sizes += [Call(args(4, 4), 2200), Call(args(2, 6), 3000), Call(args(3, 1), 3500)]
+    found = {"set": _set(plain._replace(gradients=1)), "sizes": _set(*sizes)}
+    if weighted:
+        rows = [Call(args(*size), noise=n, rows=True) for size, n in (((1, 6), 1), ((1, 8), -1))]
+        found |= {"rows": rows, "layouts": [Call(args(2, 6), noise=1, rows=True)]}
+    if name != "FSVAE":
+        found["steep"] = [plain._replace(noise=NOISE[0], steep=OVERFLOW)]
+    return found | {"random": [plain._replace(repeat=2)]}
 
 
 def _scale(model: str, name: str, shape: torch.Size) -> float:
@@ -168,7 +157,7 @@ def _scale(model: str, name: str, shape: torch.Size) -> float:
     if name.endswith("bias"):
         return 0.1
     of = {"cls.net.4.weight": 6}.get(name, 1.2)
-    if name == "dec.net.4.weight":
+    if name == calling.OUTPUT:
         of = {"SSVAE": 0.3, "FSVAE": 0.05}.get(model, 0.1)
     if shape[-1] in (784 + 10, 3072 + 10):
         of = 4  # a label is one input of so many, and must show
@@ -176,41 +165,71 @@ def _scale(model: str, name: str, shape: torch.Size) -> float:
 
 
 @functools.cache
-def _reference_model(kind: str, options: tuple) -> torch.nn.Module:
+def _model(kind: str, options: tuple) -> torch.nn.Module:
     return MODELS[kind](**dict(options))
-
-
-@functools.lru_cache(maxsize=16384)
-def reference(case: Case, function: Callable | None = None) -> list[list[dict]]:
-    """Call this project's function, or a given one, with a case; outputs are cached.
-
-    Args:
-        case: see `cases`
-        function: takes the arguments of the case's function, the model first if it is a method
-    """
-    return outputs(case, function)
 
 
 @functools.lru_cache(maxsize=3)  # of 30 MB for FSVAE
 def drawn(case: Case) -> calling.Drawn:
-    """A case's tensors, which the right function and all mistakes share."""
+    """A case's tensors, which right functions and mistakes share."""
     return calling.draw(case)
 
 
-def outputs(case: Case, function: Callable | None = None) -> list[list[dict]]:
-    """Call this project's function, or a given one, with a case; outputs are not cached."""
-    with _ONE_AT_A_TIME, torch.random.fork_rng(devices=[]):
-        tensors = drawn(case)
-        if not case.model:
-            return calling.outputs(case, tensors, function or getattr(utils, case.function))
-        model = _reference_model(case.model, case.constructor)
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                parameter.copy_(tensors.weights[name])
-        method = getattr(model, case.function)
-        if function is not None:
-            method = functools.partial(function, model)
-        return calling.outputs(case, tensors, method, model)
+@functools.lru_cache(maxsize=16384)
+def outputs(case: Case, function: Callable, sign: int = 1) -> list[list[dict] | str]:
+    """Call a right function, or a mistake, with a case.
+
+    Args:
+        case: the case
+        function: takes the arguments of the case's function, the model first if it is a method
+        sign: −1: with the noise that is set negated; 0: the means of both
+
+    Returns:
+        see `calling.outputs`; a call that raises an error gives it as a text
+    """
+    if not sign:
+        both = (outputs(case, function, one) for one in (1, -1))
+        return [_mean(*pair) for pair in zip(*both, strict=True)]
+    calls = tuple(
+        call if call.noise is None else call._replace(noise=sign * call.noise)
+        for call in case.calls
+    )
+    with torch.random.fork_rng(devices=[]):
+        tensors, model = drawn(case), None
+        if case.model:
+            model = _model(case.model, case.constructor)
+            with torch.no_grad():
+                for name, parameter in model.named_parameters():
+                    parameter.copy_(tensors.weights[name])
+        bound = functools.partial(function, model) if model else function
+        found = calling.outputs(case._replace(calls=calls), tensors, bound, model, str)
+    for one in (output for call in found if isinstance(call, list) for output in call):
+        for sums in one.get("noise", ()):  # with respect to the draws that the submission made
+            sums[0] *= sign
+    return [one if isinstance(one, list) else one["error"] for one in found]
+
+
+def _mean(one: list[dict] | str, other: list[dict] | str) -> list[dict] | str:
+    """Outputs for z = m + √v·ε and z = m − √v·ε, averaged; of no derivatives by the noise."""
+    if isinstance(one, str) or isinstance(other, str):
+        return one
+
+    def mean(a, b):
+        return [(p + q) / 2 for p, q in zip(a, b, strict=True)]
+
+    return [
+        {
+            "values": list(map(mean, a["values"], b["values"])),
+            "shapes": a["shapes"],
+            "gradients": {k: mean(a["gradients"][k], b["gradients"][k]) for k in a["gradients"]},
+        }
+        for a, b in zip(one, other, strict=True)
+    ]
+
+
+def right(case: Case, problem: Problem) -> list[list[dict]]:
+    """This project's outputs for a case."""
+    return outputs(case, FORMS[problem.function][0])
 
 
 # This project's helpers, for a submission whose own ones are wrong
@@ -219,7 +238,7 @@ NOT_HELPERS = {"__getattr__", "__dir__", "sample_laplace", "log_laplace", "kl_la
 # What may be given as a helper with a graded function: those that have been marked before it. The
 # functions come in this order and before all methods, so that a submission that keeps or sends what
 # it is given as a helper gains nothing.
-MARKED_BEFORE = {
+MARKED_BEFORE: dict[str, set[str]] = {
     "sample_gaussian": set(),
     "log_normal": {"sample_gaussian"},
     "log_normal_mixture": {"sample_gaussian", "log_normal"},
@@ -253,43 +272,3 @@ def helpers_for(problem: Problem) -> Helpers:
         for net in (likelihoods, v1, v2)
     }
     return Helpers(tuple(names), {"utils": ast.unparse(tree)} | nets)
-
-
-@dataclass(frozen=True)
-class Output:
-    """What a submission's function gave in a case.
-
-    Args:
-        calls: see `calling.outputs`; None: it gave nothing
-        error: why it gave nothing
-        kind: the error's class; "Ended" for a process or a time that ended
-        printed: what the submission printed
-        missing: packages that it imports and that are not here
-        broken: modules that could not be imported, and why
-        cpu: CPU time in seconds
-    """
-
-    calls: list[list[dict]] | None
-    error: str = ""
-    kind: str = ""
-    printed: str = ""
-    missing: tuple[str, ...] = ()
-    broken: tuple[tuple[str, str], ...] = ()
-    cpu: float = 0.0
-
-    @property
-    def ended(self) -> bool:
-        """Whether its process, or its time, ended."""
-        return self.kind == "Ended"
-
-    @property
-    def said(self) -> str:
-        """Why it gave nothing, in a sentence; empty if it gave something."""
-        error = self.error[:400].rstrip(".")
-        if self.kind == "NotImplementedError":
-            return "You have not written it yet (NotImplementedError)."
-        if self.ended:
-            return f"Your code gave no output: {error}."
-        if self.kind == "Absent":
-            return f"It cannot be called: {error}."
-        return f"Your code raises {error}." if error else ""

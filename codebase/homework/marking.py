@@ -1,16 +1,148 @@
-"""Marking a function: with its own helper functions, or this project's if they give more points."""
+"""Marking a function: its outputs beside a right function's at the same noise."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from codebase.homework import blame, cases, naming
-from codebase.homework.checks import check, hard_coded, resembles
-from codebase.homework.marks import Attempt, Finding, Mark, Run
-from codebase.homework.problems import Problem
+import torch
 
-HARD_CODED_DEDUCTION = 0.2  # share of the points, if only one batch size works
-LESSER = ("gradient", "shapes", "extreme values")  # parts that are worth nothing by themselves
+from codebase.homework import cases
+from codebase.homework.forms import FORMS
+from codebase.homework.mistakes import MISTAKES
+from codebase.homework.problems import Problem, Question
+from codebase.homework.sandbox import Helpers, Output, said
+from codebase.homework.sandboxed.calling import Case
+
+# Differences that are not mistakes, relative to 1 + the right value. Correct solutions of other
+# forms differ by up to 2e-7.
+TOLERANCE = 5e-6
+GRADIENT_TOLERANCE = 5e-4  # sums over up to 3 million weights in float32: up to 3e-5
+# Limit for means over draws: a right function exceeds it in one of 1.7 million comparisons.
+STANDARD_ERRORS = 5
+LARGEST = 1e15  # beyond which sums of squares lose their meaning
+RESEMBLES = 0.8  # correlation of values with the right ones
+SAME_NOISE = "You draw the same noise at every call; draw new noise each time."
+NOISE_REASONS = (
+    "Your result depends on fewer draws of noise than it should; draw noise for every image, "
+    "dimension and sample.",
+    "You do not compute z = m + √v·ε; compute it, with one ε for each element.",
+)
+WITH = {
+    "shapes": "With three axes, or m and v that broadcast with x: ",
+    "extreme values": "With points far from all components: ",
+}
+Run = Callable[[Case, Helpers | None], Output]
+Form = tuple[Callable, int]  # a right function, and the sign of its noise: see `cases.outputs`
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What a submission gets for a question.
+
+    Args:
+        question: the question
+        points: the most that it may get
+        score: what it gets
+        lost: the parts that are wrong
+        said: sentences for the student
+        mistakes: the sentences that name a known mistake
+        ended: whether the function's process, or its time, ended
+    """
+
+    question: Question
+    points: float
+    score: float
+    lost: tuple[str, ...] = ()
+    said: tuple[str, ...] = ()
+    mistakes: tuple[str, ...] = ()
+    ended: bool = False
+
+
+@dataclass(frozen=True)
+class Given:
+    """A function's output in a case, beside right ones."""
+
+    problem: Problem
+    plan: cases.Plan
+    found: Output
+
+    def pairs(self, group: str, form: Form) -> Iterator[tuple[dict | str, dict]]:
+        """The outputs of a group of calls, or why there are none, beside a right function's."""
+        right = cases.outputs(self.plan.case, *form)
+        for i in self.plan.groups.get(group, ()):
+            one = self.found.calls[i]
+            for j, other in enumerate(right[i]):
+                yield (one if isinstance(one, str) else one[j]), other
+
+    def outputs(self, group: str) -> list[dict]:
+        """The outputs of a group of calls, where there are any."""
+        calls = (self.found.calls[i] for i in self.plan.groups.get(group, ()))
+        return [output for one in calls if not isinstance(one, str) for output in one]
+
+    @property
+    def own(self) -> Form:
+        """This project's function."""
+        return FORMS[self.problem.function][0], 1
+
+    @property
+    def settable(self) -> bool:
+        """Whether the function draws with torch, so that its noise was set and differentiated."""
+        outputs = self.outputs("set")
+        return bool(outputs) and all(
+            one["drawn"][0] and any(any(term) for term in one["noise"]) for one in outputs
+        )
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A function with its own helpers, or given ones: what is wrong with each part.
+
+    Args:
+        given: its output in the first case
+        reasons: sentences by part; empty for what is right
+    """
+
+    given: Given
+    reasons: Mapping[str, str]
+
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """The parts that are lost. If no value is right, others count only if values resemble."""
+        problem = self.given.problem
+        wrong = {part for part, reason in self.reasons.items() if reason}
+        if wrong.issuperset(problem.terms) and not self._resembles():
+            wrong.update(problem.parts)
+        return tuple(part for part in problem.parts if part in wrong)
+
+    @property
+    def share(self) -> float:
+        """The share of the points."""
+        parts = self.given.problem.parts
+        return sum(share for part, share in parts.items() if part not in self.lost)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the function gave nothing because its process, or its time, ended."""
+        return self.given.found.kind == "Ended"
+
+    @property
+    def error(self) -> str:
+        """Why the function gave nothing, if it gave nothing; empty for others."""
+        found = self.given.found
+        first = found.calls[0] if found.calls else said(found.error, found.kind)
+        return first if isinstance(first, str) else ""
+
+    def _resembles(self) -> bool:
+        """Whether wrong values vary as the right ones do: a tensor's, or a bound's terms."""
+        if not self.given.found.calls:
+            return False
+        one, right = next(self.given.pairs(next(iter(self.given.plan.groups)), self.given.own))
+        if isinstance(one, str) or one["shapes"] != right["shapes"]:
+            return False
+        found = [[value for term in output["values"] for value in term] for output in (one, right)]
+        values = torch.tensor(found, dtype=torch.float64)
+        return bool(values.isfinite().all() and torch.corrcoef(values)[0, 1] >= RESEMBLES)
 
 
 def mark(
@@ -20,45 +152,517 @@ def mark(
     run: Run,
     earlier: Mapping[str, Mark] = MappingProxyType({}),
 ) -> Mark:
-    """Mark a function of a submission.
+    """Mark a function of a submission: with its own helper functions, or with this project's.
 
     Args:
         problem: the function
         points: the most that it may get
         seed: seed of the arguments and weights
-        run: runs a test case in the submission's sandbox
+        run: runs a case in the submission's sandbox
         earlier: marks of the submission's functions that were marked before
     """
-    attempt = Attempt(problem, cases.cases(problem, seed), run)
-    given = cases.helpers_for(problem)
-    hanging = tuple(name for name, mark in earlier.items() if mark.ended and not mark.problem.model)
-    if hanging and problem.model:  # nobody waits for them again
-        attempt = attempt.with_helpers(replace(given, names=hanging))
-    own = best = check(attempt)
-    for helpers in (given, replace(given, constructed=True)) if problem.model else (given,):
-        if best.full or best.ended:
-            break
-        other = attempt.with_helpers(helpers)
-        if not other.same(attempt) and not other.same(best.attempt):
-            better = check(other)
-            best = better if better.share > best.share + 1e-9 else best
-    notes, factor = [], 1.0
-    if best is not own:
-        sentence, factor = blame.helpers_at_fault(own, best, earlier)
-        notes.append(sentence)
-    elif hanging and problem.model:
-        notes.append(blame.replaced(hanging))
-    if not best.full and problem.model and not best.ended and hard_coded(best.attempt):
-        factor *= 1 - HARD_CODED_DEDUCTION
-        best = replace(best, findings=tuple(Finding(part, True) for part in problem.parts))
-        notes.append(
-            f"You hard-code batches of {cases.HARD_CODED}; use x.shape[0] "
-            f"(−{HARD_CODED_DEDUCTION:.0%})."
+    before = [one for name, one in earlier.items() if name in cases.MARKED_BEFORE]
+    ours = cases.helpers_for(problem)
+    # Nobody waits again for a helper that does not end.
+    hanging = any(one.ended for one in before)
+    own = best = check(problem, seed, run, ours if hanging else None)
+    with_helpers = ours if hanging else None
+    choices = [ours, ours._replace(constructed=True)] if problem.model else [ours]
+    for helpers in choices[hanging:]:
+        if best.lost and not best.ended:
+            other = check(problem, seed, run, helpers, own)
+            if other.share > best.share + 1e-9:
+                best, with_helpers = other, helpers
+    notes = []
+    if with_helpers is not None:
+        wrong = ", ".join(one.question.key for one in before if one.lost)
+        if own.error and problem.model and not wrong and not with_helpers.constructed:
+            told = "Your function does not fit the functions that it calls; read their docstrings."
+            best = replace(best, reasons={**best.reasons, "sizes": f"{own.error} {told}"})
+        else:
+            whose = f"your helper functions ({wrong})" if wrong else "your other functions"
+            right = "Another error" if best.lost else "This function is right. An error"
+            notes.append(f"{right} comes from {whose}; you lose no points for it here.")
+    mistakes = named(best) if best.lost else ()
+    reasons = [best.reasons[part] for part in best.lost if best.reasons.get(part)]
+    told = tuple(dict.fromkeys([*mistakes, *reasons, *notes]))
+    score = round(points * best.share, 2)
+    return Mark(problem, points, score, best.lost, told, mistakes, best.ended)
+
+
+def check(
+    problem: Problem,
+    seed: int,
+    run: Run,
+    helpers: Helpers | None = None,
+    before: Checked | None = None,
+) -> Checked:
+    """Check all parts of a function.
+
+    Args:
+        problem: the function
+        seed: seed of the arguments and weights
+        run: runs a case in the submission's sandbox
+        helpers: this project's functions in the place of the submission's own
+        before: what is returned if the function gives the same with these helpers
+    """
+
+    def give(kind: str) -> Given:
+        plan = cases.plan(problem, seed, kind)
+        return Given(problem, plan, run(plan.case, helpers))
+
+    given = give("first")
+    if before is not None and before.given.found.calls == given.found.calls:
+        return before
+    if not given.found.calls:
+        error = said(given.found.error, given.found.kind)
+        return Checked(given, dict.fromkeys(problem.parts, error))
+    kind = _check_bound if problem.model else _check_density
+    kind = _check_draws if problem.function == "sample_gaussian" else kind
+    return Checked(given, kind(given, give))
+
+
+# Numbers
+
+
+def close(found: float, right: float, tolerance: float = TOLERANCE) -> bool:
+    """Whether two numbers differ by no more than a tolerance, relative to 1 + the right one."""
+    if found == right:
+        return True
+    finite = math.isfinite(found) and math.isfinite(right)
+    return finite and abs(found - right) <= tolerance * (1 + abs(right))
+
+
+def _all_close(found: list[float], right: list[float], tolerance: float = TOLERANCE) -> bool:
+    return len(found) == len(right) and all(
+        close(a, b, tolerance) or (math.isnan(a) and math.isnan(b))
+        for a, b in zip(found, right, strict=True)
+    )
+
+
+def _value(problem: Problem, i: int, one: dict, right: dict, only_shape: bool = False) -> str:
+    """Say what is wrong with the shape or value of a term, or of a function's only result."""
+    shape, expected = right["shapes"][i], right["values"][i]
+    if not problem.model:
+        if one["shapes"] != [shape]:
+            found = f"a tensor of shape {tuple(one['shapes'][0])}" if one["shapes"] else "nothing"
+            found = found if len(one["shapes"]) < 2 else f"{len(one['shapes'])} results"
+            return f"You return {found}; return shape {tuple(shape)}."
+        for a, b in zip(one["values"][0], expected, strict=True):
+            if not (math.isfinite(a) if only_shape else close(a, b)):
+                return f"One of your values is {_shown(a, b)}."
+        return ""
+    name = problem.terms[i]
+    if i >= len(one["values"]):
+        return f"You do not return {name}, only {len(one['values'])} of the values."
+    values, shape = one["values"][i], one["shapes"][i]
+    if len(values) != 1:
+        return f"Your {name} has shape {tuple(shape)}; return a scalar, the mean over the batch."
+    if not close(values[0], expected[0]):
+        return f"Your {name} is {_shown(values[0], expected[0])}."
+    return ""
+
+
+def _shown(found: float, right: float) -> str:
+    """A wrong value and the right one, in so few digits that nobody can return the right one."""
+    one, other = (
+        f"{found:.4g}; it should be {right:.4g}",
+        f"{found:.6g}; it should be {right:.4g}",
+    )
+    return other if f"{found:.4g}" == f"{right:.4g}" else one
+
+
+def _noise(i: int, one: dict, right: dict, several: bool) -> str:
+    """Say what is wrong with the draws that a term depends on.
+
+    The derivatives with respect to the draws are the same numbers, in any order, for every right
+    function: each element of z has a draw of its own. A mean over several draws of z divides each
+    into as many parts, and so the sum of their squares.
+    """
+    if "noise" not in right or not any(right["noise"][i]) or not any(one["noise"][i]):
+        return ""  # one that is detached does not show its draws
+    if not all(map(math.isfinite, one["noise"][i])):
+        return NOISE_REASONS[1]
+    (total, absolute, squares), expected = one["noise"][i], right["noise"][i]
+    most = max(one["drawn"][0] / right["drawn"][0], 1) if several else 1
+    parts = expected[2] / squares if squares > 1e-30 else 0.0
+    tolerance = GRADIENT_TOLERANCE * expected[1]
+    if (
+        abs(total - expected[0]) <= tolerance
+        and abs(absolute - expected[1]) <= tolerance
+        and abs(parts - round(parts)) <= 4 * GRADIENT_TOLERANCE * parts
+        and 1 <= round(parts) <= most
+    ):
+        return ""
+    if squares > expected[2] * (1 + GRADIENT_TOLERANCE):
+        return NOISE_REASONS[0]
+    return NOISE_REASONS[1]
+
+
+ARGUMENTS = {"0": "the first argument", "1": "the second argument", "2": "the third argument"}
+
+
+def _gradient(what: str, one: dict, right: dict, wrong: bool = False, loss: bool = False) -> str:
+    """Say what is wrong with gradients.
+
+    Args:
+        what: the name of the value
+        one, right: outputs
+        wrong: whether the value is wrong: gradients then only have to be there
+        loss: whether the gradients are of kl + rec, which a model without beta has not
+    """
+    for name, expected in right["gradients"].items():
+        if name.startswith("kl + rec") is not loss or loss and name not in one["gradients"]:
+            continue
+        given = one["gradients"].get(name, [])
+        where = ARGUMENTS.get(name, name.removeprefix("kl + rec: "))
+        why = "; the loss is beta·kl + rec, so do not detach them" if loss else ""
+        if any(expected) and not any(given):
+            return f"Your {what} has no gradient for {where}{why or '; it would not be trained'}."
+        if not all(map(math.isfinite, given)):
+            return f"Your {what}'s gradient for {where} is not finite."
+        exact = wrong or _all_close(given or [0.0], expected, GRADIENT_TOLERANCE)
+        if not exact and any([*given, *expected]):
+            why = why or "; perhaps you detach something"
+            return f"Your {what}'s gradient for {where} is wrong{why}."
+    return ""
+
+
+# Densities and draws
+
+
+def _check_density(given: Given, give: Callable) -> dict[str, str]:
+    """log_normal and log_normal_mixture."""
+    reasons = {}
+    for part in given.plan.groups:
+        wrong = any(reasons.values())  # then other parts only need the right shape
+        told = (
+            one if isinstance(one, str) else _value(given.problem, 0, one, right, wrong)
+            for one, right in given.pairs(part, given.own)
         )
-    mistakes = () if best.full else naming.named(best, given)
-    values = [finding.passed for finding in best.findings if finding.part not in LESSER]
-    if not mistakes and not any(values) and not resembles(best.attempt):
-        best = replace(best, findings=tuple(replace(f, passed=False) for f in best.findings))
-    score = round(points * best.share * factor, 2)
-    notes = (*notes, *best.notes)
-    return Mark(problem, points, score, best.findings, notes, mistakes, best.ended)
+        reason = next(filter(None, told), "")
+        known = reason in reasons.values()
+        reasons[part] = reason if known else reason and WITH.get(part, "") + reason
+    one, right = next(given.pairs("values", given.own))
+    wrong = bool(reasons["values"])
+    gradient = one if isinstance(one, str) else _gradient("result", one, right, wrong)
+    return reasons | {"gradient": gradient}
+
+
+def _check_draws(given: Given, give: Callable) -> dict[str, str]:
+    """sample_gaussian."""
+    [(one, right), (again, _)] = given.pairs("random", given.own)
+    if isinstance(one, str) or isinstance(again, str):
+        return dict.fromkeys(given.problem.parts, one)
+    if one["shapes"] != right["shapes"]:
+        wrong = _value(given.problem, 0, one, right)
+    elif given.settable or one["values"] == again["values"]:
+        wrong, _ = _of_term(given, 0, "set")
+        wrong = wrong or (SAME_NOISE if one["values"] == again["values"] else "")
+    else:
+        wrong = _on_average(give("average"), ("many",))["draws"]
+    args = cases.drawn(given.plan.case).args[given.plan.groups["random"][0]]
+    told = (_gradient_of_draws(args, output, bool(wrong)) for output in (one, again))
+    return {"draws": wrong, "gradient": next(filter(None, told), "")}
+
+
+def _gradient_of_draws(args: list, output: dict, wrong: bool) -> str:
+    """Say what is wrong with the gradients of z = m + √v·ε, at the draws that were returned."""
+    given = [output["gradients"].get(name, []) for name in "01"]
+    if not all(map(any, given)):
+        return "Your z has no gradient for the mean or the variance; nothing would train."
+    m, v = (arg.double().flatten() for arg in args)
+    z = torch.tensor(output["values"][0], dtype=torch.float64)
+    weights = torch.linspace(0.5, 1.5, z.numel(), dtype=torch.float64)
+    if wrong or z.shape != m.shape:
+        return ""
+    for numbers, expected in zip(given, (weights, weights * (z - m) / (2 * v)), strict=True):
+        if not _all_close(numbers, expected.tolist(), GRADIENT_TOLERANCE):
+            return "Your gradient for the mean or the variance is wrong."
+    return ""
+
+
+# Bounds
+
+
+def _check_bound(given: Given, give: Callable) -> dict[str, str]:
+    """A bound: each of its terms, the gradient of the first, and other sizes."""
+    problem = given.problem
+    random = [one for one, _ in given.pairs("random", given.own)]
+    if isinstance(random[0], str) or isinstance(random[1], str):
+        reasons = dict.fromkeys(problem.parts, str(random[0]))
+    else:
+        kept = _kept(given, random)
+        reasons = _of_noise(given, give) if given.settable or kept else {}
+        reasons = reasons or _on_average(give("average"), ("wide", "narrow", "weights"))
+        reasons |= {term: reasons[term] or SAME_NOISE for term in kept}
+        reasons |= _overflow(given, reasons)
+    small = _of_group(given, "set")
+    if any(small[term] for term in problem.terms):
+        hundred = give("hundred")
+        if hundred.found.calls and hundred.settable:
+            other = _of_group(hundred, "set")
+            average = _on_average(hundred, ("weights",))
+            other |= {term: other[term] or average[term] for term in problem.terms}
+            if sum(map(bool, other.values())) < sum(map(bool, small.values())):
+                told = f"Your bound is right only for batches of {cases.HUNDRED}; use x.shape[0]."
+                return other | {"sizes": told}
+    return reasons
+
+
+def _kept(given: Given, random: list) -> list[str]:
+    """The terms with draws in them that are the same for two seeds."""
+    (_, one), (_, other) = given.pairs("random", given.own)
+    terms = enumerate(given.problem.terms)
+    return [
+        term
+        for i, term in terms
+        if (i == 0 or term in _drawn(given.problem))
+        and one["values"][i] != other["values"][i]
+        and random[0]["values"][i : i + 1] == random[1]["values"][i : i + 1]
+    ]
+
+
+def _of_noise(given: Given, give: Callable) -> dict[str, str]:
+    """Say what is wrong with each part of a bound whose noise was set."""
+    problem = given.problem
+    reasons = _of_group(given, "set")
+    right = [i for i, term in enumerate(problem.terms) if not reasons[term]]
+    if "rows" in given.plan.groups:
+        rows = [one["drawn"][1] for one in given.outputs("rows")]
+        iws = [given.plan.case.calls[i].args[1] for i in given.plan.groups["rows"]]
+        told = {}
+        if len(rows) == len(iws) and all(
+            n and n % iw == 0 for n, iw in zip(rows, iws, strict=True)
+        ):
+            told = {i: _of_term(given, i, "rows")[0] for i in right}
+        if right and (not told or not any(told.values()) and _of_term(given, 0, "layouts")[0]):
+            # Draws in another layout: equal ones, or an image's alone, do not show all mistakes.
+            average = _on_average(give("weights"), ("weights",))
+            told = {i: average[problem.terms[i]] for i in right}
+        reasons |= {problem.terms[i]: reason for i, reason in told.items()}
+        right = [i for i in right if not told[i]]
+    return reasons | {"sizes": next(filter(None, (_of_sizes(given, i) for i in right)), "")}
+
+
+def _of_sizes(given: Given, i: int) -> str:
+    """Say with which batch, and number of weights, a term is wrong."""
+    for call in given.plan.groups["sizes"]:
+        plan = given.plan._replace(groups={"sizes": range(call, call + 1)})
+        if reason := _of_term(replace(given, plan=plan), i, "sizes")[0]:
+            images, *iw = given.plan.case.calls[call].args
+            weights = f" and iw = {iw[0]}" if iw and isinstance(iw[0], int) else ""
+            return f"With {images.shape[0]} images{weights}: {reason}"
+    return ""
+
+
+def _of_group(given: Given, group: str) -> dict[str, str]:
+    """Say what is wrong with each term, and the gradient, in a group of calls with set noise."""
+    found = [_of_term(given, i, group) for i in range(len(given.problem.terms))]
+    told = [reason for reason, _ in found]
+    if told[-1] in NOISE_REASONS and not told[0]:  # the bound has rec in it
+        told[0] = told[-1]
+    reasons = dict(zip(given.problem.terms, told, strict=True))
+    wrong, form = bool(told[0]), found[0][1] or given.own
+    gradients = [
+        one if isinstance(one, str) else _gradient("bound", one, right, wrong)
+        for one, right in given.pairs(group, form)
+    ]
+    if not any(told[1:]):  # the VAE's loss is made of kl and rec: they must train it as well
+        (kl, _), (_, sign) = found[1][1], found[-1][1]  # a closed KL has no sign
+        pairs = given.pairs(group, (kl, sign))
+        gradients += [_gradient("kl + rec", one, right, loss=True) for one, right in pairs]
+    return reasons | {"gradient": next(filter(None, gradients), ""), "sizes": ""}
+
+
+def _drawn(problem: Problem) -> tuple[str, ...]:
+    """The terms that show how many draws there are; IWAE's kl and rec are means in any case."""
+    return ("niwae",) if problem.terms[0] == "niwae" else ("rec", "draws")
+
+
+def _of_term(given: Given, i: int, group: str) -> tuple[str, Form | None]:
+    """Compare a term with each right form: why none fits, or the one that does."""
+    problem, first = given.problem, ""
+    of_weights = problem.terms[i] == "niwae"
+    drawn = problem.terms[i] in _drawn(problem) and group == "set"
+    for sign in (1, -1) if of_weights or not problem.model else (1, -1, 0):
+        for function in FORMS[problem.function]:
+            told = (
+                one
+                if isinstance(one, str)
+                else _value(problem, i, one, right)
+                or (_noise(i, one, right, problem.terms[i] == "rec") if drawn else "")
+                for one, right in given.pairs(group, (function, sign))
+            )
+            reason = next(filter(None, told), "")
+            if not reason:
+                return "", (function, sign)
+            first = first or reason
+    return first, None
+
+
+def _overflow(given: Given, reasons: dict[str, str]) -> dict[str, str]:
+    """Say if a term is not finite where the decoder's output is far from 0."""
+    for one in given.outputs("steep"):
+        for i, term in reversed(list(enumerate(given.problem.terms))):
+            values = one["values"][i] if i < len(one["values"]) else []
+            if not reasons[term] and not all(map(math.isfinite, values)):
+                told = "use log_bernoulli_with_logits, which does not overflow"
+                return {term: f"Your {term} is {values[0]:g} where logits are far from 0; {told}."}
+    return {}
+
+
+# Means over draws
+
+
+def _on_average(given: Given, groups: tuple[str, ...]) -> dict[str, str]:
+    """Say what is wrong with each term, and the gradient, on average over many draws."""
+    if not given.found.calls:
+        return dict.fromkeys(given.problem.parts, said(given.found.error, given.found.kind))
+    reasons = dict.fromkeys(given.problem.parts, "")
+    for i, term in enumerate(given.problem.terms):
+        told = [
+            next(filter(None, (_of_means(given, i, group, form) for group in groups)), "")
+            for form in FORMS[given.problem.function]
+        ]
+        reasons[term] = "" if "" in told else told[0]
+    for group in groups if given.problem.model else ():
+        pairs = [pair for pair in given.pairs(group, given.own) if pair[1]["gradients"]]
+        for name in pairs[0][1]["gradients"] if pairs else ():
+            if name.startswith("kl + rec") or any(isinstance(one, str) for one, _ in pairs):
+                continue
+            expected = [right["gradients"][name][0] for _, right in pairs]
+            values = [(one["gradients"].get(name) or [0.0])[0] for one, _ in pairs]
+            if any(expected) and not any(values):
+                reasons["gradient"] = f"Your bound has no gradient for {name}."
+            elif not reasons[given.problem.terms[0]]:
+                told = _mean(f"Your bound's gradient for {name}", values, expected)
+                reasons["gradient"] = reasons["gradient"] or told
+    return reasons
+
+
+def _of_means(given: Given, i: int, group: str, form: Callable) -> str:
+    pairs = list(given.pairs(group, (form, 1)))
+    if any(isinstance(one, str) for one, _ in pairs):
+        return str(pairs[0][0])
+    if given.problem.model:
+        if any(
+            len(one["values"][i : i + 1]) != 1 or len(one["values"][i]) != 1 for one, _ in pairs
+        ):
+            return f"Your {given.problem.terms[i]} is not a scalar."
+        found, right = ([pair[k]["values"][i][0] for pair in pairs] for k in (0, 1))
+        of_means = given.problem.terms[0] == "niwae" and i > 0  # see `_drawn`
+        return _mean(f"Your {given.problem.terms[i]}", found, right, of_means) if pairs else ""
+    found, right = (_moments(given, [pair[k]["values"][0] for pair in pairs]) for k in (0, 1))
+    told = (_mean(f"The {name} of your ε", found[name], right[name]) for name in found)
+    return next(filter(None, told), "")
+
+
+def _moments(given: Given, draws: list[list[float]]) -> dict[str, list[float]]:
+    """Of each of many draws of z = m + √v·ε: means over the elements of functions of ε."""
+    m, v = (arg.double() for arg in cases.drawn(given.plan.case).args[0])
+    noise = (torch.tensor(draws, dtype=torch.float64).view(-1, *m.shape) - m) / v.sqrt()
+    found = {
+        "mean": noise,
+        "variance": noise.square(),
+        "covariance between rows": noise[:, 1:] * noise[:, :-1],
+        "covariance between dimensions": noise[..., 1:] * noise[..., :-1],
+        "fourth moment": noise.pow(4),
+    }
+    return {name: value.flatten(1).mean(1).tolist() for name, value in found.items()}
+
+
+def _mean(name: str, values: list[float], right: list[float], only: bool = False) -> str:
+    """Say what is wrong with a mean over draws, and, if not only, how they spread around it."""
+    found, other = (torch.tensor(v, dtype=torch.float64) for v in (values, right))
+    if not (found.abs() < LARGEST).all():  # nan, too
+        return f"{name} is not finite for some draws."
+    mean, expected, spread = found.mean().item(), other.mean().item(), found.std().item()
+    usual, least = other.std().item(), TOLERANCE * (1 + abs(expected))
+    # Too wide a spread is noise that images or dimensions share, and would hide any mistake in its
+    # standard error; a narrow one may be a mean over several draws.
+    centred = other - other.mean()
+    kurtosis = (centred.pow(4).mean() / centred.square().mean().clamp(min=1e-150) ** 2).item()
+    excess = 1 + STANDARD_ERRORS * math.sqrt((max(3.0, kurtosis) - 1) / (2 * len(values)))
+    if not (only or spread <= usual * excess + least):
+        return f"{name} varies by ±{spread:.3g} between draws; it should vary by ±{usual:.3g}."
+    error = math.sqrt((spread**2 + usual**2) / len(values))
+    if not abs(mean - expected) <= STANDARD_ERRORS * error + least:
+        return f"{name} is {mean:.6g} on average; it should be {expected:.6g} ± {error:.2g}."
+    return ""
+
+
+# Names
+
+
+def named(checked: Checked) -> tuple[str, ...]:
+    """The sentences of known mistakes with the same outputs, or the same terms."""
+    given = checked.given
+    problem, (case, groups), calls = given.problem, given.plan, given.found.calls
+    if not calls or isinstance(calls[0], str):
+        return ()
+    first = case._replace(calls=case.calls[:1])
+    known = MISTAKES[problem.function]
+    outputs = {sentence: cases.outputs(first, run)[0] for sentence, run in known.items()}
+    right = cases.outputs(case, *given.own)
+    every = [i for group in groups for i in groups[group]]
+    settable = [i for i in every if i not in groups.get("random", ())]
+    for some, gradients in ((every, True), (settable, True), (settable, False)):
+        found = []
+        for sentence, output in outputs.items():
+            if not _same(calls[0], output, gradients):
+                continue
+            whole = cases.outputs(case, known[sentence])
+            if all(_same(calls[i], whole[i], gradients) for i in some) and not all(
+                _same(right[i], whole[i], gradients) for i in some
+            ):
+                found.append(sentence)
+        if found:
+            return (" Or: ".join(found[:2]),)
+    return _by_term(checked, outputs, right[0][0]) if problem.model else ()
+
+
+def _by_term(checked: Checked, outputs: dict, right: dict) -> tuple[str, ...]:
+    """If no mistake explains everything, find one for each wrong term except the bound."""
+    problem, one, found = checked.given.problem, checked.given.found.calls[0][0], []
+    bound = problem.terms[0] not in checked.lost
+    for i, term in enumerate(problem.terms):
+        if i == 0 or term not in checked.lost or i >= len(one["values"]):
+            continue
+        for sentence, output in outputs.items():
+            other = None if isinstance(output, str) else output[0]
+            if (
+                other
+                and i < len(other["values"])
+                and _all_close(one["values"][i], other["values"][i])
+                and not _all_close(right["values"][i], other["values"][i])
+                and _all_close(right["values"][0], other["values"][0]) == bound
+            ):
+                found.append(sentence)
+                break
+    return tuple(dict.fromkeys(found))
+
+
+def _same(found: list[dict] | str, outputs: list[dict] | str, gradients: bool) -> bool:
+    """Whether two functions gave the same in a call, but for rounding."""
+    if isinstance(found, str) or isinstance(outputs, str):
+        return isinstance(found, str) and isinstance(outputs, str)
+    for one, other in zip(found, outputs, strict=True):
+        if one["shapes"] != other["shapes"] or not all(
+            map(_all_close, one["values"], other["values"])
+        ):
+            return False
+        names = one["gradients"].keys() | other["gradients"].keys() if gradients else ()
+        for name in names:
+            a, b = ((output["gradients"].get(name) or [0.0]) for output in (one, other))
+            if name in one["gradients"] or not name.startswith("kl + rec"):
+                size = max(len(a), len(b))
+                a, b = (x if any(x) else [0.0] * size for x in (a, b))
+                if not _all_close(a, b, GRADIENT_TOLERANCE):
+                    return False
+        noise = [output.get("noise", ()) if gradients else () for output in (one, other)]
+        for a, b in zip(*noise, strict=True):
+            tolerance = 2 * GRADIENT_TOLERANCE * (b[1] + b[2])
+            if not all(abs(p - q) <= tolerance for p, q in zip(a, b, strict=True)):
+                return False
+    return True

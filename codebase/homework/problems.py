@@ -2,10 +2,10 @@
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from codebase.homework.files import read_file
 from codebase.project import UserError
 
 
@@ -29,7 +29,7 @@ class Question:
     title: str
     bonus: bool = False
     key: str = ""
-    parts: dict[str, float] = field(default_factory=dict)
+    parts: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self):
         if not self.key:
@@ -58,12 +58,12 @@ class Problem(Question):
     Args:
         file: file that it is written in, below the package
         summary: what it gives, without its equation
-        constructor: arguments of the model in tests
+        options: arguments of the model in tests
     """
 
     file: str
     summary: str
-    constructor: dict[str, int | str] | None = None
+    options: tuple[tuple[str, int], ...] = ()
 
     @property
     def function(self) -> str:
@@ -76,163 +76,86 @@ class Problem(Question):
         return self.function.rpartition(".")[2]
 
     @property
-    def options(self) -> tuple[tuple[str, int | str], ...]:
-        """The arguments of the model in tests, in order."""
-        return tuple(sorted((self.constructor or {}).items()))
-
-    @property
-    def terms(self) -> list[str]:
-        """The names of what a bound returns: the bound, then its terms."""
-        return [part for part in self.parts if part != "gradient"]
-
-    @property
     def model(self) -> str:
         """The class; empty for a function."""
         return self.function.rpartition(".")[0]
 
-
-VAE_TERMS = {"nelbo": 0.3, "kl": 0.25, "rec": 0.25, "gradient": 0.2}
-IWAE_TERMS = {"niwae": 0.5, "kl": 0.15, "rec": 0.15, "gradient": 0.2}
-SSVAE_TERMS = {"nelbo": 0.25, "kl_z": 0.2, "kl_y": 0.15, "rec": 0.2, "gradient": 0.2}
-FSVAE_TERMS = {"nelbo": 0.3, "kl_z": 0.25, "rec": 0.25, "gradient": 0.2}
-
-
-def _function(number, function, points, file, summary, parts, constructor=None, bonus=False):
-    return Problem(
-        number,
-        "code",
-        points,
-        function,
-        bonus,
-        function,
-        parts,
-        file=file,
-        summary=summary,
-        constructor=constructor,
-    )
+    @property
+    def terms(self) -> list[str]:
+        """The names of what a bound returns: the bound, then its terms."""
+        return [part for part in self.parts if part not in LESSER]
 
 
-def _report(number, points, title, group, metrics, function="", key=""):
-    parts = dict.fromkeys(metrics, 1 / len(metrics))
-    return Report(
-        number,
-        "report",
-        points,
-        title,
-        False,
-        key,
-        parts,
-        group=group,
-        metrics=metrics,
-        function=function,
-    )
-
-
-BOUNDS = ("NELBO", "KL", "Rec")
-IWAE = ("IWAE-1", "IWAE-10", "IWAE-100", "IWAE-1000")
+LESSER = ("gradient", "sizes", "shapes", "extreme values")  # they count if something else is right
+ELBO = {"nelbo": 0.3, "kl": 0.2, "rec": 0.2, "gradient": 0.2, "sizes": 0.1}
+IWAE = {"niwae": 0.5, "kl": 0.1, "rec": 0.1, "gradient": 0.2, "sizes": 0.1}
+SSVAE = {"nelbo": 0.25, "kl_z": 0.15, "kl_y": 0.15, "rec": 0.15, "gradient": 0.2, "sizes": 0.1}
+FSVAE = {"nelbo": 0.3, "kl_z": 0.2, "rec": 0.2, "gradient": 0.2, "sizes": 0.1}
 ELBO_SUMMARY = "The negative ELBO and its two terms."
 IWAE_SUMMARY = "The negative importance-weighted bound, and the means of its two terms."
+BOUNDS = ("NELBO", "KL", "Rec")
+WEIGHTED = ("IWAE-1", "IWAE-10", "IWAE-100", "IWAE-1000")
 VAE_RUN, GMVAE_RUN = "model=vae_z=10", "model=gmvae_z=10_k=500"
-VAE_FILE, GMVAE_FILE = "models/vae.py", "models/gmvae.py"
+
+
+def _function(number, function, points, parts, summary, bonus=False, **options) -> Problem:
+    model = function.rpartition(".")[0]
+    file = f"models/{model.lower()}.py" if model else "utils.py"
+    of_model = tuple(options.items())
+    return Problem(
+        *(number, "code", points, function, bonus, function, parts),
+        **{"file": file, "summary": summary, "options": of_model},
+    )
+
+
+def _report(number, points, title, group, metrics, function="", key="") -> Report:
+    parts = dict.fromkeys(metrics, 1 / len(metrics))
+    more = {"group": group, "metrics": metrics, "function": function}
+    return Report(number, "report", points, title, False, key, parts, **more)
+
 
 QUESTIONS = (
     _function(
-        "1.1",
-        "sample_gaussian",
-        6,
-        "utils.py",
+        *("1.1", "sample_gaussian", 6, {"draws": 0.7, "gradient": 0.3}),
         "Draw from a Gaussian so that gradients reach its mean and variance.",
-        {"draws": 0.7, "gradient": 0.3},
     ),
-    _function(
-        "1.2",
-        "VAE.negative_elbo_bound",
-        6,
-        VAE_FILE,
-        ELBO_SUMMARY,
-        VAE_TERMS,
-        {"z_dim": 3},
-    ),
+    _function("1.2", "VAE.negative_elbo_bound", 6, ELBO, ELBO_SUMMARY, z_dim=3),
     _report("1.3", 3, "the VAE's bounds", VAE_RUN, BOUNDS, "VAE.negative_elbo_bound"),
     Question("1.4", "picture", 3, "200 digits of the VAE"),
     Question("1.5", "text", 3, "the role of β"),
     _function(
-        "2.1",
-        "log_normal",
-        4,
-        "utils.py",
+        *("2.1", "log_normal", 4, {"values": 0.6, "shapes": 0.2, "gradient": 0.2}),
         "The log density of a Gaussian with a diagonal covariance.",
-        {"values": 0.6, "shapes": 0.2, "gradient": 0.2},
     ),
     _function(
-        "2.1",
-        "log_normal_mixture",
-        5,
-        "utils.py",
+        *("2.1", "log_normal_mixture", 5, {"values": 0.6, "extreme values": 0.2, "gradient": 0.2}),
         "The log density of a uniformly weighted mixture of Gaussians.",
-        {"values": 0.6, "extreme values": 0.2, "gradient": 0.2},
     ),
     _function(
-        "2.1",
-        "GMVAE.negative_elbo_bound",
-        7,
-        GMVAE_FILE,
+        *("2.1", "GMVAE.negative_elbo_bound", 7, ELBO),
         "The negative ELBO and its two terms; KL is estimated at the draw of z.",
-        VAE_TERMS,
-        {"z_dim": 3, "k": 3},
+        **{"z_dim": 3, "k": 3},
     ),
     _report("2.2", 3, "the GMVAE's bounds", GMVAE_RUN, BOUNDS, "GMVAE.negative_elbo_bound"),
     Question("2.3", "picture", 3, "200 digits of the GMVAE"),
     Question("3.1", "text", 6, "proof that IWAE's bound is tighter"),
-    _function(
-        "3.2",
-        "VAE.negative_iwae_bound",
-        6,
-        VAE_FILE,
-        IWAE_SUMMARY,
-        IWAE_TERMS,
-        {"z_dim": 3},
-    ),
-    _report("3.3", 3, "the VAE's IWAE bounds", VAE_RUN, IWAE, "VAE.negative_iwae_bound"),
-    _function(
-        "3.4",
-        "GMVAE.negative_iwae_bound",
-        3,
-        GMVAE_FILE,
-        IWAE_SUMMARY,
-        IWAE_TERMS,
-        {"z_dim": 3, "k": 3},
-    ),
+    _function("3.2", "VAE.negative_iwae_bound", 6, IWAE, IWAE_SUMMARY, z_dim=3),
+    _report("3.3", 3, "the VAE's IWAE bounds", VAE_RUN, WEIGHTED, "VAE.negative_iwae_bound"),
+    _function("3.4", "GMVAE.negative_iwae_bound", 3, IWAE, IWAE_SUMMARY, z_dim=3, k=3),
     _report(
-        "3.4",
-        3,
-        "the GMVAE's IWAE bounds",
-        GMVAE_RUN,
-        IWAE,
-        "GMVAE.negative_iwae_bound",
-        "3.4 report",
+        *("3.4", 3, "the GMVAE's IWAE bounds", GMVAE_RUN, WEIGHTED),
+        *("GMVAE.negative_iwae_bound", "3.4 report"),
     ),
     _report("4.1", 1, "accuracy without the bound", "model=ssvae_gw=000_cw=100", ("accuracy",)),
     _function(
-        "4.2",
-        "SSVAE.negative_elbo_bound",
-        15,
-        "models/ssvae.py",
+        *("4.2", "SSVAE.negative_elbo_bound", 15, SSVAE),
         "The negative ELBO of an image without a label, and its three terms.",
-        SSVAE_TERMS,
-        {},
     ),
     _report("4.3", 3, "accuracy with the bound", "model=ssvae_gw=001_cw=100", ("accuracy",)),
     Question("5.1", "text", 3, "derivation of the FSVAE's bound", bonus=True),
     _function(
-        "5.2",
-        "FSVAE.negative_elbo_bound",
-        4,
-        "models/fsvae.py",
-        "The negative ELBO of an image given its label, and its two terms.",
-        FSVAE_TERMS,
-        {},
-        bonus=True,
+        *("5.2", "FSVAE.negative_elbo_bound", 4, FSVAE),
+        *("The negative ELBO of an image given its label, and its two terms.", True),
     ),
     Question("5.2", "picture", 2, "200 house numbers, class by class", True, "5.2 picture"),
 )
@@ -241,7 +164,6 @@ REPORTS = tuple(question for question in QUESTIONS if isinstance(question, Repor
 BY_FUNCTION = {problem.function: problem for problem in PROBLEMS}
 BY_KEY = {question.key: question for question in QUESTIONS}
 POINTS = {question.key: question.points for question in QUESTIONS}
-LARGEST_FILE = 1 << 20  # bytes
 
 
 def read_points(path: Path | None) -> dict[str, float]:
@@ -261,7 +183,7 @@ def read_points(path: Path | None) -> dict[str, float]:
     if path is None:
         return dict(POINTS)
     try:
-        content = json.loads(read_file(path, LARGEST_FILE))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"--points {path}: {error}") from None
     if not isinstance(content, dict):
@@ -284,7 +206,7 @@ def read_points(path: Path | None) -> dict[str, float]:
     return found
 
 
-def totals(points: dict[str, float]) -> tuple[float, float]:
+def totals(points: Mapping[str, float]) -> tuple[float, float]:
     """Add up points by key: without the bonus, and the bonus."""
     bonus = sum(points[question.key] for question in QUESTIONS if question.bonus)
     return sum(points[question.key] for question in QUESTIONS) - bonus, bonus

@@ -1,22 +1,95 @@
-"""What grading says: a table for the terminal, Gradescope's results.json, Markdown for students."""
+"""What grading says: a table for the terminal, Gradescope's results.json, Markdown for students.
+
+All are drawn from two things: what the grader found, and what a person gave (`written.Row`).
+"""
 
 import json
 import re
 import unicodedata
 from collections.abc import Mapping
-from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
-from codebase.homework.files import read_file
-from codebase.homework.marks import Mark
-from codebase.homework.problems import BY_FUNCTION, BY_KEY, Question
-
-if TYPE_CHECKING:  # grading needs Linux; what only reads results does not
-    from codebase.homework.grade import Graded
+from codebase.homework.marking import Mark
+from codebase.homework.problems import BY_KEY, QUESTIONS, Question, totals
+from codebase.homework.written import Row
 
 RESULTS, REPORT = "results.json", "report.md"
-LARGEST_RESULTS = 8 << 20  # bytes
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is known of a submission.
+
+    Args:
+        name: its name
+        marks: marks of questions, in the homework's order
+        notes: notes about the submission as a whole
+        copies: a sentence for the teacher, see `submission.Submission`
+        printed: what its code printed
+        ungraded: why there was nothing to grade; empty for others
+        seconds: time that each function took
+        prints: fingerprints of its functions, see `summary.fingerprints`
+        key: hash of what the marks depend on; empty if they must be made again
+    """
+
+    name: str
+    marks: tuple[Mark, ...] = ()
+    notes: tuple[str, ...] = ()
+    copies: str = ""
+    printed: str = ""
+    ungraded: str = ""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    prints: tuple[tuple[str, int], ...] = ()
+    key: str = ""
+
+    @property
+    def score(self) -> float:
+        """Points, with the bonus."""
+        return round(sum(mark.score for mark in self.marks), 2)
+
+    def encoded(self) -> bytes:
+        """This as JSON."""
+        marks = [vars(mark) | {"question": mark.question.key} for mark in self.marks]
+        return json.dumps(asdict(replace(self, marks=())) | {"marks": marks}).encode()
+
+    @classmethod
+    def decoded(cls, content: bytes) -> "Found":
+        """Read what `encoded` has written. Raises ValueError, TypeError or LookupError."""
+        fields = json.loads(content)
+        marks = (one | {"question": BY_KEY[one["question"]]} for one in fields["marks"])
+        return cls(**fields | {"marks": tuple(Mark(**one) for one in marks)})
+
+
+def merged(found: Found, row: Row, points: Mapping[str, float]) -> Found:
+    """Add what a person gave, and what is not graded yet.
+
+    Args:
+        found: what the grader found
+        row: what a person gave
+        points: by question
+    """
+    marks = {mark.question.key: mark for mark in found.marks}
+    for key, score in row.scores.items():
+        own = marks[key].said if key in marks else ()  # which explains the values
+        remark = row.remarks.get(key) or "Marked by hand."
+        marks[key] = Mark(BY_KEY[key], points[key], score, (), (remark, *own))
+    open_points = {key: 0 if key in marks else value for key, value in points.items()}
+    sums = zip(totals(open_points), ("points", "bonus points"), strict=True)
+    waiting = " and ".join(f"{number(value)} {kind}" for value, kind in sums if value)
+    keys = ", ".join(key for key, value in open_points.items() if value)
+    ungraded = found.ungraded and f"Not graded: {found.ungraded}"
+    notes = [
+        *found.notes,
+        ungraded,
+        row.comment,
+        waiting and f"Not graded yet: {waiting} ({keys}).",
+    ]
+    ordered = tuple(marks[question.key] for question in QUESTIONS if question.key in marks)
+    return replace(found, marks=ordered, notes=tuple(filter(None, notes)))
+
+
+# Texts, which a submission may have written
 
 
 def plain(text: str) -> str:
@@ -49,169 +122,87 @@ def number(points: float) -> str:
     return f"{points:.2f}".rstrip("0").rstrip(".")
 
 
-def explanation(mark: Mark) -> list[str]:
-    """The sentences of a mark: the mistake, the wrong parts, and notes."""
-    lines = []
-    if mark.mistakes:
-        told = [mistake.sentence for mistake in mark.mistakes]
-        same = len({mistake.loses for mistake in mark.mistakes}) == 1  # or one for each term
-        lines += [" Or: ".join(told)] if same else told
-    return [one_line(line) for line in [*lines, *mark.reasons, *mark.notes]]
+# Reports
 
 
-def results(
-    graded: "Graded", key: str = "", show_points: bool = True, show_output: bool = False
-) -> dict:
-    """Build Gradescope's results.json, from which the other reports are made."""
+def results(found: Found, show_points: bool = True, show_output: bool = False) -> bytes:
+    """Encode Gradescope's results.json. Without marks it has no score: 0 would look like one."""
     visibility = "visible" if show_points else "hidden"
-    notes = [one_line(note) for note in graded.notes]
-    said = [f"Note: {note}" for note in notes]
+    output = [f"Note: {one_line(note)}" for note in found.notes]
     if not show_points:  # what explains them is hidden with them
-        told = ((mark.problem.title, explanation(mark)) for mark in graded.marks)
-        said += [f"{title}: {' '.join(lines)}" for title, lines in told if lines]
-    printed = plain(graded.printed) if show_output else ""
-    if printed:
-        said.append(f"Your code prints:\n{printed}")
-    return {
-        "score": graded.score,
+        told = ((mark.question.title, one_line(" ".join(mark.said))) for mark in found.marks)
+        output += [f"{title}: {lines}" for title, lines in told if lines]
+    if show_output and found.printed:
+        output.append(f"Your code prints:\n{plain(found.printed)}")
+    tests = [
+        {
+            "number": mark.question.number,
+            "name": f"{mark.question.title}{' (bonus)' if mark.question.bonus else ''}",
+            "score": mark.score,
+            "max_score": mark.points,
+            "status": "passed" if mark.score == mark.points else "failed",
+            "output": "\n".join(map(one_line, mark.said)) or "Correct.",
+            "output_format": "text",
+            "visibility": visibility,
+            "extra_data": {"question": mark.question.key, "lost": mark.lost},
+        }
+        for mark in found.marks
+    ]
+    content: dict[str, Any] = {"score": found.score} if tests else {}
+    content |= {
         "stdout_visibility": "visible" if show_output else "hidden",
-        "output": "\n".join(said),
+        "output": "\n".join(output),
         "output_format": "text",
-        "tests": [_test(mark, visibility) for mark in graded.marks],
-        "extra_data": {
-            "name": graded.name,
-            "key": key,
-            "ungraded": graded.ungraded,
-            "notes": notes,
-            "printed": printed,
-        },
+        "tests": tests,
     }
-
-
-def encoded(content: dict) -> bytes:
-    """Encode results.json."""
     return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode(errors="replace")
 
 
-def _test(mark: Mark, visibility: str) -> dict:
-    lines = explanation(mark)
-    nothing = "Nothing was graded; see the note at the top." if mark.lost else "Correct."
-    test = entry(mark.problem, mark.score, mark.points, "\n".join(lines) or nothing, visibility)
-    test["extra_data"] |= {
-        "explained": bool(lines),
-        "lost": mark.lost,
-        "mistakes": [mistake.name for mistake in mark.mistakes],
-    }
-    return test
-
-
-def entry(question: Question, score: float, points: float, output: str, visibility: str) -> dict:
-    """Build the entry of results.json for a question."""
-    return {
-        "number": question.number,
-        "name": f"{question.title}{' (bonus)' if question.bonus else ''}",
-        "score": score,
-        "max_score": points,
-        "status": "passed" if score == points else "failed",
-        "output": output,
-        "output_format": "text",
-        "visibility": visibility,
-        "extra_data": {"question": question.key, "explained": True, "lost": [], "mistakes": []},
-    }
-
-
-def question_of(test: dict) -> Question:
-    """The question of an entry of results.json."""
-    return BY_KEY[test["extra_data"]["question"]]
-
-
-def total(content: dict) -> str:
-    """Format the points of results.json, such as 48.5 of 52, and 4 bonus."""
-    tests = content["tests"]
-    bonus = sum(test["score"] for test in tests if question_of(test).bonus)
-    of = sum(test["max_score"] for test in tests if not question_of(test).bonus)
-    text = f"{number(content['score'] - bonus)} of {number(of)}"
+def total(found: Found) -> str:
+    """Format a submission's points, such as 48.5 of 52, and 4 bonus."""
+    bonus = sum(mark.score for mark in found.marks if mark.question.bonus)
+    of = sum(mark.points for mark in found.marks if not mark.question.bonus)
+    text = f"{number(found.score - bonus)} of {number(of)}"
     return f"{text}, and {number(bonus)} bonus" if bonus else text
 
 
-def table(content: dict, seconds: Mapping[str, float] = MappingProxyType({})) -> str:
-    """Format a submission for the terminal: a line per question, and why points were lost.
-
-    Args:
-        content: content of results.json
-        seconds: that functions took
-    """
-    lines = [f"{one_line(content['extra_data']['name'])}:"]
-    for test in content["tests"]:
-        question = question_of(test)
-        points = f"{number(test['score']):>5} of {number(test['max_score'])}"
-        took = f"{seconds[question.key]:.1f} s" if question.key in seconds else ""
+def table(found: Found) -> str:
+    """Format a submission for the terminal: a line per question, and why points were lost."""
+    lines = [f"{one_line(found.name)}:"]
+    for mark in found.marks:
+        question = mark.question
+        points = f"{number(mark.score):>5} of {number(mark.points)}"
+        took = f"{found.seconds[question.key]:.1f} s" if question.key in found.seconds else ""
         bonus = "  bonus" if question.bonus else ""
         line = f"  {question.number} {question.title:<34}{points:<12}{took:>7}{bonus}"
-        lines.append(line.rstrip())
-        if test["extra_data"]["explained"]:
-            lines += [f"        {line}" for line in test["output"].splitlines()]
-    lines.append(f"  {'total':<38}{total(content):>8}")
-    lines += [f"  note: {note}" for note in _notes(content)]
+        lines += [line.rstrip(), *(f"        {one_line(said)}" for said in mark.said)]
+    lines.append(f"  {'total':<38}{total(found):>8}" if found.marks else "  not graded")
+    lines += [f"  note: {one_line(note)}" for note in found.notes]
     return "\n".join(lines)
 
 
-def markdown(content: dict) -> str:
-    """Format the report for the student.
-
-    Args:
-        content: content of results.json
-    """
-    tests, extra = content["tests"], content["extra_data"]
-    show_points = all(test["visibility"] == "visible" for test in tests)
-    lines = [f"# {in_markdown(extra['name'])}", ""]
-    if show_points:
-        lines += [f"**{total(content)} points**", "", "| question | points |", "|---|---|"]
-    for test in tests if show_points else ():
-        points = f"{number(test['score'])} of {number(test['max_score'])}"
-        lines.append(f"| {test['number']} {_title(question_of(test))} | {points} |")
-    for test in tests:
-        if test["extra_data"]["explained"]:
-            lines += ["", f"## {test['number']} {question_of(test).title}", ""]
-            if (lost := test["extra_data"]["lost"]) and show_points:
-                lines += [f"Points were lost for: {', '.join(lost)}.", ""]
-            lines += [f"- {in_markdown(line)}" for line in test["output"].splitlines()]
-    if notes := _notes(content):
-        lines += ["", "## Notes", ""]
-        lines += [f"- {in_markdown(note)}" for note in notes]
-    if extra["printed"]:
+def markdown(found: Found, show_points: bool = True, show_output: bool = False) -> bytes:
+    """Encode the report for the student."""
+    lines = [f"# {in_markdown(found.name)}", ""]
+    if show_points and found.marks:
+        lines += [f"**{total(found)} points**", "", "| question | points |", "|---|---|"]
+        for mark in found.marks:
+            points = f"{number(mark.score)} of {number(mark.points)}"
+            lines.append(f"| {mark.question.number} {_title(mark.question)} | {points} |")
+    for mark in found.marks:
+        if mark.said:
+            lines += ["", f"## {mark.question.number} {mark.question.title}", ""]
+            if mark.lost and show_points:
+                lines += [f"Points were lost for: {', '.join(mark.lost)}.", ""]
+            lines += [f"- {in_markdown(line)}" for line in mark.said]
+    if found.notes:
+        lines += ["", "## Notes", "", *(f"- {in_markdown(note)}" for note in found.notes)]
+    if show_output and found.printed:
         lines += ["", "## What the code prints", ""]
-        lines += [f"    {line}" for line in extra["printed"].splitlines()]
-    return "\n".join(lines) + "\n"
-
-
-def _notes(content: dict) -> list[str]:
-    extra = content["extra_data"]
-    more = [extra.get("comment"), extra.get("waiting")]
-    return [*extra["notes"], *(note for note in more if note)]
+        lines += [f"    {line}" for line in plain(found.printed).splitlines()]
+    return ("\n".join(lines) + "\n").encode(errors="replace")
 
 
 def _title(question: Question) -> str:
     title = f"`{question.title}`" if question.kind == "code" else question.title
     return f"{title} (bonus)" if question.bonus else title
-
-
-def read_results(folder: Path) -> dict | None:
-    """Read a submission's results.json; None if it cannot be read."""
-    try:
-        content = json.loads(read_file(folder / RESULTS, LARGEST_RESULTS))
-    except (OSError, ValueError, RecursionError):
-        return None
-    try:
-        numbers, keys = [content["score"]], set()
-        for test in content["tests"]:
-            numbers += [test["score"], test["max_score"]]
-            keys.add(question_of(test).key)
-            set(test["extra_data"]["mistakes"])
-        if not keys >= BY_FUNCTION.keys() or any(type(one) not in (int, float) for one in numbers):
-            return None
-        table(content), markdown(content)
-        content["extra_data"]["key"], str(content["extra_data"].get("ungraded") or "")
-    except (TypeError, LookupError, ValueError, AttributeError, ArithmeticError):
-        return None
-    return content

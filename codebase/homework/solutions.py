@@ -19,7 +19,7 @@ from codebase import checkpoints, data, figures
 from codebase.homework import report, starter, weights, written
 from codebase.homework.problems import QUESTIONS, Problem, Question, Report, totals
 from codebase.machine.files import write_atomically
-from codebase.project import ROOT, UserError, steps_in
+from codebase.project import ROOT, UserError, group_of, steps_in
 from codebase.runs import published, table
 from codebase.runs import run as runs
 from codebase.runs.run import load_run, located
@@ -93,7 +93,6 @@ class _Document:
         self.pictures: dict[str, bytes] = {}
         self.rubric = _sections(written.rubric(points), r"## ([^:\n]+): ")
         self.equations = _sections(EQUATIONS.read_text(encoding="utf-8"), r"## (\d+)\. ")
-        self.code = _Code()
         self.trained: dict[str, _Trained] = {}
         self.replicates = _replicates()
 
@@ -113,7 +112,7 @@ class _Document:
 
     def _answer(self, question: Question) -> str:
         if isinstance(question, Problem):
-            text = self.code.of(question)
+            text = _code(question)
             if question.number in DERIVATIONS:
                 text += f"\n\n{self._derivation(question)}"
         elif isinstance(question, Report):
@@ -146,13 +145,14 @@ class _Document:
 
     def _trained(self, name: str) -> "_Trained":
         if name not in self.trained:
-            _, step, run = located(name)
-            values = weights.metrics_of(load_run(name), self.data_dir)
+            folder = _folder(name)
+            _, step, run = located(folder)
+            values = weights.metrics_of(load_run(folder), self.data_dir)
             self.trained[name] = _Trained(run, step, values)
         return self.trained[name]
 
     def _picture(self, question: Question) -> str:
-        there = [name for name in RUNS[question.key] if _is_there(name)]
+        there = [folder for name in RUNS[question.key] if (folder := _folder(name)).is_dir()]
         if not there:
             raise UserError(f"there are no weights of {RUNS[question.key][0]}: train it first")
         _, step, run = located(there[0])
@@ -203,40 +203,17 @@ class _Trained:
     values: dict[str, float]
 
 
-class _Code:
-    """Cuts functions from the sources, each helper once."""
-
-    def __init__(self):
-        self.sources = starter.solution()
-        self.helpers = starter.only_used_by_blanks(self.sources)
-        self.shown: set[tuple[str, str]] = set()
-
-    def of(self, problem: Problem) -> str:
-        """The code of a function, and of what only graded functions use and was not shown yet."""
-        file = f"codebase/{problem.file}"
-        nodes = starter.nodes(ast.parse(self.sources[file]))
-        text = f"In `{file}`:"
-        names = [problem.function]
-        if problem.function not in nodes:  # it is inherited; its parts may be the class's own
-            text = f"`{problem.model}` inherits it from `VAE`. What differs, in `{file}`:"
-            own = self.helpers[file]
-            names = [name for name in nodes if name in own and name.startswith(problem.model)]
-        for name in names:  # which grows
-            used = starter.used(nodes[name])
-            names += [
-                helper
-                for helper in nodes
-                if helper in self.helpers[file]
-                and starter.mentioned_as(helper) in used
-                and helper not in names
-            ]
-        names = [name for name in names if (file, name) not in self.shown]
-        self.shown |= {(file, name) for name in names}
-        if not names:
-            return f"`{problem.model}` inherits it from `VAE`, with the prior shown above."
-        lines = self.sources[file].splitlines()
-        cut = ["\n".join(_dedented(lines, nodes[name])) for name in nodes if name in names]
-        return f"{text}\n\n```python\n" + "\n\n".join(cut) + "\n```"
+def _code(problem: Problem) -> str:
+    """The code of a function, and of what only graded functions use."""
+    source = (ROOT / "codebase" / problem.file).read_text(encoding="utf-8")
+    lines, found = source.splitlines(), starter.nodes(ast.parse(source))
+    names = {problem.function, *starter.PARTS.get(problem.function, ())} & found.keys()
+    text = f"In `codebase/{problem.file}`:"
+    if problem.function not in found:
+        text = f"`{problem.model}` inherits it from `VAE`, with its own prior."
+        text += f" What differs, in `codebase/{problem.file}`:" if names else ""
+    cut = ["\n".join(_dedented(lines, found[name])) for name in found if name in names]
+    return f"{text}\n\n```python\n" + "\n\n".join(cut) + "\n```" if cut else text
 
 
 def _dedented(lines: list[str], node: ast.stmt) -> list[str]:
@@ -267,16 +244,16 @@ def _sections(text: str, pattern: str) -> dict[str, str]:
     return found
 
 
+def _folder(name: str) -> Path:
+    """A run's weights: yours if trained as long as the script trains, otherwise the reference."""
+    own, reference = checkpoints.run_folder(name), checkpoints.reference_folder(name)
+    usual = published.ITERATIONS.get(group_of(name), max(steps_in(reference), default=1))
+    return own if max(steps_in(own), default=0) >= usual else reference
+
+
 def _whose(run: runs.Run) -> str:
-    own = steps_in(checkpoints.run_folder(run.name))
+    own = _folder(run.name) == checkpoints.run_folder(run.name)
     return "your run" if own else "reference weights"
-
-
-def _is_there(name: str) -> bool:
-    try:
-        return bool(located(name))
-    except UserError:
-        return False
 
 
 # HTML

@@ -32,8 +32,17 @@ LEFT_OUT = {
     ),
 }
 PLACES = {"submit.py": "codebase/__main__.py", "test_public.py": "tests/test_public.py"}
+# What only graded functions use, by the function; it goes with them.
+PARTS: dict[str, tuple[str, ...]] = {
+    "log_normal": ("LOG_2PI",),
+    "log_normal_mixture": ("_log_normal_all_pairs",),
+    "VAE.negative_elbo_bound": ("VAE.log_p_z", "VAE.sample_q", "VAE.kl_to_prior"),
+    "GMVAE.negative_elbo_bound": ("GMVAE.log_p_z", "GMVAE.kl_to_prior"),
+    "VAE.negative_iwae_bound": ("MAX_ROWS", "VAE.log_q", "VAE.importance_terms"),
+    "SSVAE.negative_elbo_bound": ("NEGLIGIBLE", "SSVAE.pairs_that_count"),
+}
 # The Laplace prior changes parts of the bounds that are blanks, and is not part of this homework.
-LAPLACE = {"sample_laplace", "log_laplace", "kl_laplace"}
+LAPLACE = ("sample_laplace", "log_laplace", "kl_laplace")
 CHANGES = {
     "run_vae.py": (
         ('"LaplaceVAE" if flags.prior == "laplace" else "VAE"', '"VAE"'),
@@ -90,7 +99,6 @@ def starter_files(
 ) -> dict[str, bytes]:
     """Build the starter's files by their paths."""
     sources = solution()
-    gone = only_used_by_blanks(sources)
     files = {}
     for name, source in sources.items():
         for old, new in CHANGES.get(name, ()):
@@ -99,7 +107,7 @@ def starter_files(
             source = source.replace(old, new)
         graded = [problem for problem in PROBLEMS if f"codebase/{problem.file}" == name]
         if graded:
-            source = _blanked(source, graded, gone[name] | LAPLACE, equations)
+            source = _blanked(source, graded, equations)
         files[name] = source.encode()
     for path in sorted(HANDOUT.rglob("*")):
         if path.suffix in (".md", ".py") and path.name != "__init__.py":
@@ -160,79 +168,15 @@ def nodes(tree: ast.Module) -> dict[str, ast.stmt]:
     return found
 
 
-def used(node: ast.AST) -> set[str]:
-    """What a node mentions: names, and attributes with a dot before them."""
-    found = set()
-    for inner in ast.walk(node):
-        if isinstance(inner, ast.Name):
-            found.add(inner.id)
-        elif isinstance(inner, ast.Attribute):
-            found |= {f".{inner.attr}", inner.attr}
-    return found
-
-
-def mentioned_as(name: str) -> str:
-    """How other code mentions a name: a method is mentioned as an attribute."""
-    return f".{name.rpartition('.')[2]}" if "." in name else name
-
-
-def only_used_by_blanks(sources: dict[str, str]) -> dict[str, set[str]]:
-    """What nothing but graded functions needs, by file: methods, constants, private functions.
-
-    Public functions of utils.py stay: students are given them.
-    """
-    graded = {(f"codebase/{problem.file}", problem.function) for problem in PROBLEMS}
-    files = {file for file, _ in graded}
-    parts, outside = {}, set()
-    for file, source in sources.items():
-        if file in files:
-            found = nodes(ast.parse(source))
-            parts |= {(file, name): used(node) for name, node in found.items()}
-        elif file.endswith(".py"):
-            outside |= used(ast.parse(source))
-    given = {
-        ("codebase/utils.py", name)
-        for name, node in nodes(ast.parse(sources["codebase/utils.py"])).items()
-        if isinstance(node, ast.FunctionDef) and not name.startswith("_")
-    }
-    candidates = {
-        (file, name)
-        for file, name in parts.keys() - graded
-        if "__" not in name and (file, name) not in given
-    }
-    gone = parts.keys() & graded
-    while True:
-        by_blanks = set().union(*(parts[part] for part in gone))
-        more = set()
-        for part in candidates - gone:
-            mentioned = mentioned_as(part[1])
-            # A method of the same name, which overrides it, does not keep it.
-            others = (
-                used
-                for other, used in parts.items()
-                if other not in gone and mentioned_as(other[1]) != mentioned
-            )
-            kept = mentioned in outside or any(mentioned in used for used in others)
-            if mentioned in by_blanks and not kept:
-                more.add(part)
-        if not more:
-            break
-        gone |= more
-    found = {file: set() for file in files}
-    for file, name in gone - graded:
-        found[file].add(name)
-    return found
-
-
-def _blanked(source: str, graded: list[Problem], gone: set[str], equations: bool) -> str:
+def _blanked(source: str, graded: list[Problem], equations: bool) -> str:
     """A file with blanks for its graded functions, and without what only they used."""
-    tree = ast.parse(source)
-    found, lines = nodes(tree), source.splitlines()
+    found, lines = nodes(ast.parse(source)), source.splitlines()
     edits = []  # (first line, line after the last, new lines)
     for problem in graded:
         if problem.function in found:
             edits.append(_blank(found[problem.function], problem, lines, equations))
-    for name in gone & found.keys():
+    gone = [name for problem in graded for name in PARTS.get(problem.function, ())]
+    for name in {*gone, *LAPLACE} & found.keys():
         node = found[name]
         first = node.lineno - 1
         while lines[first - 1].lstrip().startswith("#"):
@@ -240,32 +184,24 @@ def _blanked(source: str, graded: list[Problem], gone: set[str], equations: bool
         edits.append((first, node.end_lineno, []))
     for first, last, new in sorted(edits, reverse=True):
         lines[first:last] = new
-    missing = [problem for problem in graded if problem.function not in found]
-    for problem in missing:  # what the solution inherits
-        lines += ["", *_inherited(problem, equations)]
+    for problem in graded:
+        if problem.function not in found:  # what the solution inherits
+            lines += ["", *_inherited(problem, equations)]
     return _tidied(lines)
 
 
 def _blank(node: ast.FunctionDef, problem, lines, equations) -> tuple[int, int, list[str]]:
-    """The edit that leaves a function's head and docstring."""
+    """The edit that leaves a function's head and docstring, without an equation or errors."""
     indent = " " * (node.col_offset + 4)
     docstring = node.body[0]
-    kept = _without_raises(lines[docstring.lineno - 1 : docstring.end_lineno])
+    kept = lines[docstring.lineno - 1 : docstring.end_lineno]
+    headings = [line.strip() for line in kept]
+    if "Raises:" in headings:
+        kept = [*kept[: headings.index("Raises:") - 1], kept[-1]]
     if not equations:
-        kept = _without_equation(kept, problem, indent)
+        rest = kept[headings.index("Args:") :]
+        kept = [f'{indent}"""{problem.summary}', "", *rest]
     return docstring.lineno - 1, node.end_lineno, [*kept, f"{indent}{BLANK}"]
-
-
-def _without_raises(docstring: list[str]) -> list[str]:
-    """A docstring without the errors that the solution raises: they are not asked for."""
-    at = [i for i, line in enumerate(docstring) if line.strip() == "Raises:"]
-    return docstring if not at else [*docstring[: at[0] - 1], docstring[-1]]
-
-
-def _without_equation(docstring: list[str], problem: Problem, indent: str) -> list[str]:
-    """A docstring whose first paragraphs, up to Args, are one sentence without an equation."""
-    rest = next(i for i, line in enumerate(docstring) if line.strip() == "Args:")
-    return [f'{indent}"""{problem.summary}', "", *docstring[rest:]]
 
 
 def _inherited(problem: Problem, equations: bool) -> list[str]:

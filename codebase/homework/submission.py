@@ -1,205 +1,91 @@
-"""What a student handed in: the homework's Python files, found in a zip or a folder.
-
-Nothing is unpacked: files are read into memory, and only those that could be called.
-"""
+"""What a student handed in: read once, from a zip or a folder, into memory. Nothing is unpacked."""
 
 import ast
-import bisect
-import codecs
 import hashlib
 import io
 import os
 import stat
-import tokenize
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from codebase.homework.files import read_file
+from codebase.homework.problems import PROBLEMS
 from codebase.machine.files import one_line
 from codebase.project import UserError
 
 PACKAGES = ("codebase", "submission")  # the homework's, and its successor's
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".rar", ".7z")  # only .zip is read
-LARGEST_ZIP = 256 << 20  # bytes
-LARGEST_FILE = 1 << 20  # bytes of a Python file
-LARGEST_SUM = 8 << 20
-MOST_ENTRIES = 20_000
-MOST_FILES = 500  # Python files
-MOST_NOTES = 20  # about files that were left out
-SLOW = ("punycode", "idna")  # encodings whose time grows with the square of the length
-ENTRY = b"PK\x01\x02"  # with which a zip's directory begins each entry
+OTHER_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".rar", ".7z")
+ANSWERS = (".pdf", ".md", ".txt", ".docx", ".png", ".jpg", ".jpeg")
+OF_RUNS = (".pt", "results.json")
+NOISE = ("__MACOSX", "__pycache__", "node_modules", "venv", "site-packages")
+LARGEST, MOST = 512 << 20, 20_000  # bytes of everything that is read, and files
+LARGEST_PYTHON = 1 << 20  # bytes of a file
+MOST_NOTES = 20
+LONE_FILE = "one file is not enough: hand in the zip that `python -m codebase submit` creates"
+Files = dict[str, Callable[[], bytes]]  # by path: reads a file
 
 
 @dataclass(frozen=True)
 class Submission:
-    """A submission's code.
+    """A submission.
 
     Args:
         name: name of the zip or folder
         package: name by which its modules import one another, "codebase" or "submission"
-        sources: contents by paths such as codebase/models/vae.py
+        sources: contents of Python files, by paths such as codebase/models/vae.py
         notes: sentences about what was left out or mended
-        weights: paths of the checkpoints, by run and iteration
+        copies: a sentence for the teacher if there were several copies of the code, else empty
+        files: contents of answers, and of runs' weights and results, by path
+        root: the folder above the package, with a slash; empty if there is none
     """
 
     name: str
-    package: str
-    sources: dict[str, str]
+    package: str = PACKAGES[0]
+    sources: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    weights: dict[tuple[str, int], str] = field(default_factory=dict)
+    copies: str = ""
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    root: str = ""
 
     @property
     def digest(self) -> str:
-        """A hash of only the code: two submissions of the same code get the same marks."""
-        content = repr((self.package, sorted(self.sources.items()))).encode()
+        """A hash of the code: two submissions of the same code get the same marks."""
+        content = repr((self.package, sorted(self.sources.items()))).encode(errors="replace")
         return hashlib.sha256(content).hexdigest()
 
-
-def read(path: Path) -> Submission:
-    """Read a submission.
-
-    Raises:
-        UserError: it is neither a zip nor a folder, or has no package with utils.py and models/
-    """
-    return _submission(name_of(path), path, files_of(path))
-
-
-def name_of(path: Path) -> str:
-    """Return a submission's name: its folder's, or its archive's without the suffix."""
-    name = path.name or path.resolve().name
-    suffix = archive_suffix(name)
-    return name[: -len(suffix)] if suffix and len(name) > len(suffix) else name
-
-
-def archive_suffix(name: str) -> str:
-    """Return the suffix of an archive's name, in any case; empty for other files."""
-    return next((name[-len(end) :] for end in ARCHIVES if name.lower().endswith(end)), "")
-
-
-def has_package(folder: Path) -> bool:
-    """Whether the homework's code is at the top of a folder."""
-    names = (*PACKAGES, ".")
-    return folder.is_dir() and any(os.path.exists(folder / name / "utils.py") for name in names)
-
-
-def files_of(path: Path) -> "Files":
-    """Find a submission's files; if it has no package but one zip, also the files in the zip.
-
-    Raises:
-        UserError: it is neither a zip nor a folder, or cannot be read
-    """
-    if path.is_file() and path.suffix == ".py":
-        raise UserError(f"{path}: {LONE_FILE}")
-    if archive_suffix(path.name).lower() not in ("", ".zip") and not path.is_dir():
-        raise UserError(f"{path}: only zips and folders can be read: hand in a .zip")
-    try:
-        if not path.exists():
-            raise UserError(f"{path}: there is no such zip or folder")
-        files = _in_folder(path) if path.is_dir() else _in_zip(bytes(read_file(path, LARGEST_ZIP)))
-        zips = [inner for inner in files.paths if inner.lower().endswith(".zip")]
-        if package_in(files.paths) is None and len(zips) == 1:
-            return _with_inner_zip(files, zips[0])
-        return files
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from None
-    except UserError:
-        raise
-    except Exception as error:  # whatever zipfile raises for damaged zips
-        raise UserError(f"{path}: it cannot be read as a zip: {one_line(error)}") from None
-
-
-LONE_FILE = "one file is not enough: hand in the zip that `python -m codebase submit` creates"
+    @property
+    def is_code(self) -> bool:
+        """Whether there is code that can be graded."""
+        return bool(self.sources)
 
 
 @dataclass(frozen=True)
-class Files:
-    """The files of a submission.
+class Entry:
+    """Where a submission is: a zip or folder, or a zip in the zip of a class."""
 
-    Args:
-        paths: paths of its files
-        contents: reads one of them, up to a number of bytes; raises OSError
-        notes: sentences about what was left out
-    """
+    path: Path
+    inner: str = ""
 
-    paths: list[str]
-    contents: Callable[[str, int], bytes]
-    notes: list[str]
-
-
-def _in_folder(root: Path) -> Files:
-    paths, notes = [], []
-    for folder, folders, files in os.walk(root):
-        for name in list(folders):
-            if (Path(folder) / name).is_symlink():
-                notes.append(f"{_below(root, folder, name)} is a link and was ignored.")
-        folders[:] = sorted(name for name in folders if not is_noise(name))
-        for name in sorted(name for name in files if not is_noise(name)):
-            path = Path(folder, name)
-            if path.is_symlink():
-                notes.append(f"{_below(root, folder, name)} is a link and was ignored.")
-            elif stat.S_ISREG(path.lstat().st_mode):
-                paths.append(_below(root, folder, name))
-            if len(paths) > MOST_ENTRIES:
-                raise UserError(f"{root}: it has more than {MOST_ENTRIES:,} files")
-    return Files(paths, lambda path, limit: bytes(read_file(root / path, limit)), notes)
+    @property
+    def name(self) -> str:
+        """A submission's name: its folder's, or its archive's without the suffix."""
+        inner = PurePosixPath(self.inner)
+        if self.inner and inner.parent.name and inner.stem.lower() in GENERIC:
+            return inner.parent.name
+        return without_suffix(
+            inner.name if self.inner else self.path.name or self.path.resolve().name
+        )
 
 
-def _with_inner_zip(files: Files, name: str) -> Files:
-    """A submission's files, and the files in its zip: learning platforms hand out such folders."""
-    inside = _in_zip(files.contents(name, LARGEST_ZIP))
-    taken = set(inside.paths)
-    others = [path for path in files.paths if path != name]
-    prefix = "" if taken.isdisjoint(others) else f"beside {PurePosixPath(name).name}/"
-    beside = {f"{prefix}{path}": path for path in others}
-
-    def contents(path: str, limit: int) -> bytes:
-        if path in beside:
-            return files.contents(beside[path], limit)
-        return inside.contents(path, limit)
-
-    notes = [*files.notes, f"Your code was read from {name!r:.100}.", *inside.notes]
-    return Files([*inside.paths, *beside], contents, notes)
+GENERIC = ("hw", "hw2", "homework", "homework2", "submission", "cs236")
 
 
-def _below(root: Path, folder: str, name: str) -> str:
-    return Path(folder, name).relative_to(root).as_posix()
-
-
-def _in_zip(content: bytes) -> Files:
-    if content.count(ENTRY) > MOST_ENTRIES:
-        raise OSError(0, f"it has more than {MOST_ENTRIES:,} entries")
-    archive = zipfile.ZipFile(io.BytesIO(content))
-    entries, notes = {}, []
-    for entry in archive.infolist():
-        name = entry.filename.replace("\\", "/")
-        parts = PurePosixPath(name).parts
-        if name.startswith("/") or ".." in parts or "\0" in name or not parts:
-            notes.append(f"{name!r:.100} leads out of the zip and was ignored.")
-        elif stat.S_ISLNK(entry.external_attr >> 16):
-            notes.append(f"{name!r:.100} is a link and was ignored.")
-        elif not entry.is_dir() and not name.endswith("/") and not any(map(is_noise, parts)):
-            entries["/".join(parts)] = entry
-
-    def contents(name: str, limit: int) -> bytes:
-        """Whatever size the zip's directory gives: no more than the limit is unpacked."""
-        # Python's readers of other compression methods ignore the limit.
-        if entries[name].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise OSError(0, "it is not compressed as zips usually are")
-        try:
-            with archive.open(entries[name]) as file:
-                read = file.read(limit + 1)
-        except Exception as error:  # whatever zipfile raises for damaged zips
-            raise OSError(0, one_line(error)) from None
-        if len(read) > limit:
-            raise OSError(0, f"it has more than {limit:,} bytes")
-        return read
-
-    return Files(sorted(entries), contents, notes)
-
-
-NOISE = ("__MACOSX", "__pycache__", "node_modules", "venv", "site-packages")
+def without_suffix(name: str) -> str:
+    """Return a name without the suffix of an archive, in any case."""
+    ends = (end for end in (".zip", *OTHER_ARCHIVES) if name.lower().endswith(end))
+    end = next(ends, "")
+    return name[: -len(end)] if end and len(name) > len(end) else name
 
 
 def is_noise(name: str) -> bool:
@@ -207,103 +93,240 @@ def is_noise(name: str) -> bool:
     return name in NOISE or name.startswith(".")
 
 
-def _submission(name: str, path: Path, files: Files) -> Submission:
-    paths = files.paths
-    root = package_in(paths)
-    if root is None:
-        wanted = " or ".join(f"{package}/" for package in PACKAGES)
-        about = f"expected a folder {wanted} with utils.py and models/"
-        if notebooks := [p for p in paths if p.endswith(".ipynb")]:
-            about += f"; it has {notebooks[0]:.100}, and notebooks are not graded"
-        elif any(p.endswith(".py") for p in paths):
-            about += f"; {LONE_FILE}"
-        elif others := [p for p in paths if archive_suffix(p)]:
-            about += f"; it has {others[0]:.100}: hand in one zip of the code"
-        notes = [f"({note})" for note in files.notes[:3]]
-        more = [f"and {len(files.notes) - 3} more"] if len(files.notes) > 3 else []
-        raise UserError(" ".join([f"{path}: {about if paths else 'it is empty'}", *notes, *more]))
-    notes = files.notes[:MOST_NOTES]
-    if len(files.notes) > MOST_NOTES:
-        notes.append(f"More files were ignored: {len(files.notes) - MOST_NOTES}.")
-    chosen, others = root
-    if others:
-        notes.append(
-            f"You handed in {len(others) + 1} copies of the code; "
-            f"{chosen or 'the one at the top'} is graded."
-        )
-    package = chosen.rpartition("/")[2] if chosen.rpartition("/")[2] in PACKAGES else PACKAGES[0]
-    prefix = f"{chosen}/" if chosen else ""
-    sources, size = {}, 0
-    for file in [p for p in paths if p.startswith(prefix) and p.endswith(".py")]:
-        inner = f"{package}/{file.removeprefix(prefix)}"
+def has_package(folder: Path) -> bool:
+    """Whether the homework's code is at the top of a folder."""
+    names = (*PACKAGES, "")
+    return folder.is_dir() and any((folder / name / "utils.py").exists() for name in names)
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file's name is an archive's, or a zip's."""
+    return not path.is_dir() and without_suffix(path.name) != path.name
+
+
+def entries(path: Path) -> tuple[list[Entry], list[str]]:
+    """Find submissions: one, or the members of a class's folder or zip.
+
+    Returns:
+        (found, skipped): the submissions; and a line for each other member of a class
+
+    Raises:
+        UserError: there is nothing at the path
+    """
+    if not path.exists():
+        raise UserError(f"{path}: there is no such zip or folder")
+    if path.is_dir() and not has_package(path):
+        members = sorted(path.iterdir())
+        if not members:
+            raise UserError(f"{path} is empty: pass a zip, a submission or a folder of them")
+        kept = [one for one in members if not is_noise(one.name)]
+        kept = [one for one in kept if one.is_dir() or is_archive(one)]
+        folders = [one for one in kept if one.is_dir()]
+        several = len(folders) > 1 and any(map(_is_like_one, folders))
+        if len(folders) < len(kept) or several or any(map(is_archive, _members(folders))):
+            others = [one for one in members if one not in kept]
+            skipped = [f"{one}: skipped, not a zip or folder of a submission" for one in others]
+            return [Entry(one) for one in kept], skipped
+    if path.is_file() and path.suffix.lower() == ".zip":
         try:
-            content = files.contents(file, LARGEST_FILE)
-        except (OSError, zipfile.BadZipFile) as error:
-            reason = error.strerror if isinstance(error, OSError) else one_line(error)
-            notes.append(f"{inner} was ignored: {reason}.")
-            continue
-        size += len(content)
-        if size > LARGEST_SUM or len(sources) == MOST_FILES:
-            notes.append(f"{inner} and the files after it were ignored: too much code.")
-            break
-        sources[inner] = _decoded(content, inner, notes)
-    return Submission(name, package, sources, tuple(notes), _weights(paths))
+            files, _ = _in_zip(path.read_bytes())
+        except (OSError, UserError, zipfile.BadZipFile, ValueError, NotImplementedError):
+            return [Entry(path)], []  # reading it says why
+        zips = [inner for inner in files if inner.lower().endswith(".zip")]
+        if len(zips) > 1 and not _packages(list(files)):
+            others = [inner for inner in files if inner not in zips]
+            skipped = [f"{path}, {inner}: skipped, not a zip of a submission" for inner in others]
+            found = [Entry(path, inner) for inner in zips]
+            if len({one.name for one in found}) < len(found):  # as learning platforms name them
+                raise UserError(f"{path}: two of its zips have one name: unpack it, and rename one")
+            return found, skipped
+    return [Entry(path)], []
 
 
-def root_of(paths: list[str]) -> str:
-    """The folder above the package, with a slash; empty if it is the top, or there is none."""
-    package = package_in(paths)
-    above = package[0].rpartition("/")[0] if package else ""
-    return f"{above}/" if above else ""
+def _members(folders: list[Path]) -> list[Path]:
+    return [one for folder in folders[:1] if os.access(folder, os.R_OK) for one in folder.iterdir()]
 
 
-def by_importance(paths: list[str], folder: str) -> list[str]:
-    """Sort paths: those in a folder beside the package first, then by depth. Others are backups."""
-    own = f"{root_of(paths)}{folder}/"
-    return sorted(paths, key=lambda path: (not path.startswith(own), path.count("/")))
+def _is_like_one(folder: Path) -> bool:
+    """Whether a folder has the homework's code or an archive, at its top or one level down."""
+    inside = [folder, *folder.glob("*")]
+    return any(map(has_package, inside)) or any(map(is_archive, inside))
 
 
-def package_in(paths: list[str]) -> tuple[str, list[str]] | None:
-    """Find the folder with utils.py and models/, if possible named in PACKAGES; and the others."""
-    found, python = [], sorted(path for path in paths if path.endswith(".py"))
+def read(entry: Entry, weights: bool = False) -> Submission:
+    """Read a submission; if it has no package but one zip, the package in the zip.
+
+    Args:
+        entry: where it is
+        weights: whether the weights and results of runs are read, too
+
+    Raises:
+        UserError: it is neither a zip nor a folder, or cannot be read
+    """
+    path = entry.path
+    if path.is_file() and path.suffix == ".py":
+        raise UserError(f"{path}: {LONE_FILE}")
+    if is_archive(path) and not path.name.lower().endswith(".zip"):
+        raise UserError(f"{path}: only zips and folders can be read: hand in a .zip")
+    try:
+        if path.is_dir():
+            files, notes = _in_folder(path)
+        elif path.is_file():
+            files, notes = _in_zip(path.read_bytes())
+        else:
+            raise UserError(f"{path}: there is no such zip or folder")
+        if entry.inner:
+            files, notes = _in_zip(files[entry.inner]())
+        zips = [inner for inner in files if inner.lower().endswith(".zip")]
+        if len(zips) == 1 and not _packages(list(files)):
+            inside, more = _in_zip(files[zips[0]]())
+            notes += [f"Your code was read from {zips[0]!r:.100}.", *more]
+            prefix = f"beside {PurePosixPath(zips[0]).name}/"
+            beside = {inner: files[inner] for inner in files if inner not in zips}
+            files = inside | {
+                (prefix + inner if inner in inside else inner): one for inner, one in beside.items()
+            }
+        return _submission(entry, files, notes, weights)
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # whatever zipfile raises for damaged zips
+        raise UserError(f"{path}: it cannot be read: {one_line(error)}") from None
+
+
+def _in_folder(root: Path) -> tuple[Files, list[str]]:
+    files: Files = {}
+    notes = []
+    for above, folders, names in os.walk(root):
+        folder = Path(above)
+        links = [name for name in (*folders, *names) if (folder / name).is_symlink()]
+        notes += [
+            f"{(folder / name).relative_to(root)} is a link and was ignored." for name in links
+        ]
+        folders[:] = sorted(name for name in folders if not is_noise(name) and name not in links)
+        for name in sorted(names):
+            if name not in links and not is_noise(name) and (folder / name).is_file():
+                files[(folder / name).relative_to(root).as_posix()] = (folder / name).read_bytes
+    _check(len(files), sum((root / path).stat().st_size for path in files))
+    return files, notes
+
+
+def _in_zip(content: bytes) -> tuple[Files, list[str]]:
+    archive = zipfile.ZipFile(io.BytesIO(content))
+    files: Files = {}
+    notes = []
+    size = 0
+    for one in archive.infolist():
+        name = one.filename.replace("\\", "/")
+        parts = PurePosixPath(name).parts
+        # Python's readers of other compression methods may unpack more than the directory says.
+        usual = one.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+        if name.startswith("/") or ".." in parts or "\0" in name or not parts:
+            notes.append(f"{name!r:.100} leads out of the zip and was ignored.")
+        elif stat.S_ISLNK(one.external_attr >> 16) or not usual:
+            why = "is not compressed as zips usually are" if not usual else "is a link"
+            notes.append(f"{name!r:.100} {why} and was ignored.")
+        elif not one.is_dir() and not name.endswith("/") and not any(map(is_noise, parts)):
+            files["/".join(parts)] = lambda one=one: archive.read(one)
+            size += one.file_size
+    _check(len(files), size)
+    return dict(sorted(files.items())), notes
+
+
+def _check(count: int, size: int) -> None:
+    if count > MOST or size > LARGEST:
+        raise UserError(
+            f"it has {count:,} files of {size:,} bytes, expected at most {MOST:,} and {LARGEST:,}"
+        )
+
+
+def _packages(paths: list[str]) -> list[str]:
+    """Folders with utils.py and models/, those named as packages and the highest first."""
+    python = {path for path in paths if path.endswith(".py")}
+    above = {parent for path in python for parent in map(str, PurePosixPath(path).parents)}
+    found = []
     for path in python:
-        folder, _, file = path.rpartition("/")
-        models = f"{folder}/models/" if folder else "models/"
-        first = bisect.bisect_left(python, models)  # the first file in there, if there is one
-        if file == "utils.py" and python[first : first + 1] and python[first].startswith(models):
+        folder, slash, file = path.rpartition("/")
+        if file == "utils.py" and f"{folder}{slash}models" in above:
             named = folder.rpartition("/")[2] in PACKAGES
             found.append((not named, folder.count("/"), folder))
-    found.sort()
-    return (found[0][2], [folder for _, _, folder in found[1:]]) if found else None
+    return [folder for *_, folder in sorted(found)]
 
 
-def _decoded(content: bytes, file: str, notes: list[str]) -> str:
-    """Python's text: as its coding line says, without a byte order mark, with Unix's line ends."""
+def _submission(entry: Entry, files: Files, notes: list[str], weights: bool) -> Submission:
+    packages = _packages(list(files))
+    contents: dict[str, bytes] = {}
+    for path, contents_of in files.items():
+        kind = (*ANSWERS, ".py", *(OF_RUNS if weights else ()))
+        if path.lower().endswith(kind):
+            try:
+                contents[path] = contents_of()
+                if path.endswith(".py") and len(contents[path]) > LARGEST_PYTHON:
+                    del contents[path]
+                    notes.append(f"{path!r:.100} was ignored: it is larger than 1 MB.")
+            except Exception as error:  # a damaged file costs itself alone
+                notes.append(f"{path!r:.100} was ignored: {one_line(error)}.")
+    answers = {path: one for path, one in contents.items() if not path.endswith(".py")}
+    if not packages:
+        wanted = " or ".join(f"{package}/" for package in PACKAGES)
+        about = f"expected a folder {wanted} with utils.py and models/"
+        if notebooks := [path for path in files if path.endswith(".ipynb")]:
+            about += f"; it has {notebooks[0]:.100}, and notebooks are not graded"
+        elif sum(path.endswith(".py") for path in files) == 1:
+            about += f"; {LONE_FILE}"
+        elif others := [path for path in files if without_suffix(path) != path]:
+            about += f"; it has {others[0]:.100}: hand in one zip of the code"
+            about += ", or grade it by itself if it is a class's" if len(others) > 1 else ""
+        about = " ".join([about if files else "it is empty", *(f"({one})" for one in notes[:3])])
+        return Submission(entry.name, notes=(about,), files=answers)
+    written = {folder: _written(folder, contents) for folder in packages}
+    chosen = max(packages, key=written.__getitem__)
+    copies = ""
+    if len(packages) > 1:
+        which = repr(chosen or "the one at the top")[:100]
+        copies = (
+            f"There are {len(packages)} copies of the code; {which} is graded. No other copy has "
+            f"more functions written ({written[chosen]})."
+        )
+    last = chosen.rpartition("/")[2]
+    package, prefix = (last if last in PACKAGES else PACKAGES[0]), f"{chosen}/" if chosen else ""
+    sources = {}
+    for path, content in contents.items():
+        if path.startswith(prefix) and path.endswith(".py"):
+            inner = f"{package}/{path.removeprefix(prefix)}"
+            text = content.decode("utf-8-sig", errors="replace")
+            if "\ufffd" in text:
+                notes.append(f"{inner} is not UTF-8; what cannot be read was replaced.")
+            sources[inner] = text.replace("\r\n", "\n").replace("\r", "\n")
+    if len(notes) > MOST_NOTES:
+        notes[MOST_NOTES:] = [f"More files were ignored: {len(notes) - MOST_NOTES}."]
+    above = chosen.rpartition("/")[0]
+    return Submission(
+        entry.name,
+        package,
+        sources,
+        (*notes, copies) if copies else tuple(notes),
+        copies,
+        answers,
+        f"{above}/" if above else "",
+    )
+
+
+def _written(folder: str, contents: Mapping[str, bytes]) -> int:
+    """How many graded functions a copy of the code has written."""
+    count = 0
+    for problem in PROBLEMS:
+        path = f"{folder}/{problem.file}" if folder else problem.file
+        node = function_in(parsed(contents.get(path, b"")), problem.model, problem.method)
+        count += node is not None and not is_blank(node)
+    return count
+
+
+def parsed(source: bytes | str) -> ast.Module:
+    """A file's syntax tree, empty if it has none."""
     try:
-        encoding, _ = tokenize.detect_encoding(io.BytesIO(content).readline)
-        if codecs.lookup(encoding).name in SLOW:
-            raise LookupError(encoding)
-        text = content.decode(encoding)
-    except (SyntaxError, UnicodeError, LookupError):
-        for mark, encoding in ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"), (b"", "latin-1")):
-            if content.startswith(mark):
-                text = content.decode(encoding, errors="replace")
-                notes.append(f"{file} is not UTF-8; it was read as {encoding}.")
-                break
-    return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _weights(paths: list[str]) -> dict[tuple[str, int], str]:
-    """Checkpoints by run and iteration: model-<iteration>.pt in the first folder of its name."""
-    found, folders = {}, {}
-    for path in by_importance(paths, "checkpoints"):
-        above, _, file = path.rpartition("/")
-        run = above.rpartition("/")[2]
-        step = file.removeprefix("model-").removesuffix(".pt")
-        if file == f"model-{step}.pt" and step.isdecimal() and len(step) < 12 and run:
-            if folders.setdefault(run, above) == above:
-                found[run, int(step)] = path
-    return found
+        return ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ast.Module([], [])
 
 
 def function_in(tree: ast.Module, model: str, method: str) -> ast.FunctionDef | None:
@@ -317,7 +340,12 @@ def function_in(tree: ast.Module, model: str, method: str) -> ast.FunctionDef | 
 def is_blank(node: ast.FunctionDef) -> bool:
     """Whether its last statement still raises NotImplementedError."""
     last = node.body[-1]
-    if not isinstance(last, ast.Raise):
-        return False
-    names = [node.id for node in ast.walk(last) if isinstance(node, ast.Name)]
-    return "NotImplementedError" in names
+    return isinstance(last, ast.Raise) and any(
+        isinstance(one, ast.Name) and one.id == "NotImplementedError" for one in ast.walk(last)
+    )
+
+
+def by_importance(paths: list[str], root: str, folder: str) -> list[str]:
+    """Sort paths: those in a folder beside the package first, then by depth. Others are backups."""
+    own = f"{root}{folder}/"
+    return sorted(paths, key=lambda path: (not path.startswith(own), path.count("/"), path))

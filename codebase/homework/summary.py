@@ -1,92 +1,78 @@
-"""A class at a glance: grades.csv; summary.md with points, mistakes and similar submissions."""
+"""A class at a glance: grades.csv; summary.md with points, mistakes and similar submissions.
 
+Submissions are similar if the syntax of their graded functions is, whatever its names, layout and
+comments: their fingerprints (winnowing, Schleimer et al. 2003) weigh more the rarer they are.
+"""
+
+import ast
 import csv
 import io
 import math
 import statistics
-from collections import defaultdict
-from pathlib import Path
+import zlib
+from collections import Counter, defaultdict
+from itertools import combinations
 
-from codebase import figures
-from codebase.homework import report, similarity
-from codebase.homework.files import child_folder
-from codebase.homework.problems import BY_KEY, POINTS
-from codebase.machine.files import write_atomically
+from codebase.homework import report, submission
+from codebase.homework.problems import BY_KEY, POINTS, PROBLEMS
+from codebase.homework.report import Found
+from codebase.homework.submission import Submission
+from codebase.homework.written import quoted
 
 GRADES, SUMMARY, PICTURE = "grades.csv", "summary.md", "points.png"
 MOST_CLUSTERS = 50
+SIMILAR = 0.6  # weighted share of the larger submission's fingerprints that is worth a look
+EVIDENCE = 20.0  # nats of rarity; below this, the shared code is too short or too common
+LENGTH, WINDOW = 6, 4  # tokens per fingerprint, and fingerprints of which one is kept
+Cluster = tuple[list[str], float, float]
 
 
-def write(out: Path, found: dict[str, Path], skipped: list[str]) -> None:
-    """Write the three files from the reports in a folder.
-
-    Args:
-        out: folder of the reports
-        found: paths of the submissions by name
-        skipped: a line for each entry that is not a submission
-    """
-    graded = {}
-    for name in sorted(found):
-        results = report.read_results(child_folder(out, name))
-        if results is not None:
-            graded[name] = results
-    write_atomically(out / GRADES, grades(graded).encode(errors="replace"))
-    marked = {name: results for name, results in graded.items() if not _ungraded(results)}
-    write_atomically(out / PICTURE, figures.png(_picture(marked)))
-    text = summary(graded, similarity.clusters(found), skipped)
-    write_atomically(out / SUMMARY, text.encode(errors="replace"))
-
-
-def grades(graded: dict[str, dict]) -> str:
-    """One row per submission, one column per question; one that is not graded yet is empty."""
+def grades(graded: list[Found]) -> str:
+    """One row per submission, one column per question; one that is not graded is empty."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["submission", *BY_KEY, "total", "note"])
-    for name, results in graded.items():
-        note = f"not graded: {ungraded}" if (ungraded := _ungraded(results)) else ""
-        scores = _scores(results)
+    for found in graded:
+        broken = " ".join(note for note in found.notes if "cannot be imported" in note)
+        note = f"not graded: {found.ungraded}" if found.ungraded else broken
+        scores = {mark.question.key: report.number(mark.score) for mark in found.marks}
         points = [scores.get(key, "") for key in BY_KEY]
-        table.writerow([report.cell(name), *points, results["score"], report.cell(note)])
+        total = report.number(found.score) if found.marks else ""
+        table.writerow([quoted(found.name), *points, total, report.cell(note)])
     return text.getvalue()
 
 
-def _ungraded(results: dict) -> str:
-    """Why there was nothing to grade; empty for others."""
-    return str(results["extra_data"].get("ungraded") or "")
-
-
-def _scores(results: dict) -> dict[str, float]:
-    """Points by question."""
-    return {test["extra_data"]["question"]: test["score"] for test in results["tests"]}
-
-
-def _by_question(graded: dict[str, dict]) -> dict[str, list[float]]:
+def _by_question(graded: list[Found]) -> dict[str, list[float]]:
     """The points of all submissions, for each question that is graded."""
-    scores = [_scores(results) for results in graded.values()]
-    found = {key: [own[key] for own in scores if key in own] for key in BY_KEY}
-    return {key: points for key, points in found.items() if points}
+    found = defaultdict(list)
+    for one in graded:
+        for mark in one.marks:
+            found[mark.question.key].append(mark.score)
+    return {key: found[key] for key in BY_KEY if key in found}
 
 
-def _most(graded: dict[str, dict], key: str) -> float:
+def _most(graded: list[Found], key: str) -> float:
     """The most points that a question may get."""
-    tests = [test for results in graded.values() for test in results["tests"]]
-    found = [test["max_score"] for test in tests if test["extra_data"]["question"] == key]
-    return max(found, default=POINTS[key])
+    marks = (mark for found in graded for mark in found.marks if mark.question.key == key)
+    return max((mark.points for mark in marks), default=POINTS[key])
 
 
-def summary(graded: dict[str, dict], clusters: list[similarity.Cluster], skipped: list[str]) -> str:
-    """Format the page in Markdown."""
-    ungraded = {name: why for name, results in graded.items() if (why := _ungraded(results))}
-    graded = {name: results for name, results in graded.items() if name not in ungraded}
-    totals = [results["score"] for results in graded.values()]
+def summary(graded: list[Found], skipped: list[str]) -> str:
+    """Format the page in Markdown.
+
+    Args:
+        graded: the submissions
+        skipped: a line for each entry of the class that is not a submission
+    """
+    counted = [found for found in graded if not found.ungraded]
     lines = ["# Summary", ""]
-    if totals:
-        middle = report.number(statistics.median(totals))
-        lines += [f"Submissions: {len(totals)}. Median: {middle} points, with the bonus.", ""]
+    if counted:
+        middle = report.number(statistics.median(found.score for found in counted))
+        lines += [f"Submissions: {len(counted)}. Median: {middle} points, with the bonus.", ""]
     lines += [f"![points by problem]({PICTURE})", ""]
     lines += ["| question | points | graded | mean | full | none |", "|---|---|---|---|---|---|"]
-    for key, scores in _by_question(graded).items():
-        question, most = BY_KEY[key], _most(graded, key)
+    for key, scores in _by_question(counted).items():
+        question, most = BY_KEY[key], _most(counted, key)
         cells = [
             f"{question.number} {question.title}{' (bonus)' if question.bonus else ''}",
             report.number(most),
@@ -97,10 +83,15 @@ def summary(graded: dict[str, dict], clusters: list[similarity.Cluster], skipped
         ]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     lines += ["", "## Mistakes", ""]
-    lines += ["| function | mistake | count | who |", "|---|---|---|---|"]
-    for (function, mistake), names in _mistakes(graded):
-        who = ", ".join(map(report.in_markdown, names))
-        lines.append(f"| `{function}` | {mistake} | {len(names)} | {who} |")
+    lines += ["| function | what the student reads | count | who |", "|---|---|---|---|"]
+    who = defaultdict(list)
+    for found in counted:
+        for mark in found.marks:
+            for sentence in mark.mistakes:
+                who[mark.question.key, sentence].append(report.in_markdown(found.name))
+    for (function, sentence), names in sorted(who.items(), key=lambda one: (-len(one[1]), one[0])):
+        sentence = report.in_markdown(sentence)
+        lines.append(f"| `{function}` | {sentence} | {len(names)} | {', '.join(names)} |")
     lines += ["", "## Similarity", ""]
     lines += [
         "These submissions share at least 60 % of the code patterns in their graded functions. "
@@ -108,39 +99,32 @@ def summary(graded: dict[str, dict], clusters: list[similarity.Cluster], skipped
         "code that nearly all wrote counts little. This is a reason to look, not a proof.",
         "",
     ]
-    if not clusters:
-        lines.append("None.")
-    for names, least, most in clusters[:MOST_CLUSTERS]:
-        who = ", ".join(map(report.in_markdown, names))
+    groups = clusters(graded)
+    for names, least, most in groups[:MOST_CLUSTERS]:
         low, high = f"{least:.0%}", f"{most:.0%}"
         share = high if low == high or len(names) == 2 else f"{low} to {high}"
-        lines.append(f"- {who}: {share}")
-    if len(clusters) > MOST_CLUSTERS:
-        lines.append(f"- … and {len(clusters) - MOST_CLUSTERS} more")
-    if ungraded:
-        rows = [
-            f"{report.in_markdown(name)}: {report.in_markdown(ungraded[name])}" for name in ungraded
-        ]
-        lines += ["", "## Not graded", "", *(f"- {row}" for row in rows)]
+        lines.append(f"- {', '.join(map(report.in_markdown, names))}: {share}")
+    if len(groups) > MOST_CLUSTERS:
+        lines.append(f"- … and {len(groups) - MOST_CLUSTERS} more")
+    lines += [] if groups else ["None."]
+    copies = [(found.name, found.copies) for found in graded if found.copies]
+    ungraded = [(found.name, found.ungraded) for found in graded if found.ungraded]
+    for title, rows in (("Several copies of the code", copies), ("Not graded", ungraded)):
+        if rows:
+            told = (
+                f"- {report.in_markdown(name)}: {report.in_markdown(why)}" for name, why in rows
+            )
+            lines += ["", f"## {title}", "", *told]
     if skipped:
         lines += ["", "## Skipped", "", *(f"- {report.in_markdown(line)}" for line in skipped)]
     return "\n".join(lines) + "\n"
 
 
-def _mistakes(graded: dict[str, dict]) -> list[tuple[tuple[str, str], list[str]]]:
-    """Who made which mistake, the most frequent mistake first."""
-    who = defaultdict(list)
-    for name, results in graded.items():
-        for test in results["tests"]:
-            for mistake in test["extra_data"]["mistakes"]:
-                who[test["extra_data"]["question"], mistake].append(name)
-    return sorted(who.items(), key=lambda item: (-len(item[1]), item[0]))
-
-
-def _picture(graded: dict[str, dict]):
+def picture(graded: list[Found]):
     """Histograms of points, one a question: a matplotlib Figure."""
     from matplotlib.figure import Figure
 
+    graded = [one for one in graded if not one.ungraded]
     found = _by_question(graded) or dict.fromkeys(BY_KEY, [])
     rows = math.ceil(len(found) / 3)
     figure = Figure(figsize=(9, 2.4 * rows), layout="constrained")
@@ -153,3 +137,75 @@ def _picture(graded: dict[str, dict]):
         ax.tick_params(labelsize=8)
         ax.yaxis.get_major_locator().set_params(integer=True)
     return figure
+
+
+# Similarity
+
+
+def clusters(graded: list[Found]) -> list[Cluster]:
+    """Find groups of similar submissions, the most similar first.
+
+    Returns:
+        (names, least, most): the names, and the least and the largest similarity of a similar pair
+    """
+    prints = {found.name: {tuple(one) for one in found.prints} for found in graded}
+    count = Counter(one for own in prints.values() for one in own)
+    weight = {one: math.log((len(prints) + 1) / often) for one, often in count.items()}
+
+    def total(some: set) -> float:
+        return math.fsum(weight[one] for one in some)  # in any order of the set
+
+    totals = {name: total(own) for name, own in prints.items()}
+    similar = {}
+    for one, other in combinations(prints, 2):
+        shared, largest = total(prints[one] & prints[other]), max(totals[one], totals[other])
+        if shared >= max(EVIDENCE, SIMILAR * largest):
+            similar[one, other] = shared / largest
+    groups = {name: {name} for name in prints}
+    for one, other in similar:
+        merged = groups[one] | groups[other]
+        for name in merged:
+            groups[name] = merged
+    listed = []
+    for group in {frozenset(group) for group in groups.values() if len(group) > 1}:
+        shares = [share for pair, share in similar.items() if group.issuperset(pair)]
+        listed.append((sorted(group), min(shares), max(shares)))
+    return sorted(listed, key=lambda one: (-one[2], one[0]))
+
+
+def fingerprints(handed_in: Submission) -> tuple[tuple[str, int], ...]:
+    """Hash the graded functions that a submission has written: (function, hash) pairs."""
+    found = set()
+    for problem in PROBLEMS:
+        tree = submission.parsed(handed_in.sources.get(f"{handed_in.package}/{problem.file}", ""))
+        node = submission.function_in(tree, problem.model, problem.method)
+        try:
+            tokens = [] if node is None or submission.is_blank(node) else list(_tokens(node))
+        except RecursionError:
+            continue
+        grams = [" ".join(tokens[i : i + LENGTH]) for i in range(len(tokens) - LENGTH + 1)]
+        hashes = [zlib.crc32(gram.encode(errors="replace")) for gram in grams]
+        for i in range(max(len(hashes) - WINDOW + 1, 0)):
+            found.add((problem.function, min(hashes[i : i + WINDOW])))
+    return tuple(sorted(found))
+
+
+def _tokens(node: ast.FunctionDef):
+    """A function's syntax tree in order, its own names by the order in which they come."""
+    numbers: dict[str, int] = {}
+    body = node.body
+    if isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+        body = body[1:]  # the docstring
+
+    def visit(inner: ast.AST):
+        if isinstance(inner, ast.Name):
+            yield f"name {numbers.setdefault(inner.id, len(numbers))}"
+        elif isinstance(inner, ast.Constant):  # an integer may have more digits than repr allows
+            yield hex(inner.value) if type(inner.value) is int else repr(inner.value)
+        elif not isinstance(inner, ast.expr_context):
+            yield f"{type(inner).__name__} {getattr(inner, 'attr', '')}"
+        for child in ast.iter_child_nodes(inner):
+            yield from visit(child)
+
+    for statement in body:
+        yield from visit(statement)

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import hashlib
 import io
 import json
 import tempfile
@@ -16,7 +15,7 @@ import torch
 from codebase import data, models
 from codebase import evaluate as evaluation
 from codebase.homework import submission
-from codebase.homework.marks import Finding, Mark, listed
+from codebase.homework.marking import Mark
 from codebase.homework.problems import REPORTS, Report
 from codebase.homework.submission import Submission
 from codebase.machine.files import one_line, write_atomically
@@ -25,7 +24,6 @@ from codebase.runs.published import ITERATIONS, PUBLISHED, REPLICATES
 from codebase.runs.run import load_run
 
 LARGEST = 64 << 20  # bytes; the largest weights that are graded have 4.2 million
-LARGEST_RESULTS = 1 << 20
 MOST_RUNS = 10  # runs of one kind that are evaluated
 WITHOUT_BOUND, SYNTHETIC = "model=ssvae_gw=000_cw=100", "_data=synthetic"
 SEED = 0
@@ -62,17 +60,12 @@ class Evaluated:
 
 
 def marks(
-    path: Path,
-    handed_in: Submission,
-    points: Mapping[str, float],
-    code: Mapping[str, Mark],
-    data_dir: Path,
+    handed_in: Submission, points: Mapping[str, float], code: Mapping[str, Mark], data_dir: Path
 ) -> list[Mark]:
     """Mark the questions that ask for values of trained models.
 
     Args:
-        path: path of the submission
-        handed_in: what was read there
+        handed_in: the submission, with its weights
         points: by question
         code: marks of the submission's functions
         data_dir: folder of MNIST
@@ -81,22 +74,19 @@ def marks(
         UserError: MNIST is not there
     """
     data.find_or_download("mnist", "mnist", data_dir)
-    files, found = submission.files_of(path), {}
-    for run, step in _last(handed_in):
-        one = _evaluate(files, handed_in.weights[run, step], run, step, data_dir)
+    checkpoints, found = checkpoints_of(handed_in), {}
+    for run, (step, path) in _of_the_homework(checkpoints).items():
+        one = _evaluate(handed_in, path, run, step, data_dir)
         found.setdefault(group_of(run), []).append(one)
     marked = []
     for report in REPORTS:
-        runs = found.get(report.group, [])
-        tried = [_mark(report, points[report.key], run, code) for run in runs]
-        best = max(tried, key=lambda mark: mark.score, default=None)
-        marked.append(best or _missing(report, points[report.key], handed_in))
-    return [mark for mark in marked if mark.points]
-
-
-def nothing(points: Mapping[str, float], reason: str) -> list[Mark]:
-    """Mark the same questions of a submission that cannot be graded."""
-    return [_nothing(one, points[one.key], reason) for one in REPORTS if points[one.key]]
+        if points[report.key]:
+            tried = [
+                _mark(report, points[report.key], run, code) for run in found.get(report.group, [])
+            ]
+            best = max(tried, key=lambda mark: mark.score, default=None)
+            marked.append(best or _missing(report, points[report.key], checkpoints))
+    return marked
 
 
 def expected(group: str, metric: str) -> tuple[float, float]:
@@ -109,20 +99,6 @@ def expected(group: str, metric: str) -> tuple[float, float]:
     return mean - DEVIATIONS * deviation, mean + DEVIATIONS * deviation
 
 
-def digest(path: Path, handed_in: Submission) -> str:
-    """Hash the checkpoints and the results that are looked at."""
-    found = hashlib.sha256()
-    files = submission.files_of(path)
-    for run, step in _last(handed_in):
-        for inner in [handed_in.weights[run, step], *_results_files(files, run, step)]:
-            try:
-                content = files.contents(inner, LARGEST)
-            except OSError as error:
-                content = str(error).encode(errors="replace")
-            found.update(f"{run} {step} {len(content)} ".encode() + content)
-    return found.hexdigest()
-
-
 def in_words(metric: str, value: float) -> str:
     """Format a metric: nats with two decimals, accuracies in percent."""
     if not abs(value) < 1e6:
@@ -130,44 +106,52 @@ def in_words(metric: str, value: float) -> str:
     return f"{value:.2%}" if metric == "accuracy" else f"{value:.2f}"
 
 
-def _last(handed_in: Submission) -> list[tuple[str, int]]:
-    """The last checkpoint of each run of the homework, a few runs of a kind."""
-    last = dict(sorted(handed_in.weights))
-    found: dict[str, list] = {}
-    for run, step in last.items():
+def checkpoints_of(handed_in: Submission) -> dict[str, tuple[int, str]]:
+    """The last iteration and the path of each run's weights, in the first folder of its name."""
+    found, folders = {}, {}
+    paths = [path for path in handed_in.files if path.endswith(".pt")]
+    for path in submission.by_importance(paths, handed_in.root, "checkpoints"):
+        above, _, file = path.rpartition("/")
+        run, step = above.rpartition("/")[2], file.removeprefix("model-").removesuffix(".pt")
+        if file == f"model-{step}.pt" and step.isdecimal() and len(step) < 12 and run:
+            if folders.setdefault(run, above) == above:
+                found[run] = max(found.get(run, (0, "")), (int(step), path))
+    return found
+
+
+def _of_the_homework(checkpoints: dict[str, tuple[int, str]]) -> dict[str, tuple[int, str]]:
+    """The runs of the homework, a few of a kind."""
+    found: dict[str, list[str]] = {}
+    for run in sorted(checkpoints):
         with contextlib.suppress(UserError):
             model_of_name(run)
-            if (group := group_of(run)) in REPLICATES:
-                found.setdefault(group, []).append((run, step))
-    return [one for runs in found.values() for one in runs[:MOST_RUNS]]
+            found.setdefault(group_of(run), []).append(run)
+    kept = [run for group in found if group in REPLICATES for run in found[group][:MOST_RUNS]]
+    return {run: checkpoints[run] for run in kept}
 
 
-def _results_files(files: submission.Files, run: str, step: int) -> list[str]:
-    """The submission's results of a run: an evaluation of this iteration, then the training's."""
+def _reported(handed_in: Submission, run: str, step: int) -> tuple[dict[str, float], int | None]:
+    """The metrics in the submission's results of a run, and the iteration that they are of.
+
+    An evaluation of this iteration comes before the training's own; there may be none.
+    """
     ends = (f"/{run}/evaluation-{step:05d}/results.json", f"/{run}/results.json")
-    paths = submission.by_importance(files.paths, "logs")
-    return [path for end in ends for path in paths if f"/{path}".endswith(end)]
-
-
-def _evaluate(
-    files: submission.Files, inner: str, name: str, step: int, data_dir: Path
-) -> Evaluated:
-    reported, of_step = {}, None
-    for path in _results_files(files, name, step):
+    paths = submission.by_importance(list(handed_in.files), handed_in.root, "logs")
+    for path in (path for end in ends for path in paths if f"/{path}".endswith(end)):
         with contextlib.suppress(*UNREADABLE):
-            content = json.loads(files.contents(path, LARGEST_RESULTS))
+            content = json.loads(handed_in.files[path])
             numbers = {k: v for k, v in content["figures"].items() if type(v) in (int, float)}
-            reported = {metric: float(value) for metric, value in numbers.items()}
+            found = {metric: float(value) for metric, value in numbers.items()}
             of_step = content.get("iterations")
-            of_step = of_step if type(of_step) is int and 0 <= of_step < 10**12 else None
-            break
+            return found, of_step if type(of_step) is int and 0 <= of_step < 10**12 else None
+    return {}, None
+
+
+def _evaluate(handed_in: Submission, path: str, run: str, step: int, data_dir: Path) -> Evaluated:
+    reported = _reported(handed_in, run, step)
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, name, f"model-{step:05d}.pt")
-        try:
-            content = files.contents(inner, LARGEST)
-        except OSError as error:
-            return Evaluated(name, step, {}, one_line(error), reported, of_step)
-        write_atomically(file, content)
+        file = Path(folder, run, f"model-{step:05d}.pt")
+        write_atomically(file, handed_in.files[path])
         try:
             _check_size(file)
             model = load_run(file)
@@ -175,10 +159,9 @@ def _evaluate(
             raise  # a lack of memory is not the submission's fault
         except Exception as error:  # a damaged file may raise anything: it costs no other points
             reason = one_line(error).replace(f"{folder}/", "")
-            return Evaluated(name, step, {}, reason, reported, of_step)
+            return Evaluated(run, step, {}, reason, *reported)
     values = metrics_of(model, data_dir)
-    untrained = _is_untrained(name, values, data_dir)
-    return Evaluated(name, step, values, "", reported, of_step, untrained)
+    return Evaluated(run, step, values, "", *reported, _is_untrained(run, values, data_dir))
 
 
 def _is_untrained(name: str, values: dict[str, float], data_dir: Path) -> bool:
@@ -229,9 +212,6 @@ def _mark(report: Report, points: float, run: Evaluated, code: Mapping[str, Mark
     reasons = dict.fromkeys(outside, _out_of_range(report, run, outside, code))
     if not excused:
         reasons |= dict.fromkeys(other, _of_something_else(run, other))
-    findings = [
-        Finding(metric, metric not in reasons, reasons.get(metric, "")) for metric in report.metrics
-    ]
     said = ", ".join(
         f"{metric} {in_words(metric, run.values[metric])} "
         f"({' to '.join(in_words(metric, end) for end in expected(report.group, metric))})"
@@ -247,8 +227,9 @@ def _mark(report: Report, points: float, run: Evaluated, code: Mapping[str, Mark
             f"You report different values for {listed(other)}, because {report.function} or a "
             "function that it uses is wrong; you lose no points for it here."
         )
-    score = points * sum(report.parts[one.part] for one in findings if one.passed)
-    return Mark(report, points, round(score, 2), tuple(findings), tuple(notes))
+    score = points * (1 - sum(report.parts[metric] for metric in reasons))
+    said = tuple(dict.fromkeys([*reasons.values(), *notes]))
+    return Mark(report, points, round(score, 2), tuple(reasons), said)
 
 
 def _lost(code: Mapping[str, Mark], function: str) -> bool:
@@ -288,10 +269,10 @@ def _of_something_else(run: Evaluated, metrics: list[str]) -> str:
     )
 
 
-def _missing(report: Report, points: float, handed_in: Submission) -> Mark:
+def _missing(report: Report, points: float, checkpoints: Mapping[str, object]) -> Mark:
     """Say that no weights were handed in, or which ones do not count."""
-    names = {run for run, _ in handed_in.weights}
-    synthetic = [name for name in sorted(names) if group_of(name) == f"{report.group}{SYNTHETIC}"]
+    of_digits = f"{report.group}{SYNTHETIC}"
+    synthetic = [name for name in sorted(checkpoints) if group_of(name) == of_digits]
     if synthetic:
         reason = f"{synthetic[0]} was trained on synthetic digits; train on MNIST."
     else:
@@ -303,5 +284,9 @@ def _missing(report: Report, points: float, handed_in: Submission) -> Mark:
 
 
 def _nothing(report: Report, points: float, reason: str) -> Mark:
-    findings = tuple(Finding(metric, False, reason) for metric in report.metrics)
-    return Mark(report, points, 0, findings, ())
+    return Mark(report, points, 0, report.metrics, (reason,))
+
+
+def listed(words: list[str]) -> str:
+    """Join words as a list in a sentence."""
+    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]

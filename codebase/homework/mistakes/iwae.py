@@ -5,16 +5,8 @@ import math
 import torch
 
 from codebase import utils as ut
-from codebase.homework.mistakes.catalogue import enter
-from codebase.homework.mistakes.parts import (
-    WRONG_NOISE,
-    bound,
-    draw,
-    log_standard,
-    means,
-    reconstruction,
-    zeros,
-)
+from codebase.homework.forms import bound, draw, log_standard, means, reconstruction
+from codebase.homework.mistakes import WRONG_NOISE, enter, zeros
 
 
 def _weighted(model, x, iw, sample=ut.sample_gaussian):
@@ -40,27 +32,56 @@ def _of_weights(run):
     return other
 
 
+# fmt: off
 NIWAE = {  # of log weights, (iw, batch): the bound alone is wrong
-    "no − log m": lambda w: -w.logsumexp(0).mean(),
-    "− log m twice": lambda w: _niwae(w) + math.log(len(w)),
-    "mean of logarithms": lambda w: -w.mean(),
-    "rows the wrong way round": lambda w: _niwae(w.reshape(w.shape[1], len(w)), 1),
-    "wrong axis": lambda w: _niwae(w, 1),
-    "axis found by its size": lambda w: _niwae(w, max(i for i in (0, 1) if w.shape[i] == len(w))),
-    "mean over everything": lambda w: -ut.log_mean_exp(w.flatten(), 0),
-    "inverse weights": lambda w: _niwae(-w),
-    "sign within": lambda w: -_niwae(-w),
-    "sign of the bound": lambda w: -_niwae(w),
-    "largest weight": lambda w: -w.amax(0).mean(),
-    "weights clipped": lambda w: _niwae(w.clamp(min=-100)),
-    "one weight": lambda w: -w[0].mean(),
-    "rows of repeat_interleave": lambda w: _niwae(w.T.reshape(w.shape)),
-    "weights of the whole batch": lambda w: -ut.log_mean_exp(w.mean(1), 0),
-    "summed over the batch": lambda w: w.shape[1] * _niwae(w),
-    "weighted mean of log weights": lambda w: -(w.softmax(0).detach() * w).sum(0).mean(),
+    "You exponentiate the log weights, which underflows; use log_mean_exp.":
+        lambda w: -w.exp().mean(0).log().mean(),
+    "You add a small number to the mean weight, which hides it; use log_mean_exp.":
+        lambda w: -(w.exp().mean(0) + 1e-10).log().mean(),
+    "You add log m; subtract it.":
+        lambda w: -(w.logsumexp(0) + math.log(len(w))).mean(),
+    "You divide the log-sum-exp by m; subtract log m.":
+        lambda w: -(w.logsumexp(0) / len(w)).mean(),
+    "You subtract the log of the batch size; subtract log m.":
+        lambda w: -(w.logsumexp(0) - math.log(w.shape[1])).mean(),
+    "You do not subtract log m; subtract it to get the log of the mean weight.":
+        lambda w: -w.logsumexp(0).mean(),
+    "You subtract log m twice; subtract it once.":
+        lambda w: _niwae(w) + math.log(len(w)),
+    "You average the log weights, which is the ELBO; take the log of the mean weight.":
+        lambda w: -w.mean(),
+    "You reshape to (batch, m); duplicate repeats the batch, so reshape to (m, batch).":
+        lambda w: _niwae(w.reshape(w.shape[1], len(w)), 1),
+    "You average over the batch inside the log; average over the m weights.":
+        lambda w: _niwae(w, 1),
+    "You find the axis of the weights by its size; always reshape to (m, batch).":
+        lambda w: _niwae(w, max(i for i in (0, 1) if w.shape[i] == len(w))),
+    "You average the weights of all images; average the m weights of each image.":
+        lambda w: -ut.log_mean_exp(w.flatten(), 0),
+    "You use q/p as weights; use p/q.":
+        lambda w: _niwae(-w),
+    "You negate the log weights in the log-mean-exp; negate only the result.":
+        lambda w: -_niwae(-w),
+    "You return the bound; return its negative.":
+        lambda w: -_niwae(w),
+    "You take the largest weight; take the mean of the weights.":
+        lambda w: -w.amax(0).mean(),
+    "You clip the log weights; remove the clipping, because log_mean_exp does not overflow.":
+        lambda w: _niwae(w.clamp(min=-100)),
+    "You use only one weight; use all m.":
+        lambda w: -w[0].mean(),
+    "You reshape to (m, batch); repeat_interleave makes rows of (batch, m), so use that.":
+        lambda w: _niwae(w.T.reshape(w.shape)),
+    "You average each draw over the batch first; average the m weights of each image.":
+        lambda w: -ut.log_mean_exp(w.mean(1), 0),
+    "You sum the bound over the batch; average it.":
+        lambda w: w.shape[1] * _niwae(w),
+    "You weight the log weights by their softmax; take the log of the mean weight.":
+        lambda w: -(w.softmax(0).detach() * w).sum(0).mean(),
 }
+# fmt: on
 enter(
-    "iwae",
+    "VAE.negative_iwae_bound GMVAE.negative_iwae_bound",
     NIWAE,
     lambda run: _of_weights(lambda kl, rec: (run(-kl - rec), *means(kl, rec))),
 )
@@ -70,45 +91,58 @@ def _shares(kl, rec):
     return (-kl - rec).softmax(0)
 
 
+# fmt: off
 OF_TERMS = {
-    "weights of only rec": lambda kl, rec: (_niwae(-rec), *means(kl, rec)),
-    "weights of only kl": lambda kl, rec: (_niwae(-kl), *means(kl, rec)),
-    "sign of rec": lambda kl, rec: (_niwae(-kl + rec), *means(kl, -rec)),
-    "sign of rec returned": lambda kl, rec: (_niwae(-kl - rec), *means(kl, -rec)),
-    "kl and rec left 0": lambda kl, rec: (_niwae(-kl - rec), *torch.zeros(2)),
-    "rec is the mean of kl": lambda kl, rec: (_niwae(-kl - rec), *means(kl, kl)),
-    "averaged over pixels": lambda kl, rec: (_niwae(-kl - rec / 784), *means(kl, rec / 784)),
-    "not averaged over the batch": lambda kl, rec: (
-        -ut.log_mean_exp(-kl - rec, 0),
-        kl.mean(0),
-        rec.mean(0),
-    ),
-    "terms weighted": lambda kl, rec: (
-        _niwae(-kl - rec),
-        *means((_shares(kl, rec) * kl).sum(0), (_shares(kl, rec) * rec).sum(0)),
-    ),
-    "log-mean-exp of each term": lambda kl, rec: bound(
-        -ut.log_mean_exp(-kl.flatten(), 0), -ut.log_mean_exp(-rec.flatten(), 0)
-    ),
-    "without gradient": lambda kl, rec: (_niwae(-kl - rec).detach(), *means(kl, rec)),
-    "sign of kl": lambda kl, rec: (_niwae(kl - rec), *means(-kl, rec)),
-    "log-mean-exp of each term per image": lambda kl, rec: (
-        _niwae(-kl) + _niwae(-rec),
-        *means(kl, rec),
-    ),
-    "kl and rec summed over the weights": lambda kl, rec: (
-        _niwae(-kl - rec),
-        *means(kl.sum(0), rec.sum(0)),
-    ),
-    "kl and rec exchanged": lambda kl, rec: (_niwae(-kl - rec), *means(rec, kl)),
-    "rec divided by m": lambda kl, rec: (
-        _niwae(-kl - rec / len(rec)),
-        *means(kl, rec / len(rec)),
-    ),
-    "terms not averaged": lambda kl, rec: (_niwae(-kl - rec), kl.flatten(), rec.flatten()),
+    "You add rec in the log weights; subtract it.":
+        lambda kl, rec: (_niwae(-kl + rec), *means(kl, rec)),
+    "You add kl in the log weights; subtract it.":
+        lambda kl, rec: (_niwae(kl - rec), *means(kl, rec)),
+    "You use p(x|z) as weights; multiply by p(z)/q(z|x).":
+        lambda kl, rec: (_niwae(-rec), *means(kl, rec)),
+    "You use p(z)/q(z|x) as weights; multiply by p(x|z).":
+        lambda kl, rec: (_niwae(-kl), *means(kl, rec)),
+    "You return +log p(x|z) as rec; return −log p(x|z).":
+        lambda kl, rec: (_niwae(-kl + rec), *means(kl, -rec)),
+    "You return rec with the wrong sign; return −log p(x|z). The bound is right.":
+        lambda kl, rec: (_niwae(-kl - rec), *means(kl, -rec)),
+    "You return kl and rec as 0; return their values. The bound is right.":
+        lambda kl, rec: (_niwae(-kl - rec), *torch.zeros(2)),
+    "You return the mean of kl as rec; return the mean of rec.":
+        lambda kl, rec: (_niwae(-kl - rec), *means(kl, kl)),
+    "You average rec over pixels; sum over them.":
+        lambda kl, rec: (_niwae(-kl - rec / 784), *means(kl, rec / 784)),
+    "You return one value per image; average over the batch.":
+        lambda kl, rec: (-ut.log_mean_exp(-kl - rec, 0), kl.mean(0), rec.mean(0)),
+    "You weight kl and rec by the importance weights; return their plain means.":
+        lambda kl, rec: (
+            _niwae(-kl - rec),
+            *means((_shares(kl, rec) * kl).sum(0), (_shares(kl, rec) * rec).sum(0))),
+    "You take the log-mean-exp of kl and of rec; take it of the log weights −(kl + rec).":
+        lambda kl, rec: bound(
+            -ut.log_mean_exp(-kl.flatten(), 0), -ut.log_mean_exp(-rec.flatten(), 0)),
+    "You detach the bound, so it trains nothing; let gradients through.":
+        lambda kl, rec: (_niwae(-kl - rec).detach(), *means(kl, rec)),
+    "You compute log p(z) − log q(z|x) as kl; compute log q(z|x) − log p(z).":
+        lambda kl, rec: (_niwae(kl - rec), *means(-kl, rec)),
+    "You add the log-mean-exps of −kl and −rec; take one of −(kl + rec).":
+        lambda kl, rec: (_niwae(-kl) + _niwae(-rec), *means(kl, rec)),
+    "You sum kl and rec over the weights; average them over weights and images.":
+        lambda kl, rec: (_niwae(-kl - rec), *means(kl.sum(0), rec.sum(0))),
+    "You swap kl and rec; return the bound, then kl, then rec.":
+        lambda kl, rec: (_niwae(-kl - rec), *means(rec, kl)),
+    "You divide rec by m; do not.":
+        lambda kl, rec: (_niwae(-kl - rec / len(rec)), *means(kl, rec / len(rec))),
+    "You return kl and rec of each row; return their means. The bound is right.":
+        lambda kl, rec: (_niwae(-kl - rec), kl.flatten(), rec.flatten()),
 }
-enter("iwae", OF_TERMS, _of_weights)
-enter("iwae", {"not written": zeros(3)})
+# fmt: on
+enter("VAE.negative_iwae_bound GMVAE.negative_iwae_bound", OF_TERMS, _of_weights)
+# fmt: off
+enter("VAE.negative_iwae_bound GMVAE.negative_iwae_bound", {
+    "You return 0; write the function.":
+        zeros(3),
+})
+# fmt: on
 
 
 def _terms(kl, rec, iw):
@@ -119,16 +153,23 @@ def _with_noise(sample):
     return lambda model, x, iw: _terms(*_weighted(model, x, iw, sample)[3:], iw)
 
 
-enter("iwae", WRONG_NOISE, _with_noise)
+enter("VAE.negative_iwae_bound GMVAE.negative_iwae_bound", WRONG_NOISE, _with_noise)
 
 # Functions of the model, q's parameters and z: wrong log weights without log p(x|z)
+# fmt: off
 PRIOR_TERM = {
-    "weights without q": lambda model, m, v, z: model.log_p_z(z),
-    "weights without the prior": lambda model, m, v, z: -ut.log_normal(z, m, v),
+    "You leave log q(z|x) out of the weights; subtract it.":
+        lambda model, m, v, z: model.log_p_z(z),
+    "You leave log p(z) out of the weights; add it.":
+        lambda model, m, v, z: -ut.log_normal(z, m, v),
 }
+# fmt: on
+# fmt: off
 CLOSED_FORM = {
-    "closed-form KL in the weights": lambda model, m, v, z: -ut.kl_normal(m, v, *model.z_prior)
+    "You use the closed-form KL in the weights; use log q(z|x) − log p(z) at each z.":
+        lambda model, m, v, z: -ut.kl_normal(m, v, *model.z_prior),
 }
+# fmt: on
 
 
 def _with_weights(run):
@@ -139,8 +180,8 @@ def _with_weights(run):
     return other
 
 
-enter("iwae", PRIOR_TERM, _with_weights)
-enter("vae iwae", CLOSED_FORM, _with_weights)
+enter("VAE.negative_iwae_bound GMVAE.negative_iwae_bound", PRIOR_TERM, _with_weights)
+enter("VAE.negative_iwae_bound", CLOSED_FORM, _with_weights)
 
 
 def _mean_of_elbos(model, x, iw):
@@ -154,13 +195,14 @@ def _closed_form(model, x, iw):
     return _terms(kl, rec, iw)
 
 
-enter(
-    "vae iwae",
-    {
-        "mean of ELBOs": _mean_of_elbos,
-        "closed-form KL in the weights and returned": _closed_form,
-    },
-)
+# fmt: off
+enter("VAE.negative_iwae_bound", {
+    "You average m ELBOs; take the log of the mean weight.":
+        _mean_of_elbos,
+    "You weight by the closed-form KL; use log q(z|x) − log p(z) at each z.":
+        _closed_form,
+})
+# fmt: on
 
 
 def _ones(model, z):
@@ -168,12 +210,18 @@ def _ones(model, z):
     return ut.log_normal_mixture(z, p_m, torch.ones_like(p_v))
 
 
+# fmt: off
 PRIORS = {  # log p(z)
-    "prior N(0, I)": lambda model, z: log_standard(z),
-    "prior without − log k": lambda model, z: model.log_p_z(z) + math.log(model.k),
-    "prior's variance ignored": _ones,
-    "prior averaged": lambda model, z: ut.log_normal(z, *(p.mean(1) for p in model.z_prior)),
+    "You use the prior N(0, I); use the mixture of Gaussians.":
+        lambda model, z: log_standard(z),
+    "You leave out the mixture's weights 1/k; subtract log k from log p(z).":
+        lambda model, z: model.log_p_z(z) + math.log(model.k),
+    "You ignore the prior's variances; pass both means and variances.":
+        _ones,
+    "You average the components' means and variances; use log_normal_mixture.":
+        lambda model, z: ut.log_normal(z, *(p.mean(1) for p in model.z_prior)),
 }
+# fmt: on
 
 
 def _with_prior(log_prior):
@@ -184,7 +232,7 @@ def _with_prior(log_prior):
     return other
 
 
-enter("gmvae iwae", PRIORS, _with_prior)
+enter("GMVAE.negative_iwae_bound", PRIORS, _with_prior)
 
 
 def _one_z(model, x, iw):
@@ -209,12 +257,15 @@ def _detached(model, x, iw):
     return _terms(kl, reconstruction(model, ut.duplicate(x, iw), z), iw)
 
 
-enter(
-    "iwae",
-    {
-        "one z for all": _one_z,
-        "z is the mean": _mean,
-        "images and draws mismatched": _mismatched,
-        "z is detached": _detached,
-    },
-)
+# fmt: off
+enter("VAE.negative_iwae_bound GMVAE.negative_iwae_bound", {
+    "You repeat one draw of z; draw one for each of the m weights.":
+        _one_z,
+    "You use the mean of q(z|x) as z; draw m times with sample_gaussian.":
+        _mean,
+    "You pair x and z of different images; repeat both in the same order.":
+        _mismatched,
+    "You detach z, so the encoder's gradient is wrong; let gradients through.":
+        _detached,
+})
+# fmt: on

@@ -5,34 +5,27 @@ It returns numbers and has no reference outputs: they are compared outside the s
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 MOST_VALUES = 4096  # numbers of a result that are compared
-MOST_NOISE = 16_384  # draws: SSVAE has 2,560 for each draw of z that a student averages over
 MOST_TERMS = 8
 NORMAL = (torch.randn, torch.randn_like, torch.normal, torch.Tensor.normal_)
+BETA = 2.5  # of a model that has one; the bounds do not have it
+OUTPUT, MEAN_OUTPUT = "dec.net.4.weight", "enc.net.4.bias"  # weights that a call may change
 
 
-@dataclass(frozen=True)
-class Spec:
-    """A random tensor.
-
-    Args:
-        kind: "normal", "positive", "binary", "uniform" or "one-hot"
-        shape: its shape
-        scale: factor of its elements
-    """
+class Spec(NamedTuple):
+    """A random tensor: "normal", "positive", "binary", "uniform" or "one-hot", times a scale."""
 
     kind: str
     shape: tuple[int, ...]
     scale: float = 1.0
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """A call of a function.
 
     Args:
@@ -41,6 +34,9 @@ class Call:
         repeat: number of repetitions, in one process and with one model
         gradients: number of repetitions, from the first, that are differentiated
         noise: what every standard normal draw is set to; None: torch's generator draws
+        rows: whether the noise is a step instead, see `SetNoise`
+        steep: factor of the decoder's last weights, and with them of its output
+        spread: what is added to the encoder's bias for the variances
     """
 
     args: tuple[Spec | int, ...]
@@ -48,11 +44,13 @@ class Call:
     repeat: int = 1
     gradients: int = 0
     noise: float | None = None
+    rows: bool = False
+    steep: float = 1.0
+    spread: float = 0.0
 
 
-@dataclass(frozen=True)
-class Case:
-    """A test case: calls of one function of a submission, in one process.
+class Case(NamedTuple):
+    """Calls of one function of a submission, in one process.
 
     Args:
         function: name of the function or method
@@ -60,10 +58,8 @@ class Case:
         file: file of the function, below the package
         calls: the calls
         seed: seed of the arguments and weights
-        dtype: dtype of the arguments
         constructor: arguments of the model
         weights: names, shapes and scales of the model's parameters
-        spread: what is added to the encoder's bias for the variances
         seconds: limit on the CPU time
     """
 
@@ -72,24 +68,22 @@ class Case:
     file: str
     calls: tuple[Call, ...]
     seed: int
-    dtype: str = "float32"
-    constructor: tuple[tuple[str, int | str], ...] = ()
+    constructor: tuple[tuple[str, int], ...] = ()
     weights: tuple[tuple[str, tuple[int, ...], float], ...] = ()
-    spread: float = 0.0
     seconds: float = 10.0
 
     @classmethod
-    def read(cls, message: dict) -> "Case":
-        """Read a case from `dataclasses.asdict`, through JSON."""
-        calls = []
-        for call in message["calls"]:
-            args = [Spec(**arg) if isinstance(arg, dict) else arg for arg in call["args"]]
-            calls.append(Call(**call | {"args": tuple(args)}))
-        return cls(**message | {"calls": tuple(calls)})
+    def read(cls, message: list) -> "Case":
+        """Read a case that was written as JSON."""
+        case = cls(*message)
+        calls = tuple(
+            Call(tuple(Spec(*arg) if isinstance(arg, list) else arg for arg in call[0]), *call[1:])
+            for call in case.calls
+        )
+        return case._replace(calls=calls)
 
 
-@dataclass(frozen=True)
-class Drawn:
+class Drawn(NamedTuple):
     """A case's tensors: arguments by call; weights, and directions to differentiate along."""
 
     args: list[list[Tensor | int]]
@@ -106,42 +100,43 @@ def draw(case: Case) -> Drawn:
             return spec
         shape = tuple(spec.shape)
         if spec.kind in ("normal", "positive"):
-            value = torch.randn(shape, generator=generator, dtype=torch.float64)
+            value = torch.randn(shape, generator=generator)
             value = value.exp() if spec.kind == "positive" else value
         elif spec.kind == "binary":
-            value = (torch.rand(shape, generator=generator) < 0.15).double()  # as in MNIST
+            value = (torch.rand(shape, generator=generator) < 0.15).float()  # as in MNIST
         elif spec.kind == "uniform":
-            value = torch.rand(shape, generator=generator, dtype=torch.float64)
+            value = torch.rand(shape, generator=generator)
         else:
             index = torch.randint(0, shape[-1], shape[:-1], generator=generator)
-            value = nn.functional.one_hot(index, shape[-1]).double()
-        return (value * spec.scale).to(getattr(torch, case.dtype))
+            value = nn.functional.one_hot(index, shape[-1]).float()
+        return value * spec.scale
 
-    args = [[tensor(spec) for spec in call.args] for call in case.calls]
     weights, directions = {}, {}
     for name, shape, scale in case.weights:
-        normal = torch.randn(tuple(shape), generator=generator, dtype=torch.float32)
-        weights[name] = normal * scale
-        direction = torch.randn(tuple(shape), generator=generator, dtype=torch.float32)
-        directions[name] = direction / shape[-1] ** 0.5
-        if name == "enc.net.4.bias":
-            weights[name][shape[0] // 2 :] += case.spread
+        weights[name] = torch.randn(tuple(shape), generator=generator) * scale
+        directions[name] = torch.randn(tuple(shape), generator=generator) / shape[-1] ** 0.5
+    args = [[tensor(spec) for spec in call.args] for call in case.calls]
     return Drawn(args, weights, directions)
 
 
 class SetNoise(torch.overrides.TorchFunctionMode):
-    """Set every standard normal draw to one number, and keep the draws for derivatives.
+    """Set every standard normal draw, and keep the draws for derivatives.
 
-    The outputs of a function are then the same in whatever order it draws. Their derivatives with
-    respect to the draws show which draws each term depends on, and how strongly.
+    If all are one number, a function's outputs are the same in whatever order it draws. If each row
+    of draws has a number of its own, an image's importance weights differ, and a right bound is
+    still the same for every layout and order of the rows. Derivatives with respect to the draws
+    show which of them a term depends on.
 
     Args:
         value: the number
+        rows: row r of all rows that are drawn is set to ±r, the sign is the value's
     """
 
-    def __init__(self, value: float):
+    def __init__(self, value: float, rows: bool):
         super().__init__()
-        self.value, self.draws = value, []
+        self.value, self.rows = value, rows
+        self.draws: list[Tensor] = []
+        self.count = 0
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -149,7 +144,14 @@ class SetNoise(torch.overrides.TorchFunctionMode):
         if func not in NORMAL or not result.is_floating_point():
             return result
         with torch.enable_grad():
-            noise = torch.full_like(result, self.value, requires_grad=True)
+            noise = torch.full_like(result, self.value)
+            if self.rows and result.dim():
+                size = result.numel() // result.shape[-1]
+                step = torch.arange(self.count, self.count + size, dtype=result.dtype)
+                step = (step * 0.618034 % 1 * 4 - 2) * (1 if self.value > 0 else -1)
+                noise = step.repeat_interleave(result.shape[-1]).view(result.shape)
+                self.count += size
+            noise.requires_grad_(True)
             self.draws.append(noise)
             if func in (torch.randn, torch.randn_like):
                 return noise.clone()
@@ -162,84 +164,136 @@ class SetNoise(torch.overrides.TorchFunctionMode):
 
 
 def outputs(
-    case: Case, drawn: Drawn, function: Callable, model: nn.Module | None = None
-) -> list[list[dict]]:
+    case: Case, drawn: Drawn, function: Callable, model: nn.Module | None, describe: Callable
+) -> list[list[dict] | dict]:
     """Call a function as a case says.
 
+    Args:
+        case: the case
+        drawn: its tensors
+        function: the function
+        model: the model whose method it is, if it is one
+        describe: turns an exception into a text
+
     Returns:
-        for each call, for each repetition: `values`, the terms flattened; `shapes`; `gradients`, by
-        names: of a model, derivatives of the first term along each network's direction; of a
-        function, by its arguments; `noise`, by terms: derivatives with respect to the draws; and
-        `drawn`: the number of draws
+        for each call, a list with for each repetition: `values`, the terms flattened; `shapes`;
+        `gradients`, by names: of a model, derivatives of the first term, and of kl + rec if the
+        loss uses them, along each network's direction; of a function, by its arguments; `noise`, by
+        terms: sums of the derivatives with respect to the draws, of their absolute values and their
+        squares; and `drawn`: the number of draws, and of rows if they all are rows of z. A call
+        that raises something has `error` and `kind` instead
     """
-    return [
-        [_output(call, i, args, drawn.directions, function, model) for i in range(call.repeat)]
-        for call, args in zip(case.calls, drawn.args, strict=True)
-    ]
+    found: list[list[dict] | dict] = []
+    for call, args in zip(case.calls, drawn.args, strict=True):
+        try:
+            _set(model, drawn.weights, call)
+            of_loss = case.function == "negative_elbo_bound" and hasattr(model, "beta")
+            found.append(
+                [
+                    _output(call, i, args, drawn, function, model, of_loss)
+                    for i in range(call.repeat)
+                ]
+            )
+        except Exception as error:
+            found.append({"error": describe(error), "kind": type(error).__name__})
+    return found
 
 
-def _output(call: Call, i: int, args, directions, function, model) -> dict:
+def _set(model: nn.Module | None, weights: dict[str, Tensor], call: Call) -> None:
+    """Give the model the weights of a call."""
+    if model is None:
+        return
+    parameters = dict(model.named_parameters())
+    output, bias = weights[OUTPUT], weights[MEAN_OUTPUT].clone()
+    bias[len(bias) // 2 :] += call.spread
+    with torch.no_grad():
+        parameters[OUTPUT].copy_(output * call.steep)
+        parameters[MEAN_OUTPUT].copy_(bias)
+    if hasattr(model, "beta"):
+        model.beta = BETA
+
+
+def _output(call: Call, i: int, args, drawn: Drawn, function, model, of_loss: bool) -> dict:
     differentiated = i < call.gradients
     args = [arg.clone() if isinstance(arg, Tensor) else arg for arg in args]
-    leaves = [arg for arg in args if isinstance(arg, Tensor) and arg.is_floating_point()]
+    leaves = [arg for arg in args if isinstance(arg, Tensor)]
     if differentiated and model is None:
         for leaf in leaves:
             leaf.requires_grad_(True)
     # torch.manual_seed takes 1 ms: it seeds all devices, and keeps a stack trace for idle ones.
     torch.default_generator.manual_seed(call.seed + i)
-    mode = contextlib.nullcontext() if call.noise is None else SetNoise(call.noise)
+    mode = contextlib.nullcontext() if call.noise is None else SetNoise(call.noise, call.rows)
     graph = torch.enable_grad() if differentiated or call.noise is not None else torch.no_grad()
     with graph, mode:
         result = function(*args)
+    if result is None:
+        raise TypeError(f"{function.__name__} returns None; return the result")
     terms = list(result) if isinstance(result, tuple | list) else [result]
     terms = [term if isinstance(term, Tensor) else torch.tensor(term) for term in terms]
     terms = terms[:MOST_TERMS]
     found = {
         "values": [term.detach().double().flatten()[:MOST_VALUES].tolist() for term in terms],
         "shapes": [list(term.shape) for term in terms],
+        "gradients": {},
     }
-    if differentiated:
-        found["gradients"] = _gradients(terms[0], leaves, directions, model)
+    if differentiated and model is None:
+        found["gradients"] = _by_arguments(terms[0], leaves)
+    elif differentiated:
+        found["gradients"] = _along(terms[0], drawn.directions, model)
+        if of_loss and [term.numel() for term in terms[1:]] == [1, 1]:
+            loss = _along(terms[1] + terms[2], drawn.directions, model)
+            for group in list(found["gradients"]):
+                found["gradients"][f"kl + rec: {group}"] = loss.get(group, [])
     if call.noise is not None:
+        z_dim = getattr(model, "z_dim", None)
+        in_rows = all(draw.dim() and draw.shape[-1] == z_dim for draw in mode.draws)
         found["noise"] = [_by_noise(term, mode.draws) for term in terms]
-        found["drawn"] = sum(draw.numel() for draw in mode.draws)
+        found["drawn"] = [sum(draw.numel() for draw in mode.draws), mode.count if in_rows else 0]
     return found
 
 
 def _summed(term: Tensor) -> Tensor:
     """A scalar in which each element of a term has a weight of its own."""
     weights = torch.linspace(0.5, 1.5, term.numel(), dtype=term.dtype).view(term.shape)
-    return (term * weights).sum()
+    return (term * weights).sum() if term.numel() > 1 else term.sum()
 
 
-def _gradients(term: Tensor, leaves: list[Tensor], directions, model) -> dict:
-    """Gradients of a term, as numbers; None for what it does not depend on."""
+def _by_arguments(term: Tensor, leaves: list[Tensor]) -> dict:
+    """Gradients by a function's arguments; empty for what it does not depend on."""
     if not term.requires_grad:
         return {}
-    if model is None:
-        grads = torch.autograd.grad(_summed(term), leaves, allow_unused=True, retain_graph=True)
-        return {
-            str(i): None if grad is None else grad.double().flatten()[:MOST_VALUES].tolist()
-            for i, grad in enumerate(grads)
-        }
+    weights = torch.linspace(0.5, 1.5, term.numel(), dtype=term.dtype).view(term.shape)
+    grads = torch.autograd.grad(
+        (term * weights).sum(), leaves, allow_unused=True, retain_graph=True
+    )
+    return {
+        str(i): [] if grad is None else grad.double().flatten()[:MOST_VALUES].tolist()
+        for i, grad in enumerate(grads)
+    }
+
+
+def _along(term: Tensor, directions: dict[str, Tensor], model: nn.Module) -> dict[str, list[float]]:
+    """Derivatives along each network's direction, for the networks that a term depends on."""
+    if not term.requires_grad:
+        return {}
     parameters = dict(model.named_parameters())
     names = [name for name in directions if name in parameters and parameters[name].requires_grad]
     wanted = [parameters[name] for name in names]
     grads = torch.autograd.grad(term.mean(), wanted, allow_unused=True, retain_graph=True)
-    found = {}
+    found: dict[str, float] = {}
     for name, grad in zip(names, grads, strict=True):
         group = name.partition(".")[0]
         if grad is not None:
             along = torch.dot(grad.flatten().float(), directions[name].flatten()).item()
             found[group] = found.get(group, 0.0) + along
-    return found
+    return {group: [along] for group, along in found.items()}
 
 
 def _by_noise(term: Tensor, draws: list[Tensor]) -> list[float]:
-    """Derivatives of a term with respect to the draws that it depends on."""
+    """Sums of a term's derivatives by the draws, of their absolute values and their squares."""
     if not term.requires_grad or not draws:
-        return []
-    scalar = term.sum() if term.numel() == 1 else _summed(term)
-    grads = torch.autograd.grad(scalar, draws, allow_unused=True, retain_graph=True)
+        return [0.0, 0.0, 0.0]
+    grads = torch.autograd.grad(_summed(term), draws, allow_unused=True, retain_graph=True)
     found = [grad.double().flatten() for grad in grads if grad is not None]
-    return torch.cat(found)[:MOST_NOISE].tolist() if found else []
+    one = torch.cat(found) if found else torch.zeros(1)
+    return [one.sum().item(), one.abs().sum().item(), one.square().sum().item()]

@@ -1,218 +1,227 @@
-"""The sandbox's first process: it imports torch once, and forks a process for each test case.
+"""The sandbox's first process: it has torch imported, and forks a process for each case.
 
-Messages are JSON, on standard input and output: first the submission, then cases. What a function
-returns leaves as numbers, never as pickles.
+It never runs, or even reads, what a submission has written: the forked process reads the message
+with the submission and the case, calls the function, and writes numbers as JSON, never a pickle.
+When it has ended, so has all that it started, and its files are gone.
 """
 
 import contextlib
+import ctypes
 import gc
-import importlib.util
 import io
 import json
+import math
 import os
-import select
+import shutil
 import signal
 import struct
 import sys
 import tempfile
 import time
 
-from .importing import Missing, Modules, describe
-from .limits import LIMITS, forbid, limit, limit_case
+with contextlib.suppress(ImportError):  # Windows has no such limits, and grades nothing
+    import resource
 
+from . import calling, student
+from .student import Modules, describe
+
+MEGABYTE = 1 << 20
+DATA, ADDRESSES = 2000 * MEGABYTE, 1500 * MEGABYTE  # of a process; what a case may map beside torch
+FILE, FILES, PROCESSES = 32 * MEGABYTE, 64, 6
+PRINTED = 20_000  # bytes of what a submission prints that are kept
 WAITING = 3  # a case's wall time may be so many times its CPU time: busy machine, sleep
+PLACES = ("/tmp", "/dev/shm", "/var/tmp")  # where a submission may write
 
 
 def serve() -> None:
-    """Read a submission, and call its functions until no more cases come."""
-    stdin, stdout = os.dup(0), os.dup(1)
-    null = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1, 2):
-        os.dup2(null, descriptor)
+    """Answer cases until no more come. The kind of sandbox is the first argument."""
+    kind = sys.argv[1]
+    sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")
     gc.disable()
+    tempfile.gettempdir()  # found while there is space in it
     try:
-        limit()
+        _limit(kind)
+        if (hidden := os.environ.get("GRADER_HIDDEN")) and os.access(hidden, os.R_OK | os.X_OK):
+            return _tell({"error": f"{hidden} can be read by every user: run chmod go-rwx on it"})
+        if not os.access(os.__file__, os.R_OK):
+            return _tell({"error": f"another user cannot read Python in {sys.base_prefix}"})
         import numpy  # noqa: F401  so that forked processes have it
-
-        if "--check" in sys.argv:
-            return send(stdout, {"ready": bool(importlib.util.find_spec("torch"))})
         import torch
 
         torch.set_num_threads(1)
     except Exception as error:
-        return send(stdout, {"error": describe(error)})
+        return _tell({"error": describe(error)})
     gc.freeze()
-    send(stdout, {"ready": True})
-    submission = receive(stdin)
-    if submission is not None:
-        _attend(stdin, stdout, submission)
-
-
-def _attend(stdin: int, stdout: int, submission: dict) -> None:
-    from . import calling, functions
-
-    root = tempfile.mkdtemp()
-    for file, source in submission["sources"].items():
-        path = os.path.join(root, file)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "w", encoding="utf-8", errors="surrogatepass") as stream:
-            stream.write(source)
-    modules = Modules(submission["package"], submission["sources"], root)
-    send(stdout, {"files": len(submission["sources"])})
-    drawn = {}  # kept: the same case with other helpers has the same tensors
-    while (message := receive(stdin)) is not None:
-        case, key = calling.Case.read(message["case"]), json.dumps(message["case"])
-        helpers = message["helpers"] and functions.Helpers(**message["helpers"])
-        if key not in drawn:
-            drawn = dict(list(drawn.items())[-3:]) | {key: calling.draw(case)}
-        read, write = os.pipe()
+    limits = list(map(resource.getrlimit, range(16)))
+    _tell({"ready": True})
+    while len(head := _read(0, 8)) == 8:
+        size, seconds = struct.unpack("<If", head)
         process = os.fork()
         if process == 0:
-            os.close(read)
-            os.close(stdin)
-            os.close(stdout)
             try:
-                _child(case, drawn[key], modules, helpers, write)
+                _child(size)
             finally:
                 os._exit(1)
-        os.close(write)
-        send(stdout, _collect(read, process, case.seconds))
-        os.close(read)
+        how = _end(process, seconds, kind)
+        if kind != "none":
+            _empty()
+        # A submission may have changed this process's limits, or the pipe of its answers.
+        os.set_blocking(1, True)
+        if limits != list(map(resource.getrlimit, range(16))):
+            return
+        _tell(how)
 
 
-def _child(case, drawn, modules: Modules, helpers, output: int) -> None:
-    """In a process of its own: call the function, and write what it returns to a pipe."""
+def _limit(kind: str) -> None:
+    """Limit this process and what it starts; as root, also become another user."""
+    user = int(os.environ.get("GRADER_USER", "0"))
+    for name, value in (
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_DATA, DATA),
+        (resource.RLIMIT_FSIZE, FILE),
+        (resource.RLIMIT_NOFILE, FILES),
+    ):
+        resource.setrlimit(name, (value, value))
+    if user and os.geteuid() == 0:
+        os.setgroups([])
+        os.setgid(user)
+        os.setuid(user)
+    if kind == "none":
+        return
+    count = PROCESSES + int(os.environ["GRADER_PROCESSES"])
+    resource.setrlimit(resource.RLIMIT_NPROC, (count, count))
+    end_with_parent(signal.SIGKILL)
+    prctl = ctypes.CDLL(None).prctl
+    prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE: what it forks cannot read or write its memory and files
+    prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: orphans become its children
+    prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
+
+
+def end_with_parent(number: int) -> None:
+    """Get a signal when the parent ends; a change of the user undoes this."""
+    ctypes.CDLL(None).prctl(1, number)  # PR_SET_PDEATHSIG
+
+
+def _child(size: int) -> None:
+    """In a process of its own: read a message, call the function, and write what it returns."""
     import random
 
     import numpy
 
-    from . import calling, functions
-
     os.setsid()
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    file, null = tempfile.TemporaryFile(), os.open(os.devnull, os.O_RDONLY)
-    printed = file.fileno()
+    message = json.loads(_read(0, size))
+    case = calling.Case.read(message["case"])
+    answer, null = os.dup(1), os.open(os.devnull, os.O_RDONLY)
+    root = tempfile.mkdtemp()
+    printed = tempfile.TemporaryFile()
     os.dup2(null, 0)
-    os.dup2(printed, 1)
-    os.dup2(printed, 2)
+    for descriptor in (1, 2):
+        os.dup2(printed.fileno(), descriptor)
     sys.stdin = open(0, closefd=False, encoding="utf-8")
     sys.stdout = sys.stderr = open(
         1, "w", errors="replace", closefd=False, buffering=1, encoding="utf-8"
     )
-    limit_case(case.seconds)
-    forbid()
-    functions.calm()
+    _limit_case(case.seconds)
+    student.calm()
     random.seed(case.seed)
     numpy.random.seed(case.seed % (1 << 32))
+    modules = Modules(message["package"], message["sources"], root)
+    for file, source in message["sources"].items():
+        path = os.path.join(root, file)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w", encoding="utf-8", errors="surrogatepass") as stream:
+            stream.write(source)
     try:
-        sys.meta_path[:] = [modules, *sys.meta_path, Missing(modules)]
-        function, model = functions.find(case, drawn, modules, helpers)
-        result = {"calls": calling.outputs(case, drawn, function, model)}
+        sys.meta_path[:] = [modules, *sys.meta_path, student.Missing(modules)]
+        drawn = calling.draw(case)
+        function, model = student.find(case, drawn, modules, message["helpers"])
+        result = {"calls": calling.outputs(case, drawn, function, model, describe)}
     except BaseException as error:
         result = {"error": describe(error), "kind": type(error).__name__}
     result |= {"broken": modules.broken, "missing": modules.missing}
-    content = json.dumps(result).encode()
     with contextlib.suppress(BaseException):
         sys.stdout.flush()
-        size = os.lseek(printed, 0, os.SEEK_END)
-        keep = LIMITS["printed"]
-        text = os.pread(printed, keep, 0).decode(errors="replace")
-        result["printed"] = text + ("\n…" if size > keep else "")
-        content = json.dumps(result).encode()
-    view = memoryview(content)
-    while view:
-        view = view[os.write(output, view) :]
+        size = os.lseek(printed.fileno(), 0, os.SEEK_END)
+        text = os.pread(printed.fileno(), PRINTED, 0).decode(errors="replace")
+        result["printed"] = text + ("\n…" if size > PRINTED else "")
+    with contextlib.suppress(OSError):
+        shutil.rmtree(root)
+    _write(answer, json.dumps(result).encode())
     os._exit(0)
 
 
-def _collect(read: int, process: int, seconds: float) -> dict:
-    """What a forked process writes, or how it ended; it does not outlive this."""
-    content, deadline = bytearray(), time.monotonic() + WAITING * seconds
-    ended = None
-    while ended is None:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            ended = f"it did not end within {WAITING * seconds:g} seconds"
-        elif len(content) > LIMITS["output"]:
-            ended = "its output is larger than 4 MB"
-        elif select.select([read], [], [], left)[0]:
-            piece = os.read(read, 1 << 16)
-            if not piece:
-                break
-            content += piece
-    status, used = _end(process)
-    if ended is None:
-        try:
-            output = json.loads(bytes(content))
-            if isinstance(output, dict):
-                return output | {"cpu": used}
-        except (ValueError, RecursionError):
-            pass
-        if not os.WIFSIGNALED(status):
-            ended = f"its process ended with exit status {os.WEXITSTATUS(status)}"
-        elif used >= 0.9 * seconds:
-            ended = f"it used {seconds:g} seconds of CPU time, perhaps in an endless loop"
-        else:
-            ended = f"its process ended with {signal.Signals(os.WTERMSIG(status)).name}"
-    return {"error": ended, "kind": "Ended", "cpu": used}
+def _limit_case(seconds: float) -> None:
+    """Limit a case's CPU time, and what it maps, because shared memory counts nowhere else."""
+    whole = math.ceil(seconds)
+    resource.setrlimit(resource.RLIMIT_CPU, (whole, whole + 1))
+    with open("/proc/self/statm", encoding="ascii") as file:
+        size = int(file.read().split()[0]) * resource.getpagesize() + ADDRESSES
+    resource.setrlimit(resource.RLIMIT_AS, (size, size))
 
 
-def _end(process: int) -> tuple[int, float]:
-    """End a process and all that it has started; returns its status, and the CPU time of all.
-
-    When the process ends, what it started becomes a child of this process (see `limit`), even if it
-    hid.
-    """
-    status, seconds = 0, 0.0
+def _end(process: int, seconds: float, kind: str) -> dict:
+    """Wait for a case's process, end it with all that it has started, and say how it ended."""
+    deadline, ended, late = time.monotonic() + seconds, None, False
+    while ended is None and not late:
+        found, status, used = os.wait4(process, os.WNOHANG)
+        ended, late = (status, used) if found else None, time.monotonic() > deadline
+        time.sleep(0 if ended else 0.002)
+    cpu = 0.0 if ended is None else ended[1].ru_utime + ended[1].ru_stime
     while True:
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            if os.environ.get("GRADER_OWN_PIDS"):
-                os.kill(-1, signal.SIGKILL)  # all there are in this namespace of processes
-            else:
+            if kind == "none":
                 os.killpg(process, signal.SIGKILL)
-        for child in _children():
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(child, signal.SIGKILL)
+            else:
+                os.kill(-1, signal.SIGKILL)  # all of this user, or of this namespace
         try:
-            ended, found, used = os.wait4(-1, 0)
+            found, status, used = os.wait4(-1, 0)
         except ChildProcessError:
-            return status, seconds
-        seconds += used.ru_utime + used.ru_stime
-        status = found if ended == process else status
+            break
+        cpu += used.ru_utime + used.ru_stime
+        ended = (status, used) if found == process else ended
+    return {"status": os.waitstatus_to_exitcode(ended[0]), "late": late, "cpu": cpu}
 
 
-def _children() -> list[int]:
-    """The processes that this one has to wait for."""
-    with (
-        contextlib.suppress(OSError),
-        open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file,
-    ):
-        return [int(word) for word in file.read().split()]
-    return []
+def _empty() -> None:
+    """Delete what a case has left behind. An error ends this process, and the case gave nothing."""
+    libc = ctypes.CDLL(None)
+    for kind, arguments in (("shm", (0, None)), ("msg", (0, None)), ("sem", (0, 0))):  # IPC_RMID
+        with contextlib.suppress(OSError), open(f"/proc/sysvipc/{kind}", encoding="ascii") as file:
+            for line in list(file)[1:]:
+                getattr(libc, f"{kind}ctl")(int(line.split()[1]), *arguments)
+    libc.syscall({"x86_64": 250}.get(os.uname().machine, 219), 7, -4)  # clears the user's keyring
+    for place in filter(os.path.isdir, dict.fromkeys([*PLACES, tempfile.gettempdir()])):
+        for entry in list(os.scandir(place)):
+            if entry.stat(follow_symlinks=False).st_uid != os.geteuid():
+                continue
+            if not entry.is_dir(follow_symlinks=False):
+                os.unlink(entry.path)
+                continue
+            os.chmod(entry.path, 0o700)
+            for folder, folders, _ in os.walk(entry.path):
+                for name in folders:
+                    if not os.path.islink(os.path.join(folder, name)):
+                        os.chmod(os.path.join(folder, name), 0o700)
+            shutil.rmtree(entry.path)
 
 
-def send(descriptor: int, message: dict) -> None:
-    """Write a message: its length, then JSON."""
-    content = json.dumps(message).encode()
-    view = memoryview(struct.pack("<I", len(content)) + content)
+def _tell(message: dict) -> None:
+    """Write a line about a case, or this process, to the grader: on standard error."""
+    _write(2, json.dumps(message).encode() + b"\n")
+
+
+def _write(descriptor: int, content: bytes) -> None:
+    view = memoryview(content)
     while view:
         view = view[os.write(descriptor, view) :]
 
 
-def receive(descriptor: int) -> dict | None:
-    """Read a message; None if the other side has closed."""
-    head = _read(descriptor, 4)
-    if head is None:
-        return None
-    content = _read(descriptor, struct.unpack("<I", head)[0])
-    return None if content is None else json.loads(content)
-
-
-def _read(descriptor: int, size: int) -> bytes | None:
+def _read(descriptor: int, size: int) -> bytes:
+    """Read so many bytes, or fewer if the other side has closed."""
     content = io.BytesIO()
     while content.tell() < size:
         piece = os.read(descriptor, min(size - content.tell(), 1 << 16))
         if not piece:
-            return None
+            break
         content.write(piece)
     return content.getvalue()
