@@ -4,6 +4,8 @@ import textwrap
 import zipfile
 from pathlib import Path
 
+from codebase.homework.problems import PROBLEMS
+
 UTILS = """
 import numpy as np
 import os
@@ -484,6 +486,7 @@ RIGHT = {
         """,
     ],
 }
+BY_FUNCTION = {problem.function: problem for problem in PROBLEMS}
 FILES = {
     "utils.py": UTILS,
     "models/__init__.py": "",

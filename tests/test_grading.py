@@ -269,7 +269,7 @@ def sandboxed() -> list[str]:
     return found
 
 
-def grade_hostile(tmp_path: Path, wanted: dict[str, str], box: Sandbox, but=()) -> None:
+def grade_hostile(tmp_path: Path, wanted: dict[str, str], box: Sandbox) -> None:
     """Grade hostile submissions: none gains a point, or costs another function one."""
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         server.settimeout(0)

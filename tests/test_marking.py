@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import students
 import torch
 
 from codebase import UserError, utils
 from codebase.homework import cases, forms, marking, problems
 from codebase.homework.mistakes import MISTAKES
-from codebase.homework.problems import BY_FUNCTION, PROBLEMS
+from codebase.homework.problems import PROBLEMS
 from codebase.homework.sandbox import Output, said
 
 BOUNDS = [problem.function for problem in PROBLEMS if problem.model]
@@ -36,7 +37,7 @@ def mark(function: str, run, seed: int = 0) -> marking.Mark:
         told = [said(f"RuntimeError: {one}", "") if isinstance(one, str) else one for one in calls]
         return Output(tuple(told))
 
-    problem = BY_FUNCTION[function]
+    problem = students.BY_FUNCTION[function]
     return marking.mark(problem, problem.points, seed, running)
 
 
@@ -61,7 +62,7 @@ def test_points_are_the_homeworks():
 # Right functions
 
 
-@pytest.mark.parametrize("function", BY_FUNCTION)
+@pytest.mark.parametrize("function", students.BY_FUNCTION)
 def test_every_right_form_gets_full_points(function):
     for form in forms.FORMS[function]:
         for seed in range(cases.SEEDS):
@@ -148,7 +149,7 @@ def test_right_noise_that_cannot_be_set_loses_nothing(function, monkeypatch):
 def test_wrong_noise_loses_points(function):
     for name, wrong in WRONG_NOISE.items():
         marked = mark(function, sampled(function, lambda m, v, w=wrong: w(m, v, by_torch)))
-        assert BY_FUNCTION[function].terms[0] in marked.lost, (name, marked.said)
+        assert students.BY_FUNCTION[function].terms[0] in marked.lost, (name, marked.said)
 
 
 @pytest.mark.catalogue
@@ -159,7 +160,7 @@ def test_wrong_noise_that_cannot_be_set_loses_points(function, monkeypatch):
     for name, wrong in WRONG_NOISE.items():
         np.random.seed(0)
         marked = mark(function, sampled(function, lambda m, v, w=wrong: w(m, v, by_numpy)))
-        assert BY_FUNCTION[function].terms[0] in marked.lost, (name, marked.said)
+        assert students.BY_FUNCTION[function].terms[0] in marked.lost, (name, marked.said)
 
 
 @pytest.mark.parametrize("function", MARKED)
@@ -265,7 +266,7 @@ def lost_and_named(function: str, sentence: str) -> None:
     assert any(sentence in name for name in marked.mistakes), (sentence, marked.said)
 
 
-@pytest.mark.parametrize("function", BY_FUNCTION)
+@pytest.mark.parametrize("function", students.BY_FUNCTION)
 def test_a_mistake_loses_its_parts_and_is_named(function):
     for sentence in list(MISTAKES[function])[:: 15 if "." in function else 1]:
         lost_and_named(function, sentence)
@@ -433,7 +434,7 @@ def test_a_small_mistake_loses_its_part(name):
 @pytest.mark.parametrize("function", MARKED[1:])
 def test_one_batch_size_costs_its_part(function):
     """For 100 images, the training's batch; or for the grader's own batch."""
-    own = [] if function in WEIGHTED else [cases.BATCHES[BY_FUNCTION[function].model]]
+    own = [] if function in WEIGHTED else [cases.BATCHES[students.BY_FUNCTION[function].model]]
     for size in (100, *own):
 
         def wired(model, x, *more, size=size):

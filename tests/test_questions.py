@@ -17,7 +17,7 @@ from codebase import ROOT, data, evaluate, models
 from codebase.homework import grading, problems, solutions, starter, submission, written
 from codebase.homework import weights as graded_weights
 from codebase.homework.marking import Mark
-from codebase.homework.problems import BY_FUNCTION, BY_KEY, POINTS, PROBLEMS, QUESTIONS, REPORTS
+from codebase.homework.problems import BY_KEY, POINTS, PROBLEMS, QUESTIONS, REPORTS
 from codebase.homework.submission import Entry
 from codebase.runs import published
 
@@ -60,7 +60,7 @@ def handed_in(folder: Path, reported=None, step: int = 20000, of_step: int = 200
 def marked(path: Path, wrong: tuple[str, ...] = ()) -> dict[str, Mark]:
     """The marks of reports, where some functions are wrong."""
     code = {}
-    for name, problem in BY_FUNCTION.items():
+    for name, problem in students.BY_FUNCTION.items():
         code[name] = Mark(problem, problem.points, 0, ("nelbo",) if name in wrong else ())
     found = graded_weights.marks(read(path), POINTS, code, path)
     return {mark.question.key: mark for mark in found}

@@ -17,7 +17,7 @@ from codebase import UserError
 from codebase.homework import report, submission, summary, written
 from codebase.homework.handout import submit
 from codebase.homework.marking import Mark
-from codebase.homework.problems import BY_FUNCTION, BY_KEY, POINTS, PROBLEMS, QUESTIONS, REPORTS
+from codebase.homework.problems import BY_KEY, POINTS, PROBLEMS, QUESTIONS, REPORTS
 from codebase.homework.submission import Entry
 
 VAE = "model=vae_z=10_run=0000"
@@ -68,7 +68,7 @@ def test_a_submission_is_found_wherever_it_lies(tmp_path):
 def test_the_copy_in_which_most_is_written_is_graded(tmp_path):
     """A blank hand-out beside the solved one, above it, or another package of the same form."""
     right = students.homework()
-    blank = students.homework(dict.fromkeys(BY_FUNCTION, "raise NotImplementedError"))
+    blank = students.homework(dict.fromkeys(students.BY_FUNCTION, "raise NotImplementedError"))
     other = {"codebase/utils.py": "x = 1", "codebase/models/net.py": "x = 1"}
     for files in (blank, other):
         for mine, theirs in (("final/", ""), ("hw/", "starter/"), ("z/", "a/")):

@@ -217,9 +217,11 @@ def check(
     if not given.found.calls:
         error = said(given.found.error, given.found.kind)
         return Checked(given, dict.fromkeys(problem.parts, error))
-    kind = _check_bound if problem.model else _check_density
-    kind = _check_draws if problem.function == "sample_gaussian" else kind
-    return Checked(given, kind(given, give))
+    if problem.model:
+        return Checked(given, _check_bound(given, give))
+    if problem.function == "sample_gaussian":
+        return Checked(given, _check_draws(given, give))
+    return Checked(given, _check_density(given))
 
 
 # Numbers
@@ -265,11 +267,8 @@ def _value(problem: Problem, i: int, one: dict, right: dict, only_shape: bool = 
 
 def _shown(found: float, right: float) -> str:
     """A wrong value and the right one, in so few digits that nobody can return the right one."""
-    one, other = (
-        f"{found:.4g}; it should be {right:.4g}",
-        f"{found:.6g}; it should be {right:.4g}",
-    )
-    return other if f"{found:.4g}" == f"{right:.4g}" else one
+    digits = 6 if f"{found:.4g}" == f"{right:.4g}" else 4
+    return f"{found:.{digits}g}; it should be {right:.4g}"
 
 
 def _noise(i: int, one: dict, right: dict, several: bool) -> str:
@@ -331,7 +330,7 @@ def _gradient(what: str, one: dict, right: dict, wrong: bool = False, loss: bool
 # Densities and draws
 
 
-def _check_density(given: Given, give: Callable) -> dict[str, str]:
+def _check_density(given: Given) -> dict[str, str]:
     """log_normal and log_normal_mixture."""
     reasons = {}
     for part in given.plan.groups:
@@ -352,7 +351,7 @@ def _check_density(given: Given, give: Callable) -> dict[str, str]:
 def _check_draws(given: Given, give: Callable) -> dict[str, str]:
     """sample_gaussian."""
     [(one, right), (again, _)] = given.pairs("random", given.own)
-    if isinstance(one, str) or isinstance(again, str):
+    if isinstance(one, str):
         return dict.fromkeys(given.problem.parts, one)
     if one["shapes"] != right["shapes"]:
         wrong = _value(given.problem, 0, one, right)
@@ -389,7 +388,7 @@ def _check_bound(given: Given, give: Callable) -> dict[str, str]:
     """A bound: each of its terms, the gradient of the first, and other sizes."""
     problem = given.problem
     random = [one for one, _ in given.pairs("random", given.own)]
-    if isinstance(random[0], str) or isinstance(random[1], str):
+    if isinstance(random[0], str):
         reasons = dict.fromkeys(problem.parts, str(random[0]))
     else:
         kept = _kept(given, random)

@@ -161,7 +161,6 @@ QUESTIONS = (
 )
 PROBLEMS = tuple(question for question in QUESTIONS if isinstance(question, Problem))
 REPORTS = tuple(question for question in QUESTIONS if isinstance(question, Report))
-BY_FUNCTION = {problem.function: problem for problem in PROBLEMS}
 BY_KEY = {question.key: question for question in QUESTIONS}
 POINTS = {question.key: question.points for question in QUESTIONS}
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from codebase.homework.marking import Mark
 from codebase.homework.problems import BY_KEY, QUESTIONS, Question, totals
-from codebase.homework.written import Row
+from codebase.homework.written import Row, quoted
 
 RESULTS, REPORT = "results.json", "report.md"
 
@@ -113,8 +113,7 @@ def in_markdown(text: str) -> str:
 
 def cell(text: str) -> str:
     """Return a text, in one line, that no spreadsheet reads as a formula."""
-    text = one_line(text)
-    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+    return quoted(one_line(text))
 
 
 def number(points: float) -> str:

@@ -33,13 +33,15 @@ MOST_DRAWN = 1 << 30  # numbers
 # As root: a user id that systemd's table leaves free. Grading processes have several, because the
 # limit on processes counts a user's.
 USER = 60_706 + os.getpid() % 478
-INSTALL = "grading needs bubblewrap, which keeps submissions from your files: "
-ADVICE = {
-    None: "run `apt install bubblewrap`, or use Docker (homework/README.md, The sandbox)",
-    "": "AppArmor (Ubuntu 24.04) or Docker's seccomp may block user namespaces, which it needs: "
-    "give bwrap an AppArmor profile with `userns,`, or grade in a container of its own "
-    "(homework/README.md, The sandbox)",
-}
+ABSENT = (
+    "grading needs bubblewrap, which keeps submissions from your files: run "
+    "`apt install bubblewrap`, or use Docker (homework/README.md, The sandbox)"
+)
+FORBIDDEN = (
+    "AppArmor (Ubuntu 24.04) or Docker's seccomp may block user namespaces, which it needs: give "
+    "bwrap an AppArmor profile with `userns,`, or grade in a container of its own "
+    "(homework/README.md, The sandbox)"
+)
 
 
 class Helpers(NamedTuple):
@@ -92,7 +94,7 @@ def check(kind: str) -> None:
     if kind == "container" and os.geteuid() != 0:
         raise UserError("--sandbox container needs root, because submissions run as another user")
     if kind == "bubblewrap" and shutil.which("bwrap") is None:
-        raise UserError(f"{INSTALL}{ADVICE[None]}")
+        raise UserError(ABSENT)
     with Sandbox(kind) as sandbox:
         try:
             sandbox.start()
@@ -104,7 +106,7 @@ def check(kind: str) -> None:
             why = (done.stderr.strip().splitlines() or [""])[-1]
             if not why:
                 raise
-            raise UserError(f"bubblewrap fails with {why!r:.200}. {ADVICE['']}") from error
+            raise UserError(f"bubblewrap fails with {why!r:.200}. {FORBIDDEN}") from error
 
 
 class Sandbox:

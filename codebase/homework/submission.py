@@ -15,6 +15,7 @@ from codebase.machine.files import one_line
 from codebase.project import UserError
 
 PACKAGES = ("codebase", "submission")  # the homework's, and its successor's
+GENERIC = ("hw", "hw2", "homework", "homework2", "submission", "cs236")  # names of zips
 OTHER_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".rar", ".7z")
 ANSWERS = (".pdf", ".md", ".txt", ".docx", ".png", ".jpg", ".jpeg")
 OF_RUNS = (".pt", "results.json")
@@ -76,9 +77,6 @@ class Entry:
         return without_suffix(
             inner.name if self.inner else self.path.name or self.path.resolve().name
         )
-
-
-GENERIC = ("hw", "hw2", "homework", "homework2", "submission", "cs236")
 
 
 def without_suffix(name: str) -> str:

@@ -262,10 +262,7 @@ def _by_arguments(term: Tensor, leaves: list[Tensor]) -> dict:
     """Gradients by a function's arguments; empty for what it does not depend on."""
     if not term.requires_grad:
         return {}
-    weights = torch.linspace(0.5, 1.5, term.numel(), dtype=term.dtype).view(term.shape)
-    grads = torch.autograd.grad(
-        (term * weights).sum(), leaves, allow_unused=True, retain_graph=True
-    )
+    grads = torch.autograd.grad(_summed(term), leaves, allow_unused=True, retain_graph=True)
     return {
         str(i): [] if grad is None else grad.double().flatten()[:MOST_VALUES].tolist()
         for i, grad in enumerate(grads)
