@@ -348,11 +348,15 @@ def test_an_attack_costs_another_submission_nothing(tmp_path, box, name):
 
 
 def test_what_is_said_with_helpers_holds_no_source(tmp_path, box):
-    """A function that raises the source of the helpers that it is given."""
-    body = "import inspect\nif 'sqrt' in inspect.getsource(ut): raise ValueError('own')\n"
-    body += "raise ValueError(str(ut.log_normal.__code__.co_consts) + 'SOURCE')"
-    found = graded(tmp_path, students.homework({"VAE.negative_elbo_bound": body}), box)
-    assert "SOURCE" not in report.table(found)
+    """A function that is right with given helpers, and raises what it finds in them elsewhere."""
+    name = "VAE.negative_elbo_bound"
+    body = "given = ut.log_normal.__code__.co_filename.startswith('/')\n"
+    body += "if not given: return torch.zeros(3).unbind()\n"
+    body += "if len(x) != 7: raise ValueError('SOURCE')\n"
+    body += textwrap.dedent(students.RIGHT[name][0])
+    found = graded(tmp_path, students.homework({name: body}), box)
+    assert 0 < scores(found)[name] < POINTS[name]
+    assert "SOURCE" not in report.table(found) and "helper functions" in told(found)[name]
 
 
 def test_code_that_runs_on_import_is_ended(tmp_path, box, monkeypatch):

@@ -14,7 +14,7 @@ import torch
 from codebase import UserError, utils
 from codebase.homework import cases, forms, marking, problems
 from codebase.homework.mistakes import MISTAKES
-from codebase.homework.problems import PROBLEMS
+from codebase.homework.problems import BY_KEY, PROBLEMS
 from codebase.homework.sandbox import Output, said
 
 BOUNDS = [problem.function for problem in PROBLEMS if problem.model]
@@ -469,6 +469,15 @@ def test_garbage_gets_nothing():
     assert mark("sample_gaussian", lambda m, v: v - m).score == 0
     assert mark("VAE.negative_elbo_bound", bound).score == 0
     assert mark("VAE.negative_elbo_bound", huge).score == 0
+
+
+def test_nobody_can_hand_in_the_right_value_that_is_told():
+    """It is told in too few digits to be right."""
+    right_one = cases.outputs(cases.plan(BY_KEY["log_normal"], 0).case, utils.log_normal)[0][0]
+    for factor in (0.5, 1.0001):
+        told = mark("log_normal", lambda x, m, v, f=factor: f * utils.log_normal(x, m, v)).said[-1]
+        value = float(re.search(r"it should be (\S+)\.$", told)[1])
+        assert not any(marking.close(value, one) for one in right_one["values"][0]), told
 
 
 @pytest.mark.catalogue
