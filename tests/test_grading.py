@@ -37,12 +37,6 @@ def box():
         yield box
 
 
-@pytest.fixture(autouse=True)
-def one_seed(monkeypatch):
-    """Use one seed for all submissions, so that right outputs are computed once."""
-    monkeypatch.setattr(cases, "SEEDS", 1)
-
-
 def graded(tmp_path: Path, files: dict, box: Sandbox) -> report.Found:
     root = students.folder(tmp_path / "student", files)
     return grading.grade_code(submission.read(Entry(root)), problems.POINTS, box)
@@ -147,7 +141,7 @@ def test_submissions_as_they_are(tmp_path, box):
     assert f"the grader runs {version}" in said["GMVAE.negative_iwae_bound"]
     assert "is not written yet" in said["SSVAE.negative_elbo_bound"]
     assert "'nelbo' is not defined" in said["FSVAE.negative_elbo_bound"]
-    assert "does not have: debug, tensorflow." in " ".join(found.notes)
+    assert "does not have: debug." in " ".join(found.notes)
     assert "hello" in found.printed
 
 
@@ -203,10 +197,6 @@ def changed(file: str, old: str, new: str, bodies=None) -> dict[str, str]:
         (changed("codebase/utils.py", "(0.5 * (torch.log(pv)", "(1.0 * (torch.log(pv)"), ()),
         (changed("codebase/utils.py", "F.softplus(h)", "torch.exp(h)"), ()),
         (changed("codebase/models/nns/v1.py", "y_dim, 300), nn.ELU", "y_dim, 300), nn.Tanh"), ()),
-        (
-            changed("codebase/models/vae.py", "super().__init__()", "super().__init__(); self.no"),
-            (),
-        ),
         (students.homework({"log_normal_mixture": "os._exit(1)"}), ("log_normal_mixture",)),
         (
             students.homework() | {"codebase/utils.py": "def sample_gaussian(m, v:\n"},
@@ -214,25 +204,10 @@ def changed(file: str, old: str, new: str, bodies=None) -> dict[str, str]:
         ),
     ],
 )
-def test_a_wrong_helper_or_constructor_costs_itself_alone(tmp_path, box, files, lost):
+def test_a_wrong_helper_costs_itself_alone(tmp_path, box, files, lost):
     found = graded(tmp_path, files, box)
     assert {mark.question.key for mark in found.marks if mark.lost} == set(lost), told(found)
     assert "lose no points" in " ".join(told(found).values())
-
-
-def test_a_model_whose_base_class_is_broken_costs_nothing(tmp_path, box):
-    """GMVAE is derived from the VAE, whose file cannot be imported."""
-    files = students.homework()
-    name = "codebase/utils.py"
-    files[name] = files[name].replace("from codebase.models", "# from codebase.models")
-    files["codebase/models/vae.py"] += "\ndef broken(:\n"
-    name = "codebase/models/gmvae.py"
-    base = "from codebase.models.vae import VAE\n\n\nclass GMVAE(VAE)"
-    files[name] = files[name].replace("class GMVAE(nn.Module)", base)
-    found = graded(tmp_path, files, box)
-    lost = {function for function, score in scores(found).items() if score < POINTS[function]}
-    assert lost == {"VAE.negative_elbo_bound", "VAE.negative_iwae_bound"}, report.table(found)
-    assert "vae.py cannot be imported" in " ".join(found.notes)
 
 
 def test_the_successor_courses_package(tmp_path, box):
@@ -350,8 +325,7 @@ def test_an_attack_costs_another_submission_nothing(tmp_path, box, name):
 def test_what_is_said_with_helpers_holds_no_source(tmp_path, box):
     """A function that is right with given helpers, and raises what it finds in them elsewhere."""
     name = "VAE.negative_elbo_bound"
-    body = "given = ut.log_normal.__code__.co_filename.startswith('/')\n"
-    body += "if not given: return torch.zeros(3).unbind()\n"
+    body = "if not hasattr(ut, '_log_normal_all_pairs'): return torch.zeros(3).unbind()\n"
     body += "if len(x) != 7: raise ValueError('SOURCE')\n"
     body += textwrap.dedent(students.RIGHT[name][0])
     found = graded(tmp_path, students.homework({name: body}), box)

@@ -18,6 +18,7 @@ from codebase.runs.published import PUBLISHED
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 RUNS = (ROOT / "codebase" / "runs" / "README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT + RUNS, re.S)
+[NOTEBOOK] = [EXAMPLES.pop(i) for i, one in enumerate(EXAMPLES) if "%run" in one]
 
 
 def test_the_librarys_example():
@@ -51,6 +52,29 @@ def test_the_example_of_your_own_images(folders, monkeypatch):
     assert names["per_image"].shape == (100,) and names["images"].shape == (16, 784)
     assert 50 < names["per_image"].mean() < 400  # 543 nats before training
     assert steps_in(checkpoints.run_folder("my pictures")) == [60]
+
+
+@pytest.mark.process
+def test_a_notebook(project, whole_data):
+    """The README's lines in a kernel: the user's names stay, and errors are one line."""
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    pytest.importorskip("ipykernel")
+    (project / "data").symlink_to(whole_data)
+    run = NOTEBOOK.replace("2000", "60 --data synthetic").replace(
+        "run=0000", "run=0000_data=synthetic"
+    )
+    cells = [
+        "mine = model = batch = x = 7",
+        "%run run_vae.py --z 0",
+        run.replace("model =", "m ="),
+        "(mine, model, batch, x)",
+    ]
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    nbclient.NotebookClient(book, timeout=120, resources={"metadata": {"path": project}}).execute()
+    said = ["".join(one.get("text", "") for one in cell.outputs) for cell in book.cells]
+    assert "error: argument --z: got '0'" in said[1] and "Traceback" not in said[1]
+    assert "NELBO: " in said[2] and "image/png" in book.cells[2].outputs[-1].data
+    assert book.cells[3].outputs[0].data["text/plain"] == "(7, 7, 7, 7)"
 
 
 def numbers_of(cell):

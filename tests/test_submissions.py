@@ -138,7 +138,7 @@ def test_what_is_no_submission_is_refused_with_the_reason(tmp_path):
         ({}, "it is empty"),
     ):
         found = read(students.zipped(tmp_path / "x.zip", files))
-        assert not found.is_code and reason in found.notes[0]
+        assert not found.sources and reason in found.notes[0]
 
 
 def names(*paths: Path) -> list[str]:

@@ -212,8 +212,6 @@ def test_submit_makes_what_the_grader_reads(blank, tmp_path):
             **{f"checkpoints/{run_name}/model-{step}.pt": b"weights" for step in (10000, 20000)},
             f"checkpoints/{run_name}/run.json": "{}",
             f"{logs}/results.json": "{}",
-            f"{logs}/evaluation-20000/results.json": "{}",
-            f"{logs}/evaluation-10000/results.json": "{}",
             f"{logs}/samples.png": b"png",
             f"{logs}/curves.png": b"png",
             "writeup.pdf": b"%PDF",
@@ -237,7 +235,6 @@ def test_submit_makes_what_the_grader_reads(blank, tmp_path):
             names = {name for name in archive.namelist() if not name.startswith("codebase/")}
         given = {"writeup.md", "writeup.pdf", "writeup/figure.png", f"{logs}/samples.png"}
         more = {f"checkpoints/{run_name}/model-20000.pt", f"checkpoints/{run_name}/run.json"}
-        more |= {f"{logs}/results.json", f"{logs}/evaluation-20000/results.json"}
         assert names == (given | more if with_weights else given)
     found = submission.read(Entry(mine / "submission.zip"), weights=True)
     own = submission.read(Entry(mine)).sources
@@ -264,16 +261,13 @@ def test_submit_says_which_values_will_not_be_graded(tmp_path, monkeypatch):
     vae, gmvae, ssvae = (f"{group}_run=0001" for group in list(submit.REPORTED)[:3])
     files = {
         f"checkpoints/{vae}/model-20000.pt": b"",
-        f"logs/{vae}/results.json": '{"iterations": 20000}',
         f"checkpoints/{gmvae}/model-00900.pt": b"",
-        f"logs/{gmvae}/results.json": '{"iterations": 200}',
         f"checkpoints/{ssvae}_data=synthetic/model-30000.pt": b"",
     }
     students.folder(tmp_path, files)
-    *unfinished, without, another = submit._unfinished([vae, gmvae, f"{ssvae}_data=synthetic"])
+    *unfinished, without, another = submit._unfinished({vae, gmvae, f"{ssvae}_data=synthetic"})
     assert unfinished == [
         f"{gmvae} is at iteration 900 of 20,000: continue it with --resume 1",
-        f"{gmvae} has no results of its last weights: evaluate it (--train 0)",
     ]
     assert "No weights of model=ssvae_gw=000_cw=100_run=0000" in without
     assert "No weights of model=ssvae_gw=001_cw=100_run=0000" in another

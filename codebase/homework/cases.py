@@ -2,9 +2,8 @@
 
 import ast
 import functools
-import hashlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -12,10 +11,9 @@ import torch
 from codebase import utils
 from codebase.homework.forms import FORMS
 from codebase.homework.problems import Problem
-from codebase.homework.sandbox import Helpers
 from codebase.homework.sandboxed import calling
 from codebase.homework.sandboxed.calling import Call, Case, Spec
-from codebase.models import FSVAE, GMVAE, SSVAE, VAE, likelihoods
+from codebase.models import FSVAE, GMVAE, SSVAE, VAE
 from codebase.models.nns import v1, v2
 
 MODELS = {"VAE": VAE, "GMVAE": GMVAE, "SSVAE": SSVAE, "FSVAE": FSVAE}
@@ -31,7 +29,7 @@ WIDE = {"VAE": (40, 500), "GMVAE": (40, 500), "SSVAE": (40, 64), "FSVAE": (40, 1
 WIDE_WEIGHTS, WEIGHTS = (10, 500), 200
 NARROW_SPREAD, WIDE_SPREAD, WIDE_STEEP = -6.0, 10.0, 10.0  # variances of about 0.002 and 10
 OVERFLOW = 300.0  # with which some logits are above 88, where exp overflows in float32
-SEEDS = 2
+SEED = 0  # of arguments and weights: all submissions share the right outputs
 
 
 class Plan(NamedTuple):
@@ -41,17 +39,11 @@ class Plan(NamedTuple):
     groups: dict[str, range]
 
 
-def seed_of(digest: str) -> int:
-    """Choose one of a few seeds by a submission's content, so that many share right outputs."""
-    return int(hashlib.sha256(digest.encode()).hexdigest()[:12], 16) % SEEDS
-
-
-def plan(problem: Problem, seed: int, kind: str = "first") -> Plan:
+def plan(problem: Problem, kind: str = "first") -> Plan:
     """Build a case of a function.
 
     Args:
         problem: the function
-        seed: seed of the arguments and weights
         kind: "first", which is enough for most functions: with all draws set to a number, or to a
             number of each row, and without; "hundred": the batch that functions may depend on;
             "average": many draws, for noise that cannot be set; "weights": the same of only
@@ -66,7 +58,7 @@ def plan(problem: Problem, seed: int, kind: str = "first") -> Plan:
     for name, group in groups.items():
         places[name] = range(len(calls), len(calls) + len(group))
         calls += group
-    case = Case(problem.method, problem.model, problem.file, tuple(calls), seed)
+    case = Case(problem.method, problem.model, problem.file, tuple(calls), SEED)
     case = case._replace(seconds=MANY_SECONDS if kind in ("average", "weights") else SECONDS)
     if problem.model:
         model = _model(problem.model, problem.options)
@@ -151,7 +143,7 @@ def _bound(problem: Problem, kind: str) -> dict[str, list[Call]]:
 
 
 def _scale(model: str, name: str, shape: torch.Size) -> float:
-    """The scale of random weights, chosen so that every weight and log k show in the terms."""
+    """Return the scale of random weights, chosen so that each of them shows in the terms."""
     if name == "z_pre":
         return 0.8
     if name.endswith("bias"):
@@ -171,7 +163,7 @@ def _model(kind: str, options: tuple) -> torch.nn.Module:
 
 @functools.lru_cache(maxsize=3)  # of 30 MB for FSVAE
 def drawn(case: Case) -> calling.Drawn:
-    """A case's tensors, which right functions and mistakes share."""
+    """Draw a case's tensors, which right functions and mistakes share."""
     return calling.draw(case)
 
 
@@ -210,7 +202,7 @@ def outputs(case: Case, function: Callable, sign: int = 1) -> list[list[dict] | 
 
 
 def _mean(one: list[dict] | str, other: list[dict] | str) -> list[dict] | str:
-    """Outputs for z = m + √v·ε and z = m − √v·ε, averaged; of no derivatives by the noise."""
+    """Average outputs for z = m + √v·ε and z = m − √v·ε, without derivatives by the noise."""
     if isinstance(one, str) or isinstance(other, str):
         return one
 
@@ -228,13 +220,20 @@ def _mean(one: list[dict] | str, other: list[dict] | str) -> list[dict] | str:
 
 
 def right(case: Case, problem: Problem) -> list[list[dict]]:
-    """This project's outputs for a case."""
+    """Return the outputs of this project's function for a case."""
     return outputs(case, FORMS[problem.function][0])
 
 
 # This project's helpers, for a submission whose own ones are wrong
 
-NOT_HELPERS = {"__getattr__", "__dir__", "sample_laplace", "log_laplace", "kl_laplace"}
+NOT_HELPERS = {
+    "_ELSEWHERE",
+    "__getattr__",
+    "__dir__",
+    "sample_laplace",
+    "log_laplace",
+    "kl_laplace",
+}
 # What may be given as a helper with a graded function: those that have been marked before it. The
 # functions come in this order and before all methods, so that a submission that keeps or sends what
 # it is given as a helper gains nothing.
@@ -246,10 +245,11 @@ MARKED_BEFORE: dict[str, set[str]] = {
 
 
 @functools.cache
-def helpers_for(problem: Problem) -> Helpers:
-    """Collect the sources of utils and networks, without the graded function and later ones.
+def helpers_for(problem: Problem) -> Mapping[str, str]:
+    """Collect utils.py, without the graded function and later ones; and for a method, the networks.
 
-    A method's helpers are all functions of utils; no bound of a model is among them.
+    Returns:
+        sources by path below the package. No bound of a model is among them
     """
     tree = ast.parse(inspect.getsource(utils))
     later = MARKED_BEFORE.keys() - MARKED_BEFORE.get(problem.function, MARKED_BEFORE.keys())
@@ -259,16 +259,8 @@ def helpers_for(problem: Problem) -> Helpers:
         if name is None and isinstance(node, ast.Assign):
             name = node.targets[0].id
         private = not problem.model and str(name).startswith("_")  # parts of later functions
-        if name not in NOT_HELPERS | later and name != "_ELSEWHERE" and not private:
+        if name not in NOT_HELPERS | later and not private:
             body.append(node)
     tree.body = body
-    names = [n.name for n in body if isinstance(n, ast.FunctionDef) and not n.name.startswith("_")]
-    nets = {
-        net.__name__.rpartition(".")[2]: "\n".join(
-            line
-            for line in inspect.getsource(net).splitlines()
-            if not line.startswith("from codebase")
-        )
-        for net in (likelihoods, v1, v2)
-    }
-    return Helpers(tuple(names), {"utils": ast.unparse(tree)} | nets)
+    nets = {f"models/nns/{net.__name__[-2:]}.py": inspect.getsource(net) for net in (v1, v2)}
+    return {"utils.py": ast.unparse(tree)} | (nets if problem.model else {})

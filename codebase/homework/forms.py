@@ -16,54 +16,54 @@ LOG_P_Y = -math.log(10)
 
 
 def draw(model, x, *y, sample=ut.sample_gaussian):
-    """q's mean and variance, and a draw of z: each (batch, z_dim)."""
+    """Return q's mean and variance, and a draw of z: each (batch, z_dim)."""
     q_m, q_v = model.enc.encode(x, *y)
     return q_m, q_v, sample(q_m, q_v)
 
 
 def reconstruction(model, x, z):
-    """−log p(x|z), nats: (batch,)."""
+    """Return −log p(x|z), nats: (batch,)."""
     return -ut.log_bernoulli_with_logits(x, model.dec.decode(z))
 
 
 def coloured(x, mean, variance=0.1):
-    """−log N(x; mean, variance·I), nats: (batch,)."""
+    """Return −log N(x; mean, variance·I), nats: (batch,)."""
     return -ut.log_normal(x, mean, torch.tensor([variance]))
 
 
 def means(*terms):
-    """Their means over the batch."""
+    """Average terms over the batch."""
     return tuple(term.mean() for term in terms)
 
 
 def bound(*terms):
-    """Scalars, from the terms of each image: their sum, and each of them."""
+    """Average the terms of each image; return their sum, then each of them."""
     terms = means(*terms)
     return sum(terms), *terms
 
 
 def log_standard(z):
-    """log N(z; 0, I), nats: (batch,)."""
+    """Return log N(z; 0, I), nats: (batch,)."""
     return ut.log_normal(z, torch.zeros_like(z), torch.ones_like(z))
 
 
 def log_prior(model, z):
-    """log p(z) of any of the models, nats: (batch,)."""
+    """Return log p(z) of any of the models, nats: (batch,)."""
     return model.log_p_z(z) if isinstance(model, VAE) else log_standard(z)
 
 
 def closed(model, q_m, q_v, z):
-    """KL(q ‖ p) in closed form, nats: (batch,)."""
+    """Return KL(q ‖ p) in closed form, nats: (batch,)."""
     return ut.kl_normal(q_m, q_v, *model.z_prior)
 
 
 def at_the_draw(model, q_m, q_v, z):
-    """log q(z|x) − log p(z), nats: (batch,)."""
+    """Return log q(z|x) − log p(z), nats: (batch,)."""
     return ut.log_normal(z, q_m, q_v) - log_prior(model, z)
 
 
 def with_entropy(model, q_m, q_v, z):
-    """−H(q) − log p(z), nats: (batch,)."""
+    """Return −H(q) − log p(z), nats: (batch,)."""
     return -0.5 * (1 + math.log(2 * math.pi) + q_v.log()).sum(-1) - log_prior(model, z)
 
 
@@ -78,7 +78,7 @@ def _elbo(kl):
 
 
 def _iwae(reported, by_image=False):
-    """The importance-weighted bound, with the rows of draws (iw, batch), or (batch, iw)."""
+    """Make an importance-weighted bound, with the rows of draws (iw, batch), or (batch, iw)."""
 
     def run(model, x, iw):
         def repeated(rows):
@@ -95,7 +95,7 @@ def _iwae(reported, by_image=False):
 
 
 def _labels(kl, shared):
-    """The SSVAE's bound, with a draw of noise for each label and image, or for each image."""
+    """Make the SSVAE's bound, with a draw of noise for each label and image, or for each image."""
 
     def run(model, x):
         log_q_y = F.log_softmax(model.cls.classify(x), -1)

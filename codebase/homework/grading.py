@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import importlib.util
 import os
 import signal
 import sys
@@ -19,14 +18,13 @@ import torch
 from tqdm.auto import tqdm
 
 from codebase import data, figures
-from codebase.homework import cases, marking, report, submission, summary, weights, written
+from codebase.homework import marking, report, submission, summary, weights, written
 from codebase.homework.marking import Mark
 from codebase.homework.problems import PROBLEMS, QUESTIONS
 from codebase.homework.report import Found
-from codebase.homework.sandbox import Helpers, Output, Sandbox, check
+from codebase.homework.sandbox import Output, Sandbox, check
 from codebase.homework.sandboxed import server
 from codebase.homework.sandboxed.calling import Case
-from codebase.homework.sandboxed.student import STAND_INS
 from codebase.homework.submission import Entry, Submission
 from codebase.machine.files import write_atomically
 from codebase.project import ROOT, UserError
@@ -64,7 +62,7 @@ class Settings:
         found = hashlib.sha256(repr((handed_in.digest, sorted(self.points.items()))).encode())
         if self.with_weights:
             for path in sorted(handed_in.files):
-                if path.endswith(submission.OF_RUNS):
+                if path.endswith(".pt"):
                     found.update(path.encode(errors="replace") + handed_in.files[path])
         for path in sorted((ROOT / "codebase").rglob("*.py")):
             found.update(path.read_bytes())
@@ -81,11 +79,12 @@ class _Running:
         self.sandbox, self.handed_in, self.left = sandbox, handed_in, float(SECONDS)
         self.printed, self.missing, self.broken = "", set(), {}
 
-    def __call__(self, case: Case, helpers: Helpers | None) -> Output:
+    def __call__(self, case: Case, helpers: Mapping[str, str] | None) -> Output:
         if self.left <= 0:
             return Output((), f"your submission's {SECONDS} seconds are used up", "Ended")
         begun = time.monotonic()
-        output = self.sandbox.run(self.handed_in, case, helpers)
+        given = self.handed_in.helped(helpers or {}, self.broken)
+        output = self.sandbox.run(given, case)
         # CPU time, because a busy machine costs no points; but sleep is not free either.
         self.left -= max(output.cpu, (time.monotonic() - begun) / server.WAITING)
         if helpers is not None:  # what it says could be the source of the helpers it was given
@@ -99,12 +98,10 @@ class _Running:
         return output
 
     def notes(self) -> list[str]:
-        """What was mended: packages that are not here, files that could not be imported."""
+        """Say what was mended: packages that are not here, files that could not be imported."""
         notes = []
-        # Some packages that are here are replaced all the same, which saves their import.
-        here = {name for name in STAND_INS if importlib.util.find_spec(name) is not None}
-        if absent := sorted(self.missing - here):
-            names = ", ".join(absent)[:200]
+        if self.missing:
+            names = ", ".join(sorted(self.missing))[:200]
             notes.append(
                 f"Your code imports packages that the grader does not have: {names}. Stand-ins "
                 "replaced them."
@@ -122,13 +119,12 @@ def grade_code(handed_in: Submission, points: Mapping[str, float], sandbox: Sand
         points: by question
         sandbox: where it runs
     """
-    seed = cases.seed_of(handed_in.digest)
     running = _Running(sandbox, handed_in)
     marks: dict[str, Mark] = {}
     seconds = {}
     for problem in ORDER:
         begun, function = time.monotonic(), problem.function
-        marks[function] = marking.mark(problem, points[function], seed, running, marks)
+        marks[function] = marking.mark(problem, points[function], running, marks)
         seconds[function] = time.monotonic() - begun
     ordered = tuple(marks[problem.function] for problem in PROBLEMS)
     return Found(
@@ -166,7 +162,7 @@ def grade_one(
         handed_in = submission.read(entry, settings.with_weights)
         if out is not None and any(settings.points[q.key] for q in QUESTIONS if q.kind != "code"):
             lines += written.collect(handed_in, out / written.FOLDER / name)
-        if not handed_in.is_code:
+        if not handed_in.sources:
             return Found(name, ungraded=handed_in.notes[0]), lines
         key = settings.key(handed_in)
         if cache is not None:

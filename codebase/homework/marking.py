@@ -11,7 +11,7 @@ from codebase.homework import cases
 from codebase.homework.forms import FORMS
 from codebase.homework.mistakes import MISTAKES
 from codebase.homework.problems import Problem, Question
-from codebase.homework.sandbox import Helpers, Output, said
+from codebase.homework.sandbox import Output, said
 from codebase.homework.sandboxed.calling import Case
 
 # Differences that are not mistakes, relative to 1 + the right value. Correct solutions of other
@@ -32,7 +32,7 @@ WITH = {
     "shapes": "With three axes, or m and v that broadcast with x: ",
     "extreme values": "With points far from all components: ",
 }
-Run = Callable[[Case, Helpers | None], Output]
+Run = Callable[[Case, Mapping[str, str] | None], Output]
 Form = tuple[Callable, int]  # a right function, and the sign of its noise: see `cases.outputs`
 
 
@@ -68,7 +68,7 @@ class Given:
     found: Output
 
     def pairs(self, group: str, form: Form) -> Iterator[tuple[dict | str, dict]]:
-        """The outputs of a group of calls, or why there are none, beside a right function's."""
+        """Yield the outputs of a group of calls, or why there are none, and a right function's."""
         right = cases.outputs(self.plan.case, *form)
         for i in self.plan.groups.get(group, ()):
             one = self.found.calls[i]
@@ -76,7 +76,7 @@ class Given:
                 yield (one if isinstance(one, str) else one[j]), other
 
     def outputs(self, group: str) -> list[dict]:
-        """The outputs of a group of calls, where there are any."""
+        """Return the outputs of a group of calls, where there are any."""
         calls = (self.found.calls[i] for i in self.plan.groups.get(group, ()))
         return [output for one in calls if not isinstance(one, str) for output in one]
 
@@ -126,15 +126,8 @@ class Checked:
         """Whether the function gave nothing because its process, or its time, ended."""
         return self.given.found.kind == "Ended"
 
-    @property
-    def error(self) -> str:
-        """Why the function gave nothing, if it gave nothing; empty for others."""
-        found = self.given.found
-        first = found.calls[0] if found.calls else said(found.error, found.kind)
-        return first if isinstance(first, str) else ""
-
     def _resembles(self) -> bool:
-        """Whether wrong values vary as the right ones do: a tensor's, or a bound's terms."""
+        """Return whether wrong values, or terms of a bound, vary as the right ones do."""
         if not self.given.found.calls:
             return False
         one, right = next(self.given.pairs(next(iter(self.given.plan.groups)), self.given.own))
@@ -148,7 +141,6 @@ class Checked:
 def mark(
     problem: Problem,
     points: float,
-    seed: int,
     run: Run,
     earlier: Mapping[str, Mark] = MappingProxyType({}),
 ) -> Mark:
@@ -157,32 +149,28 @@ def mark(
     Args:
         problem: the function
         points: the most that it may get
-        seed: seed of the arguments and weights
         run: runs a case in the submission's sandbox
         earlier: marks of the submission's functions that were marked before
     """
     before = [one for name, one in earlier.items() if name in cases.MARKED_BEFORE]
     ours = cases.helpers_for(problem)
     # Nobody waits again for a helper that does not end.
-    hanging = any(one.ended for one in before)
-    own = best = check(problem, seed, run, ours if hanging else None)
-    with_helpers = ours if hanging else None
-    choices = [ours, ours._replace(constructed=True)] if problem.model else [ours]
-    for helpers in choices[hanging:]:
-        if best.lost and not best.ended:
-            other = check(problem, seed, run, helpers, own)
-            if other.share > best.share + 1e-9:
-                best, with_helpers = other, helpers
+    helped = any(one.ended for one in before)
+    best = own = check(problem, run, ours if helped else None)
+    if own.lost and not own.ended and not helped:
+        other = check(problem, run, ours, own)
+        helped = other.share > own.share + 1e-9
+        best = other if helped else own
     notes = []
-    if with_helpers is not None:
+    if helped:
         wrong = ", ".join(one.question.key for one in before if one.lost)
-        if own.error and problem.model and not wrong and not with_helpers.constructed:
+        raised = [one for one in own.given.found.calls if isinstance(one, str)]
+        if raised and problem.model and not wrong:
             told = "Your function does not fit the functions that it calls; read their docstrings."
-            best = replace(best, reasons={**best.reasons, "sizes": f"{own.error} {told}"})
-        else:
-            whose = f"your helper functions ({wrong})" if wrong else "your other functions"
-            right = "Another error" if best.lost else "This function is right. An error"
-            notes.append(f"{right} comes from {whose}; you lose no points for it here.")
+            best = replace(best, reasons={**best.reasons, "sizes": f"{raised[0]} {told}"})
+        whose = f"your helper functions ({wrong})" if wrong else "your other functions"
+        right = "Another error" if best.lost else "This function is right. An error"
+        notes.append(f"{right} comes from {whose}; you lose no points for it here.")
     mistakes = named(best) if best.lost else ()
     reasons = [best.reasons[part] for part in best.lost if best.reasons.get(part)]
     told = tuple(dict.fromkeys([*mistakes, *reasons, *notes]))
@@ -192,27 +180,25 @@ def mark(
 
 def check(
     problem: Problem,
-    seed: int,
     run: Run,
-    helpers: Helpers | None = None,
+    helpers: Mapping[str, str] | None = None,
     before: Checked | None = None,
 ) -> Checked:
     """Check all parts of a function.
 
     Args:
         problem: the function
-        seed: seed of the arguments and weights
         run: runs a case in the submission's sandbox
         helpers: this project's functions in the place of the submission's own
         before: what is returned if the function gives the same with these helpers
     """
 
     def give(kind: str) -> Given:
-        plan = cases.plan(problem, seed, kind)
+        plan = cases.plan(problem, kind)
         return Given(problem, plan, run(plan.case, helpers))
 
     given = give("first")
-    if before is not None and before.given.found.calls == given.found.calls:
+    if before is not None and _agree(before.given.found.calls, given.found.calls):
         return before
     if not given.found.calls:
         error = said(given.found.error, given.found.kind)
@@ -228,7 +214,7 @@ def check(
 
 
 def close(found: float, right: float, tolerance: float = TOLERANCE) -> bool:
-    """Whether two numbers differ by no more than a tolerance, relative to 1 + the right one."""
+    """Return whether numbers differ by no more than a tolerance, relative to 1 + the right one."""
     if found == right:
         return True
     finite = math.isfinite(found) and math.isfinite(right)
@@ -266,7 +252,7 @@ def _value(problem: Problem, i: int, one: dict, right: dict, only_shape: bool = 
 
 
 def _shown(found: float, right: float) -> str:
-    """A wrong value and the right one, in so few digits that nobody can return the right one."""
+    """Format a wrong value and the right one, in too few digits to hand in the right one."""
     digits = 6 if f"{found:.4g}" == f"{right:.4g}" else 4
     return f"{found:.{digits}g}; it should be {right:.4g}"
 
@@ -331,7 +317,7 @@ def _gradient(what: str, one: dict, right: dict, wrong: bool = False, loss: bool
 
 
 def _check_density(given: Given) -> dict[str, str]:
-    """log_normal and log_normal_mixture."""
+    """Check log_normal or log_normal_mixture."""
     reasons = {}
     for part in given.plan.groups:
         wrong = any(reasons.values())  # then other parts only need the right shape
@@ -349,7 +335,7 @@ def _check_density(given: Given) -> dict[str, str]:
 
 
 def _check_draws(given: Given, give: Callable) -> dict[str, str]:
-    """sample_gaussian."""
+    """Check sample_gaussian."""
     [(one, right), (again, _)] = given.pairs("random", given.own)
     if isinstance(one, str):
         return dict.fromkeys(given.problem.parts, one)
@@ -385,7 +371,7 @@ def _gradient_of_draws(args: list, output: dict, wrong: bool) -> str:
 
 
 def _check_bound(given: Given, give: Callable) -> dict[str, str]:
-    """A bound: each of its terms, the gradient of the first, and other sizes."""
+    """Check a bound: each of its terms, the gradient of the first, and other sizes."""
     problem = given.problem
     random = [one for one, _ in given.pairs("random", given.own)]
     if isinstance(random[0], str):
@@ -397,7 +383,7 @@ def _check_bound(given: Given, give: Callable) -> dict[str, str]:
         reasons |= {term: reasons[term] or SAME_NOISE for term in kept}
         reasons |= _overflow(given, reasons)
     small = _of_group(given, "set")
-    if any(small[term] for term in problem.terms):
+    if any(small[term] for term in problem.terms) and _may_be_for_a_hundred(given):
         hundred = give("hundred")
         if hundred.found.calls and hundred.settable:
             other = _of_group(hundred, "set")
@@ -409,8 +395,21 @@ def _check_bound(given: Given, give: Callable) -> dict[str, str]:
     return reasons
 
 
+def _may_be_for_a_hundred(given: Given) -> bool:
+    """Return whether a call fails, or a term is right but for a division by 100."""
+    share = cases.BATCHES[given.problem.model] / cases.HUNDRED
+    return any(
+        isinstance(one, str)
+        or any(
+            len(a) == 1 and close(a[0], b[0] * share, GRADIENT_TOLERANCE)
+            for a, b in zip(one["values"], right["values"], strict=False)
+        )
+        for one, right in given.pairs("set", given.own)
+    )
+
+
 def _kept(given: Given, random: list) -> list[str]:
-    """The terms with draws in them that are the same for two seeds."""
+    """Return the terms with draws in them that are the same for two seeds."""
     (_, one), (_, other) = given.pairs("random", given.own)
     terms = enumerate(given.problem.terms)
     return [
@@ -435,12 +434,12 @@ def _of_noise(given: Given, give: Callable) -> dict[str, str]:
             n and n % iw == 0 for n, iw in zip(rows, iws, strict=True)
         ):
             told = {i: _of_term(given, i, "rows")[0] for i in right}
-        if right and (not told or not any(told.values()) and _of_term(given, 0, "layouts")[0]):
+        if 0 in right and (not told or not any(told.values()) and _of_term(given, 0, "layouts")[0]):
             # Draws in another layout: equal ones, or an image's alone, do not show all mistakes.
             average = _on_average(give("weights"), ("weights",))
             told = {i: average[problem.terms[i]] for i in right}
         reasons |= {problem.terms[i]: reason for i, reason in told.items()}
-        right = [i for i in right if not told[i]]
+        right = [i for i in right if not told.get(i)]
     return reasons | {"sizes": next(filter(None, (_of_sizes(given, i) for i in right)), "")}
 
 
@@ -475,7 +474,7 @@ def _of_group(given: Given, group: str) -> dict[str, str]:
 
 
 def _drawn(problem: Problem) -> tuple[str, ...]:
-    """The terms that show how many draws there are; IWAE's kl and rec are means in any case."""
+    """Return the terms that show how many draws there are: IWAE's kl and rec are always means."""
     return ("niwae",) if problem.terms[0] == "niwae" else ("rec", "draws")
 
 
@@ -558,7 +557,7 @@ def _of_means(given: Given, i: int, group: str, form: Callable) -> str:
 
 
 def _moments(given: Given, draws: list[list[float]]) -> dict[str, list[float]]:
-    """Of each of many draws of z = m + √v·ε: means over the elements of functions of ε."""
+    """Return, for each of many draws of z = m + √v·ε, means over the elements of ε."""
     m, v = (arg.double() for arg in cases.drawn(given.plan.case).args[0])
     noise = (torch.tensor(draws, dtype=torch.float64).view(-1, *m.shape) - m) / v.sqrt()
     found = {
@@ -595,7 +594,7 @@ def _mean(name: str, values: list[float], right: list[float], only: bool = False
 
 
 def named(checked: Checked) -> tuple[str, ...]:
-    """The sentences of known mistakes with the same outputs, or the same terms."""
+    """Return the sentences of known mistakes with the same outputs, or the same terms."""
     given = checked.given
     problem, (case, groups), calls = given.problem, given.plan, given.found.calls
     if not calls or isinstance(calls[0], str):
@@ -642,8 +641,15 @@ def _by_term(checked: Checked, outputs: dict, right: dict) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def _agree(calls: tuple, others: tuple) -> bool:
+    return len(calls) == len(others) > 0 and all(
+        one == other if isinstance(one, str) else _same(one, other, True)
+        for one, other in zip(calls, others, strict=True)
+    )
+
+
 def _same(found: list[dict] | str, outputs: list[dict] | str, gradients: bool) -> bool:
-    """Whether two functions gave the same in a call, but for rounding."""
+    """Return whether two functions gave the same in a call, up to rounding."""
     if isinstance(found, str) or isinstance(outputs, str):
         return isinstance(found, str) and isinstance(outputs, str)
     for one, other in zip(found, outputs, strict=True):

@@ -49,7 +49,7 @@ class Found:
         return round(sum(mark.score for mark in self.marks), 2)
 
     def encoded(self) -> bytes:
-        """This as JSON."""
+        """Encode it as JSON."""
         marks = [vars(mark) | {"question": mark.question.key} for mark in self.marks]
         return json.dumps(asdict(replace(self, marks=())) | {"marks": marks}).encode()
 

@@ -16,10 +16,8 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from codebase.homework import sandboxed
 from codebase.homework.sandboxed import server
@@ -42,14 +40,6 @@ FORBIDDEN = (
     "bwrap an AppArmor profile with `userns,`, or grade in a container of its own "
     "(homework/README.md, The sandbox)"
 )
-
-
-class Helpers(NamedTuple):
-    """This project's functions in the place of a submission's, see `sandboxed.student.find`."""
-
-    names: tuple[str, ...]
-    sources: Mapping[str, str]
-    constructed: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,7 +70,7 @@ class SandboxEnded(Exception):
 
 
 def said(error: str, kind: str) -> str:
-    """Why a function gave nothing, in a sentence."""
+    """Say in a sentence why a function gave nothing."""
     error = error[:400].rstrip(".")
     if kind == "NotImplementedError" and ":" not in error.partition(")")[2]:  # torch gives a reason
         return "It is not written yet, or calls a function that is not (NotImplementedError)."
@@ -128,7 +118,7 @@ class Sandbox:
     def __exit__(self, *exception):
         self.close()
 
-    def run(self, handed_in: Submission, case: Case, helpers: Helpers | None = None) -> Output:
+    def run(self, handed_in: Submission, case: Case) -> Output:
         """Run a case. A submission may end the sandbox: the next case then starts a new one.
 
         Raises:
@@ -136,7 +126,6 @@ class Sandbox:
         """
         self.start()
         message = {"package": handed_in.package, "sources": handed_in.sources, "case": case}
-        message["helpers"] = helpers and helpers._asdict()
         content, longest = json.dumps(message).encode(), server.WAITING * case.seconds
         try:
             self._process.stdin.write(struct.pack("<If", len(content), longest) + content)
@@ -193,7 +182,7 @@ class Sandbox:
             self._folder.cleanup()
 
     def _receive(self, seconds: float) -> tuple[bytes, dict]:
-        """What a case's process wrote, and what the first process then says about it."""
+        """Return what a case's process wrote, and what the first process then says about it."""
         answer, said = self._process.stdout.fileno(), self._process.stderr.fileno()
         content, line, deadline = bytearray(), bytearray(), time.monotonic() + seconds
         while not line.endswith(b"\n"):
@@ -230,12 +219,12 @@ def _environment(kind: str) -> dict[str, str]:
 
 
 def _python() -> Path:
-    """This Python, in a folder without links and dots: bubblewrap has only such folders."""
+    """Return the path of this Python without links and dots: bubblewrap knows only such folders."""
     return Path(sys.executable).parent.resolve() / Path(sys.executable).name
 
 
 def _folders() -> list[str]:
-    """What a sandbox sees of the file system: programs and libraries, Python and its packages."""
+    """Return the folders that a sandbox sees: programs and libraries, Python and its packages."""
     folders = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/alternatives"]
     packages = [path for path in map(Path, sys.path) if path.name == "site-packages"]
     own = [Path(sys.base_prefix), Path(sys.prefix), _python().parent, *packages]
@@ -244,7 +233,7 @@ def _folders() -> list[str]:
 
 
 def _command(kind: str, archive: str) -> list[str]:
-    """The command that runs the archive with Python, in a sandbox."""
+    """Return the command that runs the archive with Python, in a sandbox."""
     python = str(_python())
     if kind != "bubblewrap":
         return [python, "-I", archive, kind]
@@ -322,7 +311,7 @@ def _text(text: object, longest: int) -> str:
 
 
 def _numbers(output: dict, call: Call, of_model: bool) -> dict:
-    """One output: values and shapes of its terms, gradients, and derivatives by the noise."""
+    """Keep the numbers of an output: values, shapes, gradients, derivatives by the noise."""
     values = [[float(value) for value in term] for term in output["values"]]
     shapes = [[int(size) for size in shape] for shape in output["shapes"]]
     for term, shape in zip(values, shapes, strict=True):

@@ -97,7 +97,7 @@ class _Document:
         self.replicates = _replicates()
 
     def text(self) -> str:
-        """The whole in Markdown."""
+        """Return the document in Markdown."""
         handout = starter.handed_out("README.md", self.points)
         usual, bonus = map(report.number, totals(self.points))
         parts = [
@@ -204,7 +204,7 @@ class _Trained:
 
 
 def _code(problem: Problem) -> str:
-    """The code of a function, and of what only graded functions use."""
+    """Return the code of a function, and of what only graded functions use."""
     source = (ROOT / "codebase" / problem.file).read_text(encoding="utf-8")
     lines, found = source.splitlines(), starter.nodes(ast.parse(source))
     names = {problem.function, *starter.PARTS.get(problem.function, ())} & found.keys()
@@ -217,7 +217,7 @@ def _code(problem: Problem) -> str:
 
 
 def _dedented(lines: list[str], node: ast.stmt) -> list[str]:
-    """The lines of a node, at the margin, with its decorators."""
+    """Return the lines of a node, at the margin, with its decorators."""
     first = min([node.lineno, *(one.lineno for one in getattr(node, "decorator_list", []))])
     return [line[node.col_offset :] for line in lines[first - 1 : node.end_lineno]]
 
@@ -245,7 +245,7 @@ def _sections(text: str, pattern: str) -> dict[str, str]:
 
 
 def _folder(name: str) -> Path:
-    """A run's weights: yours if trained as long as the script trains, otherwise the reference."""
+    """Return the folder of your run, if it was trained to the end, otherwise the reference's."""
     own, reference = checkpoints.run_folder(name), checkpoints.reference_folder(name)
     usual = published.ITERATIONS.get(group_of(name), max(steps_in(reference), default=1))
     return own if max(steps_in(own), default=0) >= usual else reference

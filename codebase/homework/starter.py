@@ -119,7 +119,7 @@ def starter_files(
 
 
 def handed_out(name: str, points: Mapping[str, float]) -> str:
-    """A file of the hand-out, with this course's points and the ranges of metrics in it."""
+    """Return a file of the hand-out with this course's points and the ranges of metrics."""
 
     def filled(match: re.Match) -> str:
         kind, *of = match[1].split()
@@ -169,7 +169,7 @@ def nodes(tree: ast.Module) -> dict[str, ast.stmt]:
 
 
 def _blanked(source: str, graded: list[Problem], equations: bool) -> str:
-    """A file with blanks for its graded functions, and without what only they used."""
+    """Blank the graded functions of a file, and remove what only they used."""
     found, lines = nodes(ast.parse(source)), source.splitlines()
     edits = []  # (first line, line after the last, new lines)
     for problem in graded:
@@ -191,7 +191,7 @@ def _blanked(source: str, graded: list[Problem], equations: bool) -> str:
 
 
 def _blank(node: ast.FunctionDef, problem, lines, equations) -> tuple[int, int, list[str]]:
-    """The edit that leaves a function's head and docstring, without an equation or errors."""
+    """Return the edit that keeps a function's head and docstring, without equation or errors."""
     indent = " " * (node.col_offset + 4)
     docstring = node.body[0]
     kept = lines[docstring.lineno - 1 : docstring.end_lineno]
@@ -205,7 +205,7 @@ def _blank(node: ast.FunctionDef, problem, lines, equations) -> tuple[int, int, 
 
 
 def _inherited(problem: Problem, equations: bool) -> list[str]:
-    """A method that the solution has from the VAE, as a blank of the class's own."""
+    """Return a method that the solution inherits from the VAE, as a blank of its own class."""
     lines = (ROOT / "codebase" / "models" / "vae.py").read_text(encoding="utf-8").splitlines()
     node = nodes(ast.parse("\n".join(lines)))[f"VAE.{problem.method}"]
     _, _, blank = _blank(node, problem, lines, equations)
@@ -213,7 +213,7 @@ def _inherited(problem: Problem, equations: bool) -> list[str]:
 
 
 def _tidied(lines: list[str]) -> str:
-    """The text without headings of empty sections, and with at most two empty lines in a row."""
+    """Join lines without headings of empty sections, and with at most two empty lines in a row."""
     text = "\n".join(lines) + "\n"
     text = re.sub(r"(?m)^( *)# .*\n(?:\n)+(?=\1# )", "", text)
     text = re.sub(r"\n{4,}", "\n\n\n", text)

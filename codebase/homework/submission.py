@@ -3,11 +3,10 @@
 import ast
 import hashlib
 import io
-import os
 import stat
 import zipfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from codebase.homework.problems import PROBLEMS
@@ -18,7 +17,6 @@ PACKAGES = ("codebase", "submission")  # the homework's, and its successor's
 GENERIC = ("hw", "hw2", "homework", "homework2", "submission", "cs236")  # names of zips
 OTHER_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".rar", ".7z")
 ANSWERS = (".pdf", ".md", ".txt", ".docx", ".png", ".jpg", ".jpeg")
-OF_RUNS = (".pt", "results.json")
 NOISE = ("__MACOSX", "__pycache__", "node_modules", "venv", "site-packages")
 LARGEST, MOST = 512 << 20, 20_000  # bytes of everything that is read, and files
 LARGEST_PYTHON = 1 << 20  # bytes of a file
@@ -34,10 +32,11 @@ class Submission:
     Args:
         name: name of the zip or folder
         package: name by which its modules import one another, "codebase" or "submission"
-        sources: contents of Python files, by paths such as codebase/models/vae.py
+        sources: contents of Python files, by paths such as codebase/models/vae.py; empty if
+            nothing can be graded
         notes: sentences about what was left out or mended
         copies: a sentence for the teacher if there were several copies of the code, else empty
-        files: contents of answers, and of runs' weights and results, by path
+        files: contents of answers, and of runs' weights, by path
         root: the folder above the package, with a slash; empty if there is none
     """
 
@@ -55,10 +54,20 @@ class Submission:
         content = repr((self.package, sorted(self.sources.items()))).encode(errors="replace")
         return hashlib.sha256(content).hexdigest()
 
-    @property
-    def is_code(self) -> bool:
-        """Whether there is code that can be graded."""
-        return bool(self.sources)
+    def helped(self, helpers: Mapping[str, str], broken: Collection[str]) -> "Submission":
+        """Return it with this project's helper functions.
+
+        Args:
+            helpers: sources by path below the package. The functions of utils.py are added to the
+                submission's; other files are replaced
+            broken: its files that cannot be imported, and are replaced
+        """
+        sources = dict(self.sources)
+        for name, text in helpers.items():
+            path = f"{self.package}/{name}"
+            own = sources.get(path, "") if name == "utils.py" and path not in broken else ""
+            sources[path] = f"{own}\n\n" + text.replace("from codebase", f"from {self.package}")
+        return replace(self, sources=sources)
 
 
 @dataclass(frozen=True)
@@ -74,31 +83,24 @@ class Entry:
         inner = PurePosixPath(self.inner)
         if self.inner and inner.parent.name and inner.stem.lower() in GENERIC:
             return inner.parent.name
-        return without_suffix(
-            inner.name if self.inner else self.path.name or self.path.resolve().name
-        )
+        own = self.path.name or self.path.resolve().name
+        return without_suffix(inner.name if self.inner else own)
 
 
 def without_suffix(name: str) -> str:
     """Return a name without the suffix of an archive, in any case."""
-    ends = (end for end in (".zip", *OTHER_ARCHIVES) if name.lower().endswith(end))
-    end = next(ends, "")
-    return name[: -len(end)] if end and len(name) > len(end) else name
+    for end in (".zip", *OTHER_ARCHIVES):
+        if name.lower().endswith(end) and len(name) > len(end):
+            return name[: -len(end)]
+    return name
 
 
 def is_noise(name: str) -> bool:
-    """Whether a file or folder of this name is not of the student's making."""
+    """Return whether a file or folder of this name is not of the student's making."""
     return name in NOISE or name.startswith(".")
 
 
-def has_package(folder: Path) -> bool:
-    """Whether the homework's code is at the top of a folder."""
-    names = (*PACKAGES, "")
-    return folder.is_dir() and any((folder / name / "utils.py").exists() for name in names)
-
-
-def is_archive(path: Path) -> bool:
-    """Whether a file's name is an archive's, or a zip's."""
+def _is_archive(path: Path) -> bool:
     return not path.is_dir() and without_suffix(path.name) != path.name
 
 
@@ -113,25 +115,22 @@ def entries(path: Path) -> tuple[list[Entry], list[str]]:
     """
     if not path.exists():
         raise UserError(f"{path}: there is no such zip or folder")
-    if path.is_dir() and not has_package(path):
+    if path.is_dir() and not any((path / name / "utils.py").exists() for name in (*PACKAGES, "")):
         members = sorted(path.iterdir())
         if not members:
             raise UserError(f"{path} is empty: pass a zip, a submission or a folder of them")
-        kept = [one for one in members if not is_noise(one.name)]
-        kept = [one for one in kept if one.is_dir() or is_archive(one)]
-        folders = [one for one in kept if one.is_dir()]
-        several = len(folders) > 1 and any(map(_is_like_one, folders))
-        if len(folders) < len(kept) or several or any(map(is_archive, _members(folders))):
+        named = [one for one in members if not is_noise(one.name)]
+        folders = [one for one in named if one.is_dir()]
+        kept = [one for one in named if one.is_dir() or _is_archive(one)]
+        zipped = len(folders) == 1 and any(map(_is_archive, folders[0].iterdir()))
+        if len(kept) > len(folders) or len(folders) > 1 or zipped:
             others = [one for one in members if one not in kept]
             skipped = [f"{one}: skipped, not a zip or folder of a submission" for one in others]
             return [Entry(one) for one in kept], skipped
-    if path.is_file() and path.suffix.lower() == ".zip":
-        try:
-            files, _ = _in_zip(path.read_bytes())
-        except (OSError, UserError, zipfile.BadZipFile, ValueError, NotImplementedError):
-            return [Entry(path)], []  # reading it says why
+    if path.is_file() and zipfile.is_zipfile(path):
+        files, _ = _in_zip(path, path.read_bytes())
         zips = [inner for inner in files if inner.lower().endswith(".zip")]
-        if len(zips) > 1 and not _packages(list(files)):
+        if len(zips) > 1 and not _packages(files):
             others = [inner for inner in files if inner not in zips]
             skipped = [f"{path}, {inner}: skipped, not a zip of a submission" for inner in others]
             found = [Entry(path, inner) for inner in zips]
@@ -141,79 +140,69 @@ def entries(path: Path) -> tuple[list[Entry], list[str]]:
     return [Entry(path)], []
 
 
-def _members(folders: list[Path]) -> list[Path]:
-    return [one for folder in folders[:1] if os.access(folder, os.R_OK) for one in folder.iterdir()]
-
-
-def _is_like_one(folder: Path) -> bool:
-    """Whether a folder has the homework's code or an archive, at its top or one level down."""
-    inside = [folder, *folder.glob("*")]
-    return any(map(has_package, inside)) or any(map(is_archive, inside))
-
-
 def read(entry: Entry, weights: bool = False) -> Submission:
     """Read a submission; if it has no package but one zip, the package in the zip.
 
     Args:
         entry: where it is
-        weights: whether the weights and results of runs are read, too
+        weights: whether the weights of runs are read, too
 
     Raises:
         UserError: it is neither a zip nor a folder, or cannot be read
     """
     path = entry.path
-    if path.is_file() and path.suffix == ".py":
+    if path.suffix == ".py":
         raise UserError(f"{path}: {LONE_FILE}")
-    if is_archive(path) and not path.name.lower().endswith(".zip"):
+    if _is_archive(path) and not path.name.lower().endswith(".zip"):
         raise UserError(f"{path}: only zips and folders can be read: hand in a .zip")
     try:
-        if path.is_dir():
-            files, notes = _in_folder(path)
-        elif path.is_file():
-            files, notes = _in_zip(path.read_bytes())
-        else:
-            raise UserError(f"{path}: there is no such zip or folder")
+        files, notes = _in_folder(path) if path.is_dir() else _in_zip(path, path.read_bytes())
         if entry.inner:
-            files, notes = _in_zip(files[entry.inner]())
+            files, notes = _in_zip(path, files[entry.inner]())
         zips = [inner for inner in files if inner.lower().endswith(".zip")]
-        if len(zips) == 1 and not _packages(list(files)):
-            inside, more = _in_zip(files[zips[0]]())
+        if len(zips) == 1 and not _packages(files):
+            inside, more = _in_zip(path, files.pop(zips[0])())
             notes += [f"Your code was read from {zips[0]!r:.100}.", *more]
-            prefix = f"beside {PurePosixPath(zips[0]).name}/"
-            beside = {inner: files[inner] for inner in files if inner not in zips}
-            files = inside | {
-                (prefix + inner if inner in inside else inner): one for inner, one in beside.items()
-            }
+            files = {f"beside/{inner}": one for inner, one in files.items()} | inside
         return _submission(entry, files, notes, weights)
     except (UserError, MemoryError):
         raise
-    except Exception as error:  # whatever zipfile raises for damaged zips
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such zip or folder") from None
+    except OSError as error:
         raise UserError(f"{path}: it cannot be read: {one_line(error)}") from None
 
 
 def _in_folder(root: Path) -> tuple[Files, list[str]]:
     files: Files = {}
-    notes = []
-    for above, folders, names in os.walk(root):
-        folder = Path(above)
-        links = [name for name in (*folders, *names) if (folder / name).is_symlink()]
-        notes += [
-            f"{(folder / name).relative_to(root)} is a link and was ignored." for name in links
-        ]
-        folders[:] = sorted(name for name in folders if not is_noise(name) and name not in links)
-        for name in sorted(names):
-            if name not in links and not is_noise(name) and (folder / name).is_file():
-                files[(folder / name).relative_to(root).as_posix()] = (folder / name).read_bytes
-    _check(len(files), sum((root / path).stat().st_size for path in files))
+    notes, size = [], 0
+    for path in _below(root):
+        name = path.relative_to(root).as_posix()
+        if path.is_symlink():
+            notes.append(f"{name} is a link and was ignored.")
+        elif path.is_file():
+            files[name] = path.read_bytes
+            size += path.stat().st_size
+    _check(len(files), size)
     return files, notes
 
 
-def _in_zip(content: bytes) -> tuple[Files, list[str]]:
-    archive = zipfile.ZipFile(io.BytesIO(content))
+def _below(folder: Path) -> Iterator[Path]:
+    """Yield the files below a folder, and links."""
+    for path in sorted(folder.iterdir()):
+        if not is_noise(path.name):
+            yield from _below(path) if path.is_dir() and not path.is_symlink() else [path]
+
+
+def _in_zip(path: Path, content: bytes) -> tuple[Files, list[str]]:
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(content))
+        members = archive.infolist()
+    except Exception as error:  # whatever zipfile raises for damaged zips
+        raise UserError(f"{path}: it cannot be read: {one_line(error)}") from None
     files: Files = {}
-    notes = []
-    size = 0
-    for one in archive.infolist():
+    notes, size = [], 0
+    for one in members:
         name = one.filename.replace("\\", "/")
         parts = PurePosixPath(name).parts
         # Python's readers of other compression methods may unpack more than the directory says.
@@ -223,7 +212,7 @@ def _in_zip(content: bytes) -> tuple[Files, list[str]]:
         elif stat.S_ISLNK(one.external_attr >> 16) or not usual:
             why = "is not compressed as zips usually are" if not usual else "is a link"
             notes.append(f"{name!r:.100} {why} and was ignored.")
-        elif not one.is_dir() and not name.endswith("/") and not any(map(is_noise, parts)):
+        elif not name.endswith("/") and not any(map(is_noise, parts)):
             files["/".join(parts)] = lambda one=one: archive.read(one)
             size += one.file_size
     _check(len(files), size)
@@ -237,10 +226,10 @@ def _check(count: int, size: int) -> None:
         )
 
 
-def _packages(paths: list[str]) -> list[str]:
-    """Folders with utils.py and models/, those named as packages and the highest first."""
-    python = {path for path in paths if path.endswith(".py")}
-    above = {parent for path in python for parent in map(str, PurePosixPath(path).parents)}
+def _packages(paths: Collection[str]) -> list[str]:
+    """Return folders with utils.py and models/, those named as packages and the highest first."""
+    python = [path for path in paths if path.endswith(".py")]
+    above = {str(parent) for path in python for parent in PurePosixPath(path).parents}
     found = []
     for path in python:
         folder, slash, file = path.rpartition("/")
@@ -251,30 +240,20 @@ def _packages(paths: list[str]) -> list[str]:
 
 
 def _submission(entry: Entry, files: Files, notes: list[str], weights: bool) -> Submission:
-    packages = _packages(list(files))
     contents: dict[str, bytes] = {}
-    for path, contents_of in files.items():
-        kind = (*ANSWERS, ".py", *(OF_RUNS if weights else ()))
-        if path.lower().endswith(kind):
+    for path, content_of in files.items():
+        if path.lower().endswith((*ANSWERS, ".py", *([".pt"] if weights else []))):
             try:
-                contents[path] = contents_of()
+                contents[path] = content_of()
                 if path.endswith(".py") and len(contents[path]) > LARGEST_PYTHON:
                     del contents[path]
                     notes.append(f"{path!r:.100} was ignored: it is larger than 1 MB.")
             except Exception as error:  # a damaged file costs itself alone
                 notes.append(f"{path!r:.100} was ignored: {one_line(error)}.")
     answers = {path: one for path, one in contents.items() if not path.endswith(".py")}
+    packages = _packages(files)
     if not packages:
-        wanted = " or ".join(f"{package}/" for package in PACKAGES)
-        about = f"expected a folder {wanted} with utils.py and models/"
-        if notebooks := [path for path in files if path.endswith(".ipynb")]:
-            about += f"; it has {notebooks[0]:.100}, and notebooks are not graded"
-        elif sum(path.endswith(".py") for path in files) == 1:
-            about += f"; {LONE_FILE}"
-        elif others := [path for path in files if without_suffix(path) != path]:
-            about += f"; it has {others[0]:.100}: hand in one zip of the code"
-            about += ", or grade it by itself if it is a class's" if len(others) > 1 else ""
-        about = " ".join([about if files else "it is empty", *(f"({one})" for one in notes[:3])])
+        about = " ".join([_without_code(files), *(f"({one})" for one in notes[:3])])
         return Submission(entry.name, notes=(about,), files=answers)
     written = {folder: _written(folder, contents) for folder in packages}
     chosen = max(packages, key=written.__getitem__)
@@ -285,7 +264,7 @@ def _submission(entry: Entry, files: Files, notes: list[str], weights: bool) -> 
             f"There are {len(packages)} copies of the code; {which} is graded. No other copy has "
             f"more functions written ({written[chosen]})."
         )
-    last = chosen.rpartition("/")[2]
+    above, slash, last = chosen.rpartition("/")
     package, prefix = (last if last in PACKAGES else PACKAGES[0]), f"{chosen}/" if chosen else ""
     sources = {}
     for path, content in contents.items():
@@ -297,53 +276,52 @@ def _submission(entry: Entry, files: Files, notes: list[str], weights: bool) -> 
             sources[inner] = text.replace("\r\n", "\n").replace("\r", "\n")
     if len(notes) > MOST_NOTES:
         notes[MOST_NOTES:] = [f"More files were ignored: {len(notes) - MOST_NOTES}."]
-    above = chosen.rpartition("/")[0]
-    return Submission(
-        entry.name,
-        package,
-        sources,
-        (*notes, copies) if copies else tuple(notes),
-        copies,
-        answers,
-        f"{above}/" if above else "",
-    )
+    told = tuple(filter(None, (*notes, copies)))
+    return Submission(entry.name, package, sources, told, copies, answers, above + slash)
+
+
+def _without_code(files: Files) -> str:
+    """Say why there is no code to grade."""
+    about = "expected a folder codebase/ or submission/ with utils.py and models/"
+    others = [path for path in files if without_suffix(path) != path]
+    if not files:
+        return "it is empty"
+    if notebooks := [path for path in files if path.endswith(".ipynb")]:
+        return f"{about}; it has {notebooks[0]:.100}, and notebooks are not graded"
+    if sum(path.endswith(".py") for path in files) == 1:
+        return f"{about}; {LONE_FILE}"
+    if others:
+        own = ", or grade it by itself if it is a class's" if len(others) > 1 else ""
+        return f"{about}; it has {others[0]:.100}: hand in one zip of the code{own}"
+    return about
 
 
 def _written(folder: str, contents: Mapping[str, bytes]) -> int:
-    """How many graded functions a copy of the code has written."""
+    """Return how many graded functions a copy of the code has written."""
     count = 0
     for problem in PROBLEMS:
         path = f"{folder}/{problem.file}" if folder else problem.file
-        node = function_in(parsed(contents.get(path, b"")), problem.model, problem.method)
+        node = function_in(contents.get(path, b""), problem.model, problem.method)
         count += node is not None and not is_blank(node)
     return count
 
 
-def parsed(source: bytes | str) -> ast.Module:
-    """A file's syntax tree, empty if it has none."""
-    try:
-        return ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return ast.Module([], [])
-
-
-def function_in(tree: ast.Module, model: str, method: str) -> ast.FunctionDef | None:
+def function_in(source: bytes | str, model: str, method: str) -> ast.FunctionDef | None:
     """Find a function, or a class's method, in a file; None if there is none."""
-    owners = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == model]
-    body = owners[-1].body if owners else [] if model else tree.body
+    try:
+        body = ast.parse(source).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    if model:
+        owners = [n for n in body if isinstance(n, ast.ClassDef) and n.name == model]
+        body = owners[-1].body if owners else []
     named = [n for n in body if isinstance(n, ast.FunctionDef) and n.name == method]
     return named[-1] if named else None
 
 
 def is_blank(node: ast.FunctionDef) -> bool:
-    """Whether its last statement still raises NotImplementedError."""
+    """Return whether a function's last statement still raises NotImplementedError."""
     last = node.body[-1]
     return isinstance(last, ast.Raise) and any(
         isinstance(one, ast.Name) and one.id == "NotImplementedError" for one in ast.walk(last)
     )
-
-
-def by_importance(paths: list[str], root: str, folder: str) -> list[str]:
-    """Sort paths: those in a folder beside the package first, then by depth. Others are backups."""
-    own = f"{root}{folder}/"
-    return sorted(paths, key=lambda path: (not path.startswith(own), path.count("/"), path))

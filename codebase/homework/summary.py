@@ -28,7 +28,7 @@ Cluster = tuple[list[str], float, float]
 
 
 def grades(graded: list[Found]) -> str:
-    """One row per submission, one column per question; one that is not graded is empty."""
+    """Format grades.csv: a row per submission, a column per question; empty if not graded."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["submission", *BY_KEY, "total", "note"])
@@ -43,7 +43,7 @@ def grades(graded: list[Found]) -> str:
 
 
 def _by_question(graded: list[Found]) -> dict[str, list[float]]:
-    """The points of all submissions, for each question that is graded."""
+    """Return the points of all submissions, for each question that is graded."""
     found = defaultdict(list)
     for one in graded:
         for mark in one.marks:
@@ -52,7 +52,7 @@ def _by_question(graded: list[Found]) -> dict[str, list[float]]:
 
 
 def _most(graded: list[Found], key: str) -> float:
-    """The most points that a question may get."""
+    """Return the most points that a question may get."""
     marks = (mark for found in graded for mark in found.marks if mark.question.key == key)
     return max((mark.points for mark in marks), default=POINTS[key])
 
@@ -177,8 +177,8 @@ def fingerprints(handed_in: Submission) -> tuple[tuple[str, int], ...]:
     """Hash the graded functions that a submission has written: (function, hash) pairs."""
     found = set()
     for problem in PROBLEMS:
-        tree = submission.parsed(handed_in.sources.get(f"{handed_in.package}/{problem.file}", ""))
-        node = submission.function_in(tree, problem.model, problem.method)
+        source = handed_in.sources.get(f"{handed_in.package}/{problem.file}", "")
+        node = submission.function_in(source, problem.model, problem.method)
         try:
             tokens = [] if node is None or submission.is_blank(node) else list(_tokens(node))
         except RecursionError:
@@ -191,7 +191,7 @@ def fingerprints(handed_in: Submission) -> tuple[tuple[str, int], ...]:
 
 
 def _tokens(node: ast.FunctionDef):
-    """A function's syntax tree in order, its own names by the order in which they come."""
+    """Yield a function's syntax tree in order, with its names numbered as they come."""
     numbers: dict[str, int] = {}
     body = node.body
     if isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):

@@ -58,7 +58,7 @@ def collect(handed_in: Submission, folder: Path) -> list[str]:
 
 
 def _answers(handed_in: Submission) -> dict[str, bytes]:
-    """The files that are answers, by the names of their copies: write-ups first."""
+    """Return the files that are answers, by the names of their copies: write-ups first."""
     found: dict[str, bytes] = {}
     shown = _links(handed_in)
 
@@ -84,7 +84,7 @@ def _answers(handed_in: Submission) -> dict[str, bytes]:
 
 
 def _links(handed_in: Submission) -> set[str]:
-    """The pictures that write-ups in Markdown show, as paths in the submission."""
+    """Return the pictures that write-ups in Markdown show, as paths in the submission."""
     found: set[str] = set()
     for inner, content in handed_in.files.items():
         if PurePosixPath(inner).name == "writeup.md":
@@ -97,12 +97,12 @@ def _links(handed_in: Submission) -> set[str]:
 
 
 def template() -> bytes:
-    """The students' blank write-up."""
+    """Read the students' blank write-up."""
     return (Path(__file__).parent / "handout" / "writeup.md").read_bytes()
 
 
 def rubric(points: Mapping[str, float]) -> str:
-    """The rubrics of the questions that a person marks, with this course's points."""
+    """Return the rubrics of the questions that a person marks, with this course's points."""
 
     def scaled(match: re.Match) -> str:
         return f"| {round(float(match[1]) * factor, 2):g} |"
@@ -165,14 +165,14 @@ def read_sheet(path: Path, points: Mapping[str, float], names: list[str]) -> dic
 
 
 def quoted(name: str) -> str:
-    """A name that no spreadsheet reads as a formula."""
+    """Quote a name that a spreadsheet would read as a formula."""
     return f"'{name}" if name.startswith(("=", "+", "-", "@", "'")) else name
 
 
 def _read_rows(
     path: Path, text: str, delimiter: str, keys: list[str], points: Mapping[str, float]
 ) -> dict[str, Row]:
-    """Rows by names; UserError if anything in them is unclear, because marks may be at stake."""
+    """Read rows by names. Raises UserError if anything is unclear: marks may be at stake."""
     try:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         head, *rows = list(reader) or [[]]

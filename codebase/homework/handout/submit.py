@@ -2,11 +2,11 @@
 
 import ast
 import io
-import json
 import re
 import subprocess
 import sys
 import zipfile
+from argparse import Namespace
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -33,7 +33,7 @@ TEXTS = (".md", ".pdf", ".txt", ".png", ".jpg", ".jpeg")
 
 
 def main() -> None:
-    """The one command of `python -m codebase` that students have."""
+    """Run the one command of `python -m codebase` that students have."""
     with errors_in_one_line():
         parser = Parser(prog="python -m codebase", description=__doc__)
         parser.add_argument("command", choices=("submit",))
@@ -45,12 +45,12 @@ def add_arguments(parser: Parser) -> None:
     """Add the flags of the command."""
     parser.add_argument("--out", type=Path, default="submission.zip", help="file of the zip")
     parser.add_argument(
-        "--weights", **SWITCH, default=0, help="1: add the last weights and the results of each run"
+        "--weights", **SWITCH, default=0, help="1: add the last weights of each run"
     )
 
 
-def act(args) -> None:
-    """Make the zip, and print which functions are not written yet or fail the public tests."""
+def act(args: Namespace) -> None:
+    """Make the zip, print what is missing in it, and run the public tests."""
     blank, others = submit(args.out, bool(args.weights))
     texts = [name for name in others if not name.startswith(("checkpoints/", "logs/"))]
     if texts == ["writeup.md"] and _has_no_answers(ROOT / texts[0]):
@@ -60,13 +60,13 @@ def act(args) -> None:
         if "://" not in link and not link.startswith("data:") and _picture(link) is None:
             print(f"writeup.md shows {link:.100}, which is not in the zip: expected a PNG or JPEG")
     kind, end = ("checkpoints", ".pt") if args.weights else ("logs", "/samples.png")
-    runs = sorted(
-        {name.split("/")[1] for name in others if name.startswith(kind) and name.endswith(end)}
-    )
-    print(f"{'Weights' if args.weights else 'Pictures'} of runs: {', '.join(runs) or 'none'}")
-    for line in _unfinished(runs) if args.weights else ():
-        print(line)
-    if not args.weights:
+    runs = {name.split("/")[1] for name in others if name.startswith(kind) and name.endswith(end)}
+    names = ", ".join(sorted(runs)) or "none"
+    print(f"{'Weights' if args.weights else 'Pictures'} of runs: {names}")
+    if args.weights:
+        for line in _unfinished(runs):
+            print(line)
+    else:
         print("Without --weights 1, the values that you report are not graded")
     if blank:
         print(f"Not written yet: {', '.join(blank)}")
@@ -81,39 +81,12 @@ def act(args) -> None:
             print(f"They did not end in {SECONDS} s: perhaps a function has an endless loop")
 
 
-def _unfinished(runs: list[str]) -> list[str]:
-    """Say which values will not be graded, or not as they are reported."""
-    lines = []
-    for group, iterations in REPORTED.items():
-        of_group = [run for run in runs if re.fullmatch(rf"{group}_run=\d+", run)]
-        if not of_group:
-            lines.append(f"No weights of {group}_run=0000 were found, so its values are not graded")
-        for run in of_group:
-            step = _last_step(run)
-            if step < iterations:
-                lines.append(
-                    f"{run} is at iteration {step:,} of {iterations:,}: continue it with --resume 1"
-                )
-            results = _results(run, step)
-            if not results or _iteration(results[0]) != step:
-                lines.append(f"{run} has no results of its last weights: evaluate it (--train 0)")
-    return lines
-
-
-def _iteration(path: Path) -> int | None:
-    """The iteration that a results.json is of; None if it cannot be read."""
-    try:
-        return json.loads(path.read_bytes())["iterations"]
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
-
-
 def submit(out: Path, weights: bool) -> tuple[list[str], list[str]]:
     """Write the zip: the code, the write-up, pictures of runs.
 
     Args:
         out: its path
-        weights: whether it has the last weights and the results of each run, too
+        weights: whether it has the last weights of each run, too
 
     Returns:
         the graded functions that are not written yet, and the names of files that are not code
@@ -146,8 +119,16 @@ def submit(out: Path, weights: bool) -> tuple[list[str], list[str]]:
     return blank, [_name(path) for path in others]
 
 
+def pictures_in(text: str) -> list[str]:
+    """Find the targets of a Markdown text's pictures, in Markdown's form or HTML's."""
+    # No part can match where another begins, so the time is linear.
+    markdown = r"!\[[^\[\]]*\]\(\s*(?:<([^<>\n]+)>|([^()<>\"'\n]+))"
+    html = r"<img\b[^<>]*?\bsrc=(?:\"([^<>\"]+)\"|'([^<>']+)'|([^<>\"'\s]+))"
+    return [unquote("".join(g)).strip() for g in re.findall(f"{markdown}|{html}", text, re.I)]
+
+
 def _write_up() -> list[Path]:
-    """The student's answers: writeup.*, what is in writeup/, and the pictures of writeup.md."""
+    """Return the student's answers: writeup.*, what is in writeup/, writeup.md's pictures."""
     found = sorted([*ROOT.glob("writeup.*"), *(ROOT / "writeup").rglob("*")])
     found = [path for path in found if path.suffix.lower() in TEXTS and path.is_file()]
     pictures = map(_picture, pictures_in(_text_of_write_up()))
@@ -159,8 +140,14 @@ def _text_of_write_up() -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
+def _has_no_answers(path: Path) -> bool:
+    """Return whether a write-up has only headings and lines to fill in."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return all(not line.strip() or line.startswith("#") or line.endswith(":") for line in lines)
+
+
 def _picture(link: str) -> Path | None:
-    """The file in this folder that a write-up shows; None if there is none, or not a picture."""
+    """Return the picture in this folder that a write-up shows; None if there is none."""
     try:
         path = (ROOT / link.partition("?")[0].partition("#")[0]).resolve()
         there = path.is_file() and path.suffix.lower() in TEXTS and path.is_relative_to(ROOT)
@@ -169,43 +156,36 @@ def _picture(link: str) -> Path | None:
         return None
 
 
-def pictures_in(text: str) -> list[str]:
-    """The targets of a Markdown text's pictures, in Markdown's form or HTML's."""
-    # No part can match where another begins, so the time is linear.
-    markdown = r"!\[[^\[\]]*\]\(\s*(?:<([^<>\n]+)>|([^()<>\s]+))"
-    html = r"<img\b[^<>]*?\bsrc=(?:\"([^<>\"]+)\"|'([^<>']+)'|([^<>\"'\s]+))"
-    return [unquote("".join(groups)) for groups in re.findall(f"{markdown}|{html}", text, re.I)]
-
-
-def _has_no_answers(path: Path) -> bool:
-    """Whether a write-up has only headings and lines to fill in."""
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    return all(not line.strip() or line.startswith("#") or line.endswith(":") for line in lines)
-
-
 def _of_runs(weights: bool) -> list[Path]:
-    """The sample grid of each run; and its last weights and results, if they are asked for."""
+    """Return the sample grid of each run; and its last weights, if they are asked for."""
     found = []
     for folder in sorted((ROOT / "checkpoints").glob("model=*")):
-        run, step = folder.name, _last_step(folder.name)
-        logs = ROOT / "logs" / run
+        step, logs = _last_step(folder.name), ROOT / "logs" / folder.name
         pictures = [logs / "samples.png", logs / f"evaluation-{step:05d}" / "samples.png"]
         found += [picture for picture in pictures if picture.is_file()][:1]
         if weights and step:
-            found += [weights_file(folder, step), folder / "run.json", *_results(run, step)]
+            found += [weights_file(folder, step), folder / "run.json"]
     return [path for path in found if path.is_file()]
 
 
+def _unfinished(runs: set[str]) -> list[str]:
+    """Say which values will not be graded, or not as they should be."""
+    lines = []
+    for group, iterations in REPORTED.items():
+        of_group = [run for run in sorted(runs) if re.fullmatch(rf"{group}_run=\d+", run)]
+        if not of_group:
+            lines.append(f"No weights of {group}_run=0000 were found, so its values are not graded")
+        for run in of_group:
+            if (step := _last_step(run)) < iterations:
+                lines.append(
+                    f"{run} is at iteration {step:,} of {iterations:,}: continue it with --resume 1"
+                )
+    return lines
+
+
 def _last_step(run: str) -> int:
-    """The iteration of a run's last weights; 0 if it has none."""
+    """Return the iteration of a run's last weights; 0 if it has none."""
     return max(steps_in(ROOT / "checkpoints" / run), default=0)
-
-
-def _results(run: str, step: int) -> list[Path]:
-    """A run's results: of the evaluation of an iteration, then of the training."""
-    logs = ROOT / "logs" / run
-    places = [logs / f"evaluation-{step:05d}" / "results.json", logs / "results.json"]
-    return [path for path in places if path.is_file()]
 
 
 def _name(path: Path) -> str:
@@ -225,14 +205,14 @@ def _parsed(name: str, content: bytes) -> ast.Module:
 
 
 def _is_blank(function: str, trees: dict[str, ast.Module]) -> bool:
-    """Whether a graded function is still blank. Raises UserError if it is missing."""
+    """Return whether a graded function is still blank. Raises UserError if it is missing."""
     model, _, name = function.rpartition(".")
     file = f"codebase/models/{model.lower()}.py" if model else "codebase/utils.py"
     if file not in trees:
         raise UserError(f"{file} is missing: {function} belongs there")
     body = trees[file].body
     owner = [node for node in body if isinstance(node, ast.ClassDef) and node.name == model]
-    inside = body if not model else [node for own in owner for node in own.body]
+    inside = [node for own in owner for node in own.body] if model else body
     found = [node for node in inside if isinstance(node, ast.FunctionDef) and node.name == name]
     if not found:
         if owner and any("VAE" in ast.unparse(base) for base in owner[0].bases):

@@ -29,7 +29,7 @@ def log_normal_mixture(utils, models, seed=0):
 
 
 def bound(kind, method, *more, **options):
-    """The terms of a bound, for a model and 97 images drawn with seed 0."""
+    """Make a recipe: the terms of a bound, for a model and images drawn with seed 0."""
 
     def recipe(utils, models, seed=0):
         torch.manual_seed(0)
@@ -62,7 +62,7 @@ RECIPES = {
 
 
 def over_draws(recipe, utils, models):
-    """Means and standard deviations of a function's values over seeds."""
+    """Return means and standard deviations of a function's values over seeds."""
     with torch.no_grad():
         values = torch.tensor([recipe(utils, models, seed) for seed in range(1, DRAWS + 1)])
     return values.double().mean(0).tolist(), values.double().std(0).tolist()

@@ -10,7 +10,7 @@ from codebase.homework.mistakes import WRONG_NOISE, enter, zeros
 
 
 def _terms(model, x, sample=ut.sample_gaussian):
-    """KL and reconstruction term of each image, as they should be."""
+    """Return the correct KL and reconstruction term of each image."""
     q_m, q_v, z = draw(model, x, sample=sample)
     return model.kl_to_prior(z, q_m, q_v), reconstruction(model, x, z)
 
@@ -84,7 +84,7 @@ enter("VAE.negative_elbo_bound GMVAE.negative_elbo_bound", {
 
 
 def _of_q(change):
-    """Other parameters of q(z|x), for z or also for KL."""
+    """Make a bound with other parameters of q(z|x), for z or also for KL."""
 
     def other(model, x):
         q_m, q_v = model.enc.encode(x)

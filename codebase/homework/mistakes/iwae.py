@@ -10,7 +10,7 @@ from codebase.homework.mistakes import WRONG_NOISE, enter, zeros
 
 
 def _weighted(model, x, iw, sample=ut.sample_gaussian):
-    """q's parameters and z of iw·batch rows, with log q − log p and −log p(x|z) of each."""
+    """Return q's parameters and z of iw·batch rows, and log q − log p and −log p(x|z) of each."""
     q_m, q_v = (ut.duplicate(q, iw) for q in model.enc.encode(x))
     z = sample(q_m, q_v)
     kl = ut.log_normal(z, q_m, q_v) - model.log_p_z(z)
@@ -18,12 +18,12 @@ def _weighted(model, x, iw, sample=ut.sample_gaussian):
 
 
 def _niwae(log_weights, dim=0):
-    """The right bound of log weights, (iw, batch)."""
+    """Return the correct bound of log weights, (iw, batch)."""
     return -ut.log_mean_exp(log_weights, dim).mean()
 
 
 def _of_weights(run):
-    """A mistake made with kl and rec, each (iw, batch)."""
+    """Make a bound with a mistake in kl and rec, each (iw, batch)."""
 
     def other(model, x, iw):
         *_, kl, rec = _weighted(model, x, iw)

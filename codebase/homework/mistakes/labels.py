@@ -15,7 +15,7 @@ from codebase.homework.mistakes import WRONG_NOISE, enter, zeros
 
 @dataclass
 class _Labels:
-    """What SSVAE's bound is made of: of each label and image, (label, batch)."""
+    """The parts of the SSVAE's bound, for each label and image: (label, batch)."""
 
     log_q_y: torch.Tensor  # (batch, label)
     q_m: torch.Tensor
@@ -30,14 +30,14 @@ class _Labels:
         return self.log_q_y.exp().T
 
     def terms(self, q_y=None, kl_z=None, rec=None):
-        """(kl_y, kl_z, rec), scalars, with other weights or terms if they are given."""
+        """Return (kl_y, kl_z, rec), scalars, with other weights or terms if they are given."""
         q_y = self.q_y if q_y is None else q_y
         kl_z, rec = (self.kl_z if kl_z is None else kl_z), (self.rec if rec is None else rec)
         return _kl_y(self.log_q_y), *((q_y * term).sum(0).mean() for term in (kl_z, rec))
 
 
 def _labels(model, x, given=lambda m, z: z, sample=ut.sample_gaussian) -> _Labels:
-    """The parts, as they should be but for what the decoder is given."""
+    """Return the correct parts, except for the decoder's input."""
     log_q_y = F.log_softmax(model.cls.classify(x), -1)
     y = torch.eye(10).unsqueeze(1)
     q_m, q_v, z = draw(model, x, y, sample=sample)
@@ -272,7 +272,7 @@ enter("SSVAE.negative_elbo_bound", {
 
 
 def _coloured(model, x, y, sample=ut.sample_gaussian):
-    """KL and reconstruction term of each image, as they should be."""
+    """Return the correct KL and reconstruction term of each image."""
     q_m, q_v, z = draw(model, x, y, sample=sample)
     return ut.kl_normal(q_m, q_v, *model.z_prior), _gaussian(x, model.dec.decode(z, y))
 

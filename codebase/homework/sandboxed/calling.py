@@ -253,13 +253,13 @@ def _output(call: Call, i: int, args, drawn: Drawn, function, model, of_loss: bo
 
 
 def _summed(term: Tensor) -> Tensor:
-    """A scalar in which each element of a term has a weight of its own."""
+    """Add up the elements of a term, each with a weight of its own."""
     weights = torch.linspace(0.5, 1.5, term.numel(), dtype=term.dtype).view(term.shape)
     return (term * weights).sum() if term.numel() > 1 else term.sum()
 
 
 def _by_arguments(term: Tensor, leaves: list[Tensor]) -> dict:
-    """Gradients by a function's arguments; empty for what it does not depend on."""
+    """Return gradients by a function's arguments, empty for what it does not depend on."""
     if not term.requires_grad:
         return {}
     grads = torch.autograd.grad(_summed(term), leaves, allow_unused=True, retain_graph=True)
@@ -270,7 +270,7 @@ def _by_arguments(term: Tensor, leaves: list[Tensor]) -> dict:
 
 
 def _along(term: Tensor, directions: dict[str, Tensor], model: nn.Module) -> dict[str, list[float]]:
-    """Derivatives along each network's direction, for the networks that a term depends on."""
+    """Return derivatives along the direction of each network that a term depends on."""
     if not term.requires_grad:
         return {}
     parameters = dict(model.named_parameters())
@@ -287,7 +287,7 @@ def _along(term: Tensor, directions: dict[str, Tensor], model: nn.Module) -> dic
 
 
 def _by_noise(term: Tensor, draws: list[Tensor]) -> list[float]:
-    """Sums of a term's derivatives by the draws, of their absolute values and their squares."""
+    """Add up a term's derivatives by the draws, their absolute values, and their squares."""
     if not term.requires_grad or not draws:
         return [0.0, 0.0, 0.0]
     grads = torch.autograd.grad(_summed(term), draws, allow_unused=True, retain_graph=True)

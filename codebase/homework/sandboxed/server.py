@@ -23,7 +23,6 @@ with contextlib.suppress(ImportError):  # Windows has no such limits, and grades
     import resource
 
 from . import calling, student
-from .student import Modules, describe
 
 MEGABYTE = 1 << 20
 DATA, ADDRESSES = 2000 * MEGABYTE, 1500 * MEGABYTE  # of a process; what a case may map beside torch
@@ -50,7 +49,7 @@ def serve() -> None:
 
         torch.set_num_threads(1)
     except Exception as error:
-        return _tell({"error": describe(error)})
+        return _tell({"error": repr(error)})
     gc.freeze()
     limits = list(map(resource.getrlimit, range(16)))
     _tell({"ready": True})
@@ -103,7 +102,7 @@ def end_with_parent(number: int) -> None:
 
 
 def _child(size: int) -> None:
-    """In a process of its own: read a message, call the function, and write what it returns."""
+    """Read a message, call the function, and write what it returns; then end the process."""
     import random
 
     import numpy
@@ -125,19 +124,19 @@ def _child(size: int) -> None:
     student.calm()
     random.seed(case.seed)
     numpy.random.seed(case.seed % (1 << 32))
-    modules = Modules(message["package"], message["sources"], root)
+    modules = student.Modules(root, message["package"])
     for file, source in message["sources"].items():
         path = os.path.join(root, file)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "w", encoding="utf-8", errors="surrogatepass") as stream:
             stream.write(source)
     try:
-        sys.meta_path[:] = [modules, *sys.meta_path, student.Missing(modules)]
+        modules.install()
         drawn = calling.draw(case)
-        function, model = student.find(case, drawn, modules, message["helpers"])
-        result = {"calls": calling.outputs(case, drawn, function, model, describe)}
+        function, model = student.find(case, drawn, modules)
+        result = {"calls": calling.outputs(case, drawn, function, model, modules.describe)}
     except BaseException as error:
-        result = {"error": describe(error), "kind": type(error).__name__}
+        result = {"error": modules.describe(error), "kind": type(error).__name__}
     result |= {"broken": modules.broken, "missing": modules.missing}
     with contextlib.suppress(BaseException):
         sys.stdout.flush()
