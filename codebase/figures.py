@@ -24,6 +24,7 @@ COLUMNS = 20
 EDGE = 2  # pixels of a grid's lines
 SEED = 0  # seed of the draws for pictures: all sample grids show the same z
 WIDTH = 1850  # pixels, which a grid fills as far as whole multiples allow
+LARGEST = 8  # pixels for a pixel of an image
 DPI = 100
 COMPONENTS = 30  # number of a mixture prior's components in a picture
 # Ten colours, one per digit, found by a search: any two are 41 apart (CIE 1976) to normal sight,
@@ -147,7 +148,7 @@ def _sheet(images: Tensor, title: str, rows: Sequence[str] = ()) -> "Figure":
     from matplotlib.figure import Figure
 
     height, width, channels = images.shape
-    scale = max(WIDTH // width, 1) / DPI
+    scale = min(max(WIDTH // width, 1), LARGEST) / DPI
     figure = Figure(figsize=(width * scale, height * scale), dpi=DPI)
     axes = figure.add_axes((0, 0, 1, 1))
     pixels = images.expand(-1, -1, 3).numpy() if channels == 1 else images.numpy()

@@ -1,25 +1,17 @@
-"""How fast the project is, beside the obvious way to write it; not a test.
+"""How fast training is, beside a straightforward implementation; not a test.
 
     python tests/benchmark.py
 
-Each model is trained by two processes in turn, the project's and a baseline, and each script's
-`--train 0` is run beside a baseline's evaluation: what is compared was measured within the same
-minutes, and the table gives medians and their ratios. The baseline is the way of many a homework: a
-DataLoader over torchvision's data set with ToTensor, torch.bernoulli, Adam without fusion, the loss
-in the progress bar at every step, ten copies of each image for SSVAE's ten labels, the mixture
-density elementwise, and all importance weights decoded at once. With `--after N` both ways train on
-from the same weights, trained for N iterations: SSVAE's baseline is slower then than at the start.
-
-Three more columns are of the project's own rate: with --compile 1, beside as many busy loops as
-there are processors, and beside another training of the same model; 0.5 is what fair sharing gives.
+Two processes train each model in turn, the project's and a baseline, so that both rates are from
+the same minutes; the table has medians. The baseline uses a DataLoader over torchvision's data set
+with ToTensor, torch.bernoulli, Adam without fusion, the loss in the progress bar at every step, ten
+copies of each image for the SSVAE's ten labels, and the mixture density elementwise.
 """
 
 import argparse
-import contextlib
 import json
 import math
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -32,8 +24,6 @@ sys.path.insert(0, str(ROOT))
 
 MODELS = ("vae", "gmvae", "ssvae", "fsvae")
 SECONDS = 3  # of each measurement
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-EVALUATED = ("vae", "gmvae")  # by --train 0
 
 
 # Two ways to train
@@ -132,7 +122,7 @@ def baseline_training(name, data_dir, source):
 
 
 def plain_methods(model, name):
-    """Undo the faster ways: activations in place, the mixture, labels and weights in the bounds."""
+    """Undo the faster ways: activations in place, the mixture, labels in the bound."""
     import torch
     from torch.nn import functional as F
 
@@ -144,15 +134,6 @@ def plain_methods(model, name):
 
     def log_normal_mixture(z, m, v):
         return ut.log_mean_exp(ut.log_normal(z.unsqueeze(1), m, v), dim=1)
-
-    def negative_iwae_bound(x, iw):
-        m, v = model.enc.encode(x)
-        m, v, x = (ut.duplicate(t, iw) for t in (m, v, x))
-        z = ut.sample_gaussian(m, v)
-        kl = ut.log_normal(z, m, v) - model.log_p_z(z)
-        rec = -ut.log_bernoulli_with_logits(x, model.dec.decode(z))
-        niwae = -ut.log_mean_exp(-(kl + rec).view(iw, -1), 0).mean()
-        return niwae, kl.mean(), rec.mean()
 
     def negative_elbo_bound(x):
         log_q = F.log_softmax(model.cls.classify(x), 1)
@@ -169,8 +150,6 @@ def plain_methods(model, name):
         return kl_y + kl_z + rec, kl_z, kl_y, rec
 
     ut.log_normal_mixture = log_normal_mixture
-    if name in ("vae", "gmvae"):
-        model.negative_iwae_bound = negative_iwae_bound
     if name == "ssvae":
         model.negative_elbo_bound = negative_elbo_bound
 
@@ -206,7 +185,7 @@ def work(way, name, data_dir, source):
     a = torch.randn(2000, 2000)
     for line in sys.stdin:
         started = time.perf_counter()
-        question, *arguments = line.split()
+        question = line.strip()
         if question == "train":
             run(iterations)
             report({"rate": iterations / (time.perf_counter() - started)})
@@ -216,13 +195,6 @@ def work(way, name, data_dir, source):
             report({"rate": 10 * 2 * 2000**3 / (time.perf_counter() - started)})
         elif question == "operations":
             report({"operations": operations_of_a_step(model, batches)})
-        elif question == "advance":
-            run(int(arguments[0]))
-            torch.save(model.state_dict(), arguments[1])
-            report({"done": True})
-        elif question == "load":
-            model.load_state_dict(torch.load(arguments[0]))
-            report({"done": True})
         else:
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             report({"peak": peak})
@@ -243,12 +215,9 @@ class Worker:
         self.answer()
 
     def ask(self, question):
-        self.begin(question)
-        return self.answer()
-
-    def begin(self, question):
         self.process.stdin.write(question + "\n")
         self.process.stdin.flush()
+        return self.answer()
 
     def answer(self):
         [value] = json.loads(self.process.stdout.readline()).values()
@@ -259,129 +228,30 @@ class Worker:
         self.process.wait()
 
 
-def evaluate_plainly(name, folder, data_dir, source):
-    """What the baseline does for --train 0."""
-    import torch
-    from torch.utils.data import DataLoader
-    from torchvision import datasets, transforms
-
-    from codebase import checkpoints, data
-    from codebase.evaluate import evaluate_lower_bound
-
-    data_dir = Path(data_dir)
-    root = data_dir if source == "mnist" else data_dir / "synthetic"
-    DataLoader(datasets.MNIST(root, train=True, transform=transforms.ToTensor()), batch_size=97)
-    subset = data.test_subset(data.read_mnist("test", data_dir, source))
-    model = build(name)
-    plain_methods(model, name)
-    [path] = (Path(folder) / "checkpoints").glob(f"model={name}_*/model-00001.pt")
-    checkpoints.load_weights(model, path)
-    torch.manual_seed(0)
-    evaluate_lower_bound(model, subset)
+# The table
 
 
-# The tables
-
-
-def time_process(command, cwd):
-    """Seconds and peak memory in MB of a whole process."""
-    started = time.perf_counter()
-    with open(os.devnull, "w", encoding="utf-8") as null:
-        process = subprocess.Popen(command, cwd=cwd, stdout=null, stderr=null)
-        _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        sys.exit(f"failed: {command}")
-    return time.perf_counter() - started, usage.ru_maxrss / 1024
-
-
-@contextlib.contextmanager
-def busy_loops():
-    """As many processes that only compute as there are processors."""
-    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(CORES)]
-    try:
-        time.sleep(0.5)
-        yield
-    finally:
-        for loop in loops:
-            loop.kill()
-            loop.wait()
-
-
-def training_table(models, rounds, after, data_dir, source):
-    print(
-        "| training | it/s | baseline | ratio | of the GEMM peak | --compile 1 | beside loops "
-        "| beside itself | peak MB | baseline |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|---|")
+def training_table(models, rounds, data_dir, source):
+    print("| training | it/s | baseline it/s | ratio | `--compile 1` / eager | share of peak | MB |")
+    print("|---|---|---|---|---|---|---|")
     for name in models:
-        ways = ("project", "baseline", "compiled", "project")
-        workers = [Worker(way, name, data_dir, source) for way in ways]
-        project, baseline, compiled, another = workers
-        if after:
-            weights = data_dir / f"{name}.pt"
-            project.ask(f"advance {after} {weights}")
-            for worker in workers[1:]:
-                worker.ask(f"load {weights}")
-        rates, ratios, matrix = [], [], []
+        ways = ("project", "baseline", "compiled")
+        project, baseline, compiled = (Worker(way, name, data_dir, source) for way in ways)
+        rates, ratios, faster, matrix = [], [], [], []
         for _ in range(rounds):
-            rate = project.ask("train")
-            plain = baseline.ask("train")
-            faster = compiled.ask("train")
+            rates.append(project.ask("train"))
+            ratios.append(rates[-1] / baseline.ask("train"))
+            faster.append(compiled.ask("train") / rates[-1])
             matrix.append(project.ask("matrix"))
-            with busy_loops():
-                project.ask("train")
-                beside_loops = project.ask("train")
-            for worker in (project, another):
-                worker.begin("train")
-            beside_itself = min(worker.answer() for worker in (project, another))
-            rates.append(rate)
-            ratios.append([rate / plain, faster / rate, beside_loops / rate, beside_itself / rate])
-        ratio, faster, beside_loops, beside_itself = map(
-            statistics.median, zip(*ratios, strict=True)
-        )
-        rate = statistics.median(rates)
-        share = project.ask("operations") * rate / statistics.median(matrix)
-        peaks = [worker.ask("peak") for worker in (project, baseline)]
+        rate, ratio, faster, peak = map(statistics.median, (rates, ratios, faster, matrix))
+        share = project.ask("operations") * rate / peak
         print(
-            f"| {name} | {rate:.0f} | {rate / ratio:.0f} | {ratio:.2f} | {share:.0%} "
-            f"| {faster:.2f} | {beside_loops:.2f} | {beside_itself:.2f} | {peaks[0]:.0f} "
-            f"| {peaks[1]:.0f} |",
+            f"| {name} | {rate:.0f} | {rate / ratio:.0f} | {ratio:.2f} | {faster:.2f} "
+            f"| {share:.0%} | {project.ask('peak'):.0f} |",
             flush=True,
         )
-        for worker in workers:
+        for worker in (project, baseline, compiled):
             worker.close()
-
-
-def evaluation_table(models, rounds, data_dir, source):
-    print("| --train 0, whole process | s | baseline | ratio | beside loops | peak MB | baseline |")
-    print("|---|---|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        shutil.copytree(ROOT / "codebase", folder / "codebase")
-        for script in ROOT.glob("run_*.py"):
-            shutil.copy(script, folder)
-        flags = ["--iter_max", "1", "--data", source, "--data_dir", str(data_dir)]
-        for model in [name for name in models if name in EVALUATED]:
-            script = [sys.executable, f"run_{model}.py", *flags]
-            time_process(script, folder)  # one iteration of training: weights to evaluate
-            plain = [sys.executable, __file__, "--evaluate", model, name, data_dir, source]
-            seconds, ratios, peaks = [], [], []
-            for _ in range(rounds):
-                own, peak = time_process([*script, "--train", "0"], folder)
-                slower, plain_peak = time_process([str(word) for word in plain], folder)
-                with busy_loops():
-                    beside, _ = time_process([*script, "--train", "0"], folder)
-                seconds.append(own)
-                ratios.append([slower / own, beside / own])
-                peaks.append([peak, plain_peak])
-            own = statistics.median(seconds)
-            ratio, beside = map(statistics.median, zip(*ratios, strict=True))
-            peak, plain_peak = map(statistics.median, zip(*peaks, strict=True))
-            print(
-                f"| {model} | {own:.1f} | {own * ratio:.1f} | {ratio:.2f} | {beside:.2f} "
-                f"| {peak:.0f} | {plain_peak:.0f} |",
-                flush=True,
-            )
 
 
 def prepare(folder, data_dir):
@@ -402,16 +272,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", default=MODELS, help="which models")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each")
-    parser.add_argument("--after", type=int, default=0, help="iterations of training beforehand")
     parser.add_argument("--data_dir", type=Path, default=ROOT / "data", help="data sets' folder")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         # In a process of its own: a child's peak memory is never below what its parent holds.
         command = [sys.executable, __file__, "--prepare", name, str(args.data_dir)]
         [*_, source] = subprocess.check_output(command, encoding="utf-8").split()
-        training_table(args.models, args.rounds, args.after, Path(name), source)
-        print()
-        evaluation_table(args.models, args.rounds, Path(name), source)
+        training_table(args.models, args.rounds, Path(name), source)
 
 
 if __name__ == "__main__":
@@ -419,7 +286,5 @@ if __name__ == "__main__":
         work(*sys.argv[2:])
     elif sys.argv[1:2] == ["--prepare"]:
         prepare(*sys.argv[2:])
-    elif sys.argv[1:2] == ["--evaluate"]:
-        evaluate_plainly(*sys.argv[2:])
     else:
         main()

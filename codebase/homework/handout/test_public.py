@@ -36,7 +36,7 @@ def bound(kind, method, *more, **options):
         if kind == "FSVAE":
             images = (torch.rand(20, 3072), torch.eye(10).repeat(2, 1))
         else:
-            images = (torch.randint(0, 2, (97, 784)).float(),)
+            images = (torch.randint(0, 2, (20, 784)).float(),)
         model = getattr(models, kind)(**options)
         torch.manual_seed(seed)
         terms = getattr(model, method)(*images, *more)
