@@ -232,7 +232,9 @@ class Worker:
 
 
 def training_table(models, rounds, data_dir, source):
-    print("| training | it/s | baseline it/s | ratio | `--compile 1` / eager | share of peak | MB |")
+    print(
+        "| training | it/s | baseline it/s | ratio | `--compile 1` / eager | share of peak | MB |"
+    )
     print("|---|---|---|---|---|---|---|")
     for name in models:
         ways = ("project", "baseline", "compiled")

@@ -179,7 +179,7 @@ if hasattr(os, "fork"):
 class Child:
     """`python <script> <flags>` in a process that has imported everything already.
 
-    It trains on few images, draws pictures at their real size, and evaluates seldom: see `tiny`.
+    It trains on few images, draws small pictures, and evaluates seldom: see `tiny`.
 
     Args:
         folder: where its checkpoints/, logs/ and output are
@@ -294,8 +294,10 @@ def _main(folder, outputs, script, flags, options) -> None:
     if script == "codebase":
         module.main()
     else:
-        whole = options.get("whole", False)
-        module.main(module.experiment if whole else tiny.tiny(module.experiment))
+        if options.get("whole"):
+            return module.main(module.experiment)
+        figures.WIDTH = 1  # grids in their images' own pixels
+        module.main(tiny.tiny(module.experiment))
 
 
 def _stop_after(number: int, picture: str) -> None:

@@ -370,7 +370,7 @@ def bad_mirror(served, tmp_path):
 def test_whatever_one_mirror_does_the_other_is_asked(
     trouble, first, mirror, bad_mirror, some_mnist, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(download, "NETWORK_TIMEOUT", 1)
+    monkeypatch.setattr(download, "NETWORK_TIMEOUT", 0.3)
     mirrors = [bad_mirror(trouble), *datasets.MNIST.mirrors]
     monkeypatch.setattr(datasets.MNIST, "mirrors", mirrors if first else mirrors[::-1])
     empty = tmp_path / "empty"
@@ -392,7 +392,7 @@ def test_each_file_may_come_from_another_mirror(mirror, served, some_mnist, tmp_
 def test_if_no_mirror_gives_a_file_each_ones_answer_is_said(
     bad_mirror, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(download, "NETWORK_TIMEOUT", 1)
+    monkeypatch.setattr(download, "NETWORK_TIMEOUT", 0.3)
     mirrors = {trouble: bad_mirror(trouble) for trouble in TROUBLES}
     monkeypatch.setattr(datasets.MNIST, "mirrors", list(mirrors.values()))
     assert data.find_or_download("mnist", "auto", tmp_path / "empty") == "synthetic"

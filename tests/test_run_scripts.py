@@ -51,6 +51,7 @@ REPORTS = {
     "run_fsvae.py": ("model=fsvae_run=0000", BOUNDS[:1]),
 }
 VAE_NAME = "model=vae_z=10_run=0000_data=synthetic"
+SLOW = pytest.mark.process
 
 
 @pytest.fixture
@@ -61,7 +62,13 @@ def base(data_dir):
 # End to end
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+ENDS = [
+    pytest.param(script, marks=() if script in ("run_vae.py", "run_ssvae.py") else [SLOW])
+    for script in SCRIPTS
+]
+
+
+@pytest.mark.parametrize("script", ENDS)
 def test_a_script_from_end_to_end(script, project, whole_data):
     """Train, offline, from another working directory; then evaluate, to the same metrics.
 

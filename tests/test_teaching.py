@@ -1,5 +1,6 @@
 """Handing out, and handing in."""
 
+import argparse
 import ast
 import json
 import os
@@ -160,7 +161,6 @@ def test_filled_in_it_is_the_solution_bit_for_bit(blank, tmp_path, whole_data):
         ).stdout
     )
     assert figures == {function: value[0] for function, value in starter.public_values().items()}
-    assert figures["VAE.negative_iwae_bound"][0] == pytest.approx(544.36072, abs=6.2e-5)
     flags = ["--iter_max", "3", "--k", "5", "--threads", "1", "--data_dir", str(whole_data)]
     run(mine, "run_gmvae.py", *flags)
     succeed(tmp_path / "ours", "run_gmvae.py", *flags, whole=True)
@@ -202,7 +202,7 @@ def test_submit_knows_what_is_graded():
     assert submit.REPORTED.keys() == {report.group for report in REPORTS}
 
 
-def test_submit_makes_what_the_grader_reads(blank, tmp_path):
+def test_submit_makes_what_the_grader_reads(blank, tmp_path, monkeypatch, capsys):
     mine = filled(tmp_path / "mine", blank)
     run_name = "model=vae_z=10_run=0000"
     logs = f"logs/{run_name}"
@@ -219,9 +219,12 @@ def test_submit_makes_what_the_grader_reads(blank, tmp_path):
             "writeup/figure.png": b"png",
         },
     )
+    monkeypatch.setattr(submit, "ROOT", mine)
+    monkeypatch.setattr(submit.subprocess, "run", lambda *args, **options: None)
     for with_weights in (0, 1):
-        told = run(mine, "-m", "codebase", "submit", "--weights", str(with_weights)).stdout
-        assert "9 passed" in told and "Not written yet" not in told
+        submit.act(argparse.Namespace(out=mine / "submission.zip", weights=with_weights))
+        told = capsys.readouterr().out
+        assert "Running the public tests" in told and "Not written yet" not in told
         assert "Write-up: writeup/figure.png, writeup.md, writeup.pdf" in told
         assert f"{'Weights' if with_weights else 'Pictures'} of runs: {run_name}\n" in told
         assert ("No weights of model=gmvae_z=10_k=500_run=0000 were found" in told) == with_weights
@@ -241,8 +244,8 @@ def test_submit_makes_what_the_grader_reads(blank, tmp_path):
     assert found.sources == {name: own[name] for name in own if name.startswith("codebase/")}
     assert {f"codebase/{file}" for file in FILES} <= found.sources.keys()
     assert weights.checkpoints_of(found).keys() == {run_name}
-    told = run(blank, "-m", "codebase", "submit", "--out", str(tmp_path / "b.zip")).stdout
-    assert "\nNot written yet: sample_gaussian, VAE.negative_elbo_bound, log_normal" in told
+    monkeypatch.setattr(submit, "ROOT", blank)
+    assert submit.submit(tmp_path / "b.zip", False)[0] == list(submit.GRADED)
 
 
 @pytest.mark.process
@@ -250,6 +253,7 @@ def test_submit_runs_the_public_tests(blank, tmp_path):
     mine = filled(tmp_path / "mine", blank)
     path = mine / "codebase" / "models" / "fsvae.py"
     text = path.read_text(encoding="utf-8")
+    assert "9 passed" in run(mine, "-m", "codebase", "submit").stdout
     path.write_text(text.replace("return kl_z + rec, ", "return nelbo, "), encoding="utf-8")
     said = run(mine, "-m", "codebase", "submit").stdout
     assert "NameError: name 'nelbo' is" in said and "1 failed, 8 passed" in said
