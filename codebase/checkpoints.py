@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from codebase.machine.files import one_line, write_atomically
+from codebase.models.base import LatentVariableModel
 from codebase.project import ROOT, UserError, steps_in, weights_file
 
 CHECKPOINTS = ROOT / "checkpoints"
@@ -21,7 +22,7 @@ class CheckpointError(UserError):
     """A checkpoint is missing, or is not what the model needs."""
 
 
-def save_model_by_name(model: torch.nn.Module, global_step: int) -> Path:
+def save_model_by_name(model: LatentVariableModel, global_step: int) -> Path:
     """Write checkpoints/<model.name>/model-<global_step>.pt, a state_dict; return its path."""
     path = weights_file(run_folder(model.name), global_step)
     write_weights(model, path)
@@ -29,7 +30,7 @@ def save_model_by_name(model: torch.nn.Module, global_step: int) -> Path:
 
 
 def load_model_by_name(
-    model: torch.nn.Module, global_step: int, device: torch.device | str | None = None
+    model: LatentVariableModel, global_step: int, device: torch.device | str | None = None
 ) -> None:
     """Load checkpoints/<model.name>/model-<global_step>.pt into the model.
 
@@ -66,12 +67,12 @@ def reference_folder(name: str) -> Path:
 # Weights
 
 
-def write_weights(model: torch.nn.Module, path: Path) -> None:
+def write_weights(model: LatentVariableModel, path: Path) -> None:
     """Write a model's state_dict to a file."""
     write_state(path, {key: tensor.detach().cpu() for key, tensor in model.state_dict().items()})
 
 
-def load_weights(model: torch.nn.Module, path: Path) -> None:
+def load_weights(model: LatentVariableModel, path: Path) -> None:
     """Load a file's weights into the model.
 
     Weights may be wrapped, in a dictionary under "state_dict" or the like, and by DataParallel
@@ -95,7 +96,7 @@ def load_weights(model: torch.nn.Module, path: Path) -> None:
     model.load_state_dict(state)
 
 
-def check_weights(state, model: torch.nn.Module, where: str) -> None:
+def check_weights(state, model: LatentVariableModel, where: str) -> None:
     """Check that what a file holds are weights of such a model.
 
     Args:

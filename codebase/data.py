@@ -18,6 +18,7 @@ from torch import Tensor
 from codebase.datasets import download, synthetic
 from codebase.datasets.download import DataError
 from codebase.minibatches import Minibatches
+from codebase.models.base import LatentVariableModel
 from codebase.project import ROOT
 
 DATA_DIR = ROOT / "data"
@@ -82,7 +83,7 @@ class Data(NamedTuple):
 
     batches: Minibatches | None
     subset: tuple[Tensor, Tensor]
-    test: tuple[Tensor, Tensor] | tuple[None, None]
+    test: tuple
 
 
 def get_mnist_data(
@@ -112,6 +113,7 @@ def get_mnist_data(
     found = mnist(Source(name, Path(data_dir), device), labels="all")
     if use_test_subset:
         return found
+    assert found.batches is not None  # its source is for training
     xl, yl = labelled_subset(Images(found.batches.images, *found.batches.targets))
     return found._replace(subset=(xl.to(device), yl.to(device)))
 
@@ -166,8 +168,11 @@ def mnist(
     elif labels == "few":
         xl, yl = labelled_subset(images)
         labelled = xl.to(source.device), yl.to(source.device)
-    options = {"batch_size": batch_size, "binarised": binarised, "labelled": labelled}
-    return Data(Minibatches(images.x.to(source.device), *targets, **options), subset, test)
+    x = images.x.to(source.device)
+    batches = Minibatches(
+        x, *targets, batch_size=batch_size, binarised=binarised, labelled=labelled
+    )
+    return Data(batches, subset, test)
 
 
 def svhn(source: Source, batch_size: int = 100) -> Data:
@@ -181,7 +186,7 @@ def svhn(source: Source, batch_size: int = 100) -> Data:
     return Data(batches, (x[:100].float() / 255, y[:100]), (None, None))
 
 
-def to_evaluate(model: torch.nn.Module, source: Source) -> Data:
+def to_evaluate(model: LatentVariableModel, source: Source) -> Data:
     """Return what any of the models is evaluated on."""
     if model.dataset == "svhn":
         return svhn(source)

@@ -1,10 +1,13 @@
 """The metrics that the homework reports: lower bounds, and the classifier's accuracy."""
 
+import functools
 import sys
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from codebase.models.base import LatentVariableModel
 
 REPEATS = 100
 IMPORTANCE_WEIGHTS = (1, 10, 100, 1000)
@@ -12,7 +15,7 @@ IMPORTANCE_WEIGHTS = (1, 10, 100, 1000)
 
 @torch.no_grad()
 def evaluate_lower_bound(
-    model: torch.nn.Module,
+    model: LatentVariableModel,
     subset: tuple[Tensor, Tensor],
     run_iwae: bool = True,
     repeats: int = REPEATS,
@@ -41,11 +44,12 @@ def evaluate_lower_bound(
     names = ("KL",) if len(kl) == 1 else ("KL_z", "KL_y")
     figures = {"NELBO": nelbo, **dict(zip(names, kl, strict=True)), "Rec": rec}
     print(". ".join(f"{name}: {value}" for name, value in figures.items()))
-    if not run_iwae or not hasattr(model, "negative_iwae_bound"):
+    bound = getattr(model, "negative_iwae_bound", None)
+    if not run_iwae or bound is None:
         return figures
     for iw in importance_weights:
         try:
-            niwae, *_ = _mean(lambda iw=iw: model.negative_iwae_bound(x, iw), max(repeats // iw, 1))
+            niwae, *_ = _mean(functools.partial(bound, x, iw), max(repeats // iw, 1))
         except NotImplementedError:  # the other metrics are reported without it
             print("negative_iwae_bound is not written yet: no IWAE bounds", file=sys.stderr)
             break
@@ -55,7 +59,7 @@ def evaluate_lower_bound(
 
 
 @torch.no_grad()
-def evaluate_classifier(model: torch.nn.Module, test_set: tuple[Tensor, Tensor]) -> float:
+def evaluate_classifier(model: LatentVariableModel, test_set: tuple[Tensor, Tensor]) -> float:
     """Print and return the share of images whose label the model's classifier finds.
 
     Args:
@@ -72,7 +76,7 @@ def evaluate_classifier(model: torch.nn.Module, test_set: tuple[Tensor, Tensor])
     return accuracy
 
 
-def evaluate(model: torch.nn.Module, data) -> dict[str, float]:
+def evaluate(model: LatentVariableModel, data) -> dict[str, float]:
     """Print and return what the homework reports of any of its models; see `data.Data`."""
     if hasattr(model, "cls"):
         return {"accuracy": evaluate_classifier(model, data.test)}
@@ -80,7 +84,7 @@ def evaluate(model: torch.nn.Module, data) -> dict[str, float]:
 
 
 @torch.no_grad()
-def accuracy_by_class(model: torch.nn.Module, test_set: tuple[Tensor, Tensor]) -> list[float]:
+def accuracy_by_class(model: LatentVariableModel, test_set: tuple[Tensor, Tensor]) -> list[float]:
     """Return the share of each class's images whose label is found."""
     found, labels = _found(model, test_set)
     counts = labels.bincount(minlength=model.y_dim)
@@ -88,7 +92,7 @@ def accuracy_by_class(model: torch.nn.Module, test_set: tuple[Tensor, Tensor]) -
     return (right / counts.clamp(min=1)).tolist()
 
 
-def _found(model: torch.nn.Module, test_set: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def _found(model: LatentVariableModel, test_set: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     x, y = test_set
     model.check_images(x)
     return model.cls.classify(x).argmax(-1), y if y.dim() == 1 else y.argmax(-1)

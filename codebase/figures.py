@@ -15,6 +15,7 @@ from torch import Tensor
 
 from codebase import utils as ut
 from codebase.data import one_hot
+from codebase.models.base import LatentVariableModel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,7 +59,7 @@ def png(figure: "Figure", heading: str = "") -> bytes:
 # Grids of images
 
 
-def sample_sheet(model: torch.nn.Module, rows: int = 10, columns: int = COLUMNS) -> "Figure":
+def sample_sheet(model: LatentVariableModel, rows: int = 10, columns: int = COLUMNS) -> "Figure":
     """Draw a sample grid: means of p(x|z) for z from the prior.
 
     A model with labels has class i in row i, and in column j one style z_j for all classes.
@@ -74,7 +75,7 @@ def sample_sheet(model: torch.nn.Module, rows: int = 10, columns: int = COLUMNS)
     return _sheet(grid(model, x, columns), "E[x|z], z drawn from the prior")
 
 
-def reconstructions(model: torch.nn.Module, x: Tensor, y: Tensor) -> "Figure":
+def reconstructions(model: LatentVariableModel, x: Tensor, y: Tensor) -> "Figure":
     """Draw rows of images, under each the row of their reconstructions.
 
     Args:
@@ -90,7 +91,7 @@ def reconstructions(model: torch.nn.Module, x: Tensor, y: Tensor) -> "Figure":
     return _sheet(rows, title, ["x", mean] * len(pairs[0]))
 
 
-def comparison(models: dict[str, torch.nn.Module], x: Tensor, y: Tensor) -> "Figure":
+def comparison(models: dict[str, LatentVariableModel], x: Tensor, y: Tensor) -> "Figure":
     """Draw a row of images, and under it a row of their reconstructions by each model.
 
     Args:
@@ -105,7 +106,7 @@ def comparison(models: dict[str, torch.nn.Module], x: Tensor, y: Tensor) -> "Fig
     return _sheet(images, "Images and their reconstructions", ["image", *models])
 
 
-def traversal(model: torch.nn.Module, x: Tensor, y: Tensor, most: int = 10) -> "Figure":
+def traversal(model: LatentVariableModel, x: Tensor, y: Tensor, most: int = 10) -> "Figure":
     """Draw E[x|z] as one dimension of z goes from −3 to 3 and the others keep an image's values.
 
     A dimension counts as used to the extent that its posterior mean varies over images (an active
@@ -134,7 +135,7 @@ def most_used(means: Tensor) -> Tensor:
     return means.var(dim=0).argsort(descending=True)
 
 
-def grid(model: torch.nn.Module, x: Tensor, columns: int) -> Tensor:
+def grid(model: LatentVariableModel, x: Tensor, columns: int) -> Tensor:
     """Return images (..., x_dim) row by row with black lines between: (height, width, channels)."""
     images = x.detach().cpu().clamp(0, 1).reshape(-1, *model.enc.image_shape)
     images = F.pad(images, (EDGE, 0, EDGE, 0))  # to the left and above
@@ -165,7 +166,7 @@ def _sheet(images: Tensor, title: str, rows: Sequence[str] = ()) -> "Figure":
 
 
 @torch.no_grad()
-def posterior_means(model: torch.nn.Module, x: Tensor, labels: Tensor) -> Tensor:
+def posterior_means(model: LatentVariableModel, x: Tensor, labels: Tensor) -> Tensor:
     """Return the posterior mean of z for images: (n, z_dim).
 
     Args:
@@ -177,7 +178,7 @@ def posterior_means(model: torch.nn.Module, x: Tensor, labels: Tensor) -> Tensor
     return means
 
 
-def latent_plane(model: torch.nn.Module, x: Tensor, labels: Tensor) -> "Figure":
+def latent_plane(model: LatentVariableModel, x: Tensor, labels: Tensor) -> "Figure":
     """Draw posterior means by digit, and a mixture prior's components as ellipses.
 
     Points are drawn in random order, so that no digit hides another. The ellipses have a
@@ -200,13 +201,14 @@ def latent_plane(model: torch.nn.Module, x: Tensor, labels: Tensor) -> "Figure":
     for digit in range(10):
         middle = means[labels == digit].median(dim=0).values.tolist()
         box = {"boxstyle": "circle,pad=0.25", "facecolor": "white", "edgecolor": PALETTE[digit]}
-        axes.text(*middle, str(digit), ha="center", va="center", fontsize=11, bbox=box)
+        x_1, x_2 = middle
+        axes.text(x_1, x_2, str(digit), ha="center", va="center", fontsize=11, bbox=box)
     if model.z_prior[0].ndim == 3:  # a mixture: (1, components, 2)
         _draw_components(axes, model, component_shares(model, means))
     return figure
 
 
-def _draw_components(axes: "Axes", model: torch.nn.Module, shares: Tensor) -> None:
+def _draw_components(axes: "Axes", model: LatentVariableModel, shares: Tensor) -> None:
     from matplotlib.collections import EllipseCollection
     from matplotlib.lines import Line2D
 
@@ -214,15 +216,22 @@ def _draw_components(axes: "Axes", model: torch.nn.Module, shares: Tensor) -> No
     prior_m, prior_v = (p.detach()[0, used].cpu().numpy() for p in model.z_prior)
     widths, heights = 2 * np.sqrt(prior_v).T
     darkness = (0.6 * shares[used] / shares[used[0]]).tolist()
-    colours = {"facecolors": "none", "edgecolors": [(0, 0, 0, alpha) for alpha in darkness]}
-    place = {"units": "xy", "offsets": prior_m, "offset_transform": axes.transData, "zorder": 2}
-    axes.add_collection(EllipseCollection(widths, heights, 0 * widths, **place, **colours))
+    ellipses = EllipseCollection(
+        *(widths, heights, 0 * widths),
+        units="xy",
+        offsets=prior_m,
+        offset_transform=axes.transData,
+        zorder=2,
+        facecolors="none",
+        edgecolors=[(0, 0, 0, alpha) for alpha in darkness],
+    )
+    axes.add_collection(ellipses)
     label = f"{len(used)} of {len(shares)} components of p(z), one standard deviation; "
     label += f"likeliest for {shares[used].sum().item():.0%} of the images"
     axes.legend(handles=[Line2D([], [], color="black", linewidth=1, label=label)])
 
 
-def component_shares(model: torch.nn.Module, means: Tensor) -> Tensor:
+def component_shares(model: LatentVariableModel, means: Tensor) -> Tensor:
     """Return the share of the images for which each component of a mixture prior is the likeliest.
 
     Args:
@@ -238,7 +247,7 @@ def component_shares(model: torch.nn.Module, means: Tensor) -> Tensor:
     return likeliest.bincount(minlength=m.shape[1]) / len(means)
 
 
-def manifold(model: torch.nn.Module, x: Tensor, labels: Tensor, size: int = 20) -> "Figure":
+def manifold(model: LatentVariableModel, x: Tensor, labels: Tensor, size: int = 20) -> "Figure":
     """Draw E[x|z] on a grid over the range of the posterior means, z_1 to the right and z_2 up.
 
     The grid's lines are at quantiles of the means, so that they are close where the images are: on
@@ -293,9 +302,9 @@ def curves(history: dict[str, list[list[float]]]) -> "Figure":
     figure = Figure(figsize=(15, 5), layout="constrained")
     for i, name in enumerate(("NELBO", "KL", "Rec"), start=1):
         axes = figure.add_subplot(1, 3, i)
-        # A lone point has no line.
-        line = {"linewidth": 0.8, "marker": "." if len(train) < 20 else ""}
-        axes.plot(train[:, 0], train[:, i], color=PALETTE[6], label="training minibatches", **line)
+        marker = "." if len(train) < 20 else ""  # a lone point has no line
+        line = axes.plot(train[:, 0], train[:, i], color=PALETTE[6], linewidth=0.8, marker=marker)
+        line[0].set_label("training minibatches")
         axes.plot(test[:, 0], test[:, i], "o-", color=PALETTE[5], ms=5, label="held-out images")
         axes.set(xlabel="iteration", ylabel="nats per image", title=name)
         first = max(train[-1, 0] / 10, 100) if len(train) else 0

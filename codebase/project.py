@@ -2,7 +2,7 @@
 
 import re
 import string
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 # data/, checkpoints/ and logs/ are beside the run scripts, wherever those are called from.
@@ -13,7 +13,7 @@ VAE_RUN = "model=vae_z={z:02d}_run={run:04d}"
 GMVAE_RUN = "model=gmvae_z={z:02d}_k={k:03d}_run={run:04d}"
 SSVAE_RUN = "model=ssvae_gw={gw:03d}_cw={cw:03d}_run={run:04d}"
 FSVAE_RUN = "model=fsvae_run={run:04d}"
-MODELS = {
+MODELS: dict[str, Callable[..., dict]] = {
     VAE_RUN: lambda z: {"class": "VAE", "z_dim": z},
     GMVAE_RUN: lambda z, k: {"class": "GMVAE", "z_dim": z, "k": k},
     SSVAE_RUN: lambda gw, cw: {"class": "SSVAE", "gen_weight": gw, "class_weight": cw},

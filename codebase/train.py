@@ -6,12 +6,14 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from codebase.checkpoints import CheckpointError, check_weights
 from codebase.machine.files import one_line
+from codebase.models.base import LatentVariableModel
 
 LOG_EVERY = 50  # iterations between two looks at the scalars
 MOMENTS = ("exp_avg", "exp_avg_sq")  # Adam's, by torch's names
@@ -37,7 +39,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: torch.nn.Module,
+        model: LatentVariableModel,
         batches: Iterable[tuple[Tensor, ...]],
         learning_rate: float = 1e-3,
     ):
@@ -120,7 +122,7 @@ class Trainer:
         printed and the loss stays as it is.
         """
         # Draws are of torch's generator, not of the compiler's.
-        options: dict[str, bool | int] = {"fallback_random": True}
+        options: dict[str, Any] = {"fallback_random": True}
         if os.environ.get("ATEN_CPU_CAPABILITY") == "avx2":
             # torch caches compiled code by its settings, which do not include this variable.
             # Without this line, cached AVX-512 loops would run with vectors of half their length.

@@ -8,6 +8,7 @@ IEEE 754 fixes to the last bit. (That is why no rotation here has a sine.)
 """
 
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -100,7 +101,7 @@ BLOCK = 256  # images coloured at once; another number would give other draws
 # Files
 
 
-def draw_digits(folder: Path, counts: dict[str, tuple[int, ...]] = COUNTS) -> None:
+def draw_digits(folder: Path, counts: Mapping[str, tuple[int, ...]] = COUNTS) -> None:
     """Draw 60,000 and 10,000 grey digits, as MNIST's four files.
 
     Args:
@@ -289,7 +290,7 @@ def _coloured(random: RandomState, ink: np.ndarray) -> np.ndarray:
     """Put ink in one colour on a wall of another, with shade and noise: (n, 3, 32, 32)."""
     n, size, _ = ink.shape
 
-    def uniform(low, high, *shape):
+    def uniform(low: float, high: float, *shape: int) -> np.ndarray:
         return _uniform(random, low, high, n, *shape).astype(np.float32)
 
     wall = uniform(0.1, 0.9, 1, 1, 1) + uniform(-0.12, 0.12, 3, 1, 1)
@@ -301,8 +302,8 @@ def _coloured(random: RandomState, ink: np.ndarray) -> np.ndarray:
     light = uniform(-0.25, 0.25, 1, 1, 1) * across
     light = light + uniform(-0.25, 0.25, 1, 1, 1) * across[:, None]
     alpha = ink[:, None].astype(np.float32) / 255
-    grain = np.frombuffer(random.bytes(3 * ink.size), dtype=np.uint8)
-    grain = grain.reshape(n, 3, size, size).astype(np.float32) / 255 - np.float32(0.5)
+    drawn = np.frombuffer(random.bytes(3 * ink.size), dtype=np.uint8)
+    grain = drawn.reshape(n, 3, size, size).astype(np.float32) / 255 - np.float32(0.5)
     noise = grain * uniform(0, 0.12, 1, 1, 1)
     image = wall + alpha * (paint - wall) + light + noise
     return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)

@@ -12,6 +12,7 @@ from codebase import checkpoints, data
 from codebase.datasets import download, synthetic
 from codebase.datasets.download import DataError
 from codebase.explorer import export
+from codebase.models.base import LatentVariableModel
 from codebase.project import UserError, steps_in, weights_file
 from codebase.runs.run import Run, data_of, load_run, located
 
@@ -41,7 +42,7 @@ def explore(run: str | None, data_dir: Path, out: Path) -> None:
 
 
 def write_page(
-    run: Run, model: torch.nn.Module, step: int, found: data.Data | None, path: Path
+    run: Run, model: LatentVariableModel, step: int, found: data.Data | None, path: Path
 ) -> None:
     """Write the page of a trained model, whose data may be None.
 
@@ -88,7 +89,7 @@ def _reference() -> Path:
     return folder
 
 
-def _data_at_hand(run: Run, model: torch.nn.Module, data_dir: Path) -> data.Data | None:
+def _data_at_hand(run: Run, model: LatentVariableModel, data_dir: Path) -> data.Data | None:
     """Return a run's data set if it is there: none is downloaded or drawn for a page."""
     name, folder = data_of(run, model), data_dir
     missing = [n for n, path in download.locate(model.dataset, data_dir).items() if path is None]

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from codebase import utils as ut
 from codebase.figures import PALETTE, isolated_draws, most_used, posterior_means
 from codebase.machine.files import write_atomically
+from codebase.models.base import LatentVariableModel
 from codebase.project import UserError
 
 PAGE = Path(__file__).parent / "page"
@@ -50,7 +51,7 @@ class Images(NamedTuple):
 
 def write(
     path: Path,
-    model: nn.Module,
+    model: LatentVariableModel,
     title: str,
     about: str,
     images: Images | None = None,
@@ -111,7 +112,9 @@ class _Tensors:
 
 
 @torch.no_grad()
-def describe(model: nn.Module, tensors: _Tensors, images=None, test=None, order=None) -> dict:
+def describe(
+    model: LatentVariableModel, tensors: _Tensors, images=None, test=None, order=None
+) -> dict:
     """Return all that the page knows of a model; see `write`."""
     if images is None:
         x, y, source = _samples(model)
@@ -160,7 +163,7 @@ def describe(model: nn.Module, tensors: _Tensors, images=None, test=None, order=
 
 
 @torch.no_grad()
-def in_half_precision(model: nn.Module) -> nn.Module:
+def in_half_precision(model: LatentVariableModel) -> LatentVariableModel:
     """Return a copy of the model in half precision if that changes no bound; otherwise the model.
 
     Half precision halves the page. A bound counts as unchanged if the model's bound on its own
@@ -178,7 +181,7 @@ def in_half_precision(model: nn.Module) -> nn.Module:
     return rounded if abs(bounds[0] - bounds[1]) < 0.01 else model
 
 
-def _samples(model: nn.Module, count: int = 10) -> Images:
+def _samples(model: LatentVariableModel, count: int = 10) -> Images:
     """Draw images from the model, one of each class if it has classes."""
     z, *labels = model.sample_latents(count)
     y = torch.arange(count, device=z.device)
@@ -204,7 +207,7 @@ def layers(net: nn.Sequential, tensors: _Tensors) -> list[dict]:
     return found
 
 
-def checks(model: nn.Module, x: Tensor, y: Tensor, tensors: _Tensors) -> list[dict]:
+def checks(model: LatentVariableModel, x: Tensor, y: Tensor, tensors: _Tensors) -> list[dict]:
     """Return PyTorch's numbers for a few images: the posterior, and the mean decoded.
 
     KL is in closed form or, if there is none, at the posterior's mean.
@@ -212,25 +215,26 @@ def checks(model: nn.Module, x: Tensor, y: Tensor, tensors: _Tensors) -> list[di
     found = []
     for i in range(min(CHECKS, len(x))):
         one, label = x[i : i + 1], None
-        given = ()
+        given: tuple[Tensor, ...] = ()
         if model.y_dim:
             label = int(y[i])
             given = (nn.functional.one_hot(y[i : i + 1], model.y_dim).to(one),)
         m, v = model.enc.encode(one, *given)
         h = model.dec.decode(m, *given)
-        kl = getattr(model, "kl_to_prior", lambda z, m, v: ut.kl_normal(m, v, *model.z_prior))
+        closed = getattr(model, "kl_to_prior", lambda z, m, v: ut.kl_normal(m, v, *model.z_prior))
+        kl, rec = closed(m, m, v).item(), -model.likelihood.log_prob(one, h).item()
         check = {
             "x": tensors.add(one[0]),
             "y": label,
             "m": tensors.add(m[0]),
             "v": tensors.add(v[0]),
             "h": tensors.add(h[0]),
-            "kl": kl(m, m, v).item(),
-            "rec": -model.likelihood.log_prob(one, h).item(),
+            "kl": kl,
+            "rec": rec,
         }
         if hasattr(model, "cls"):
             check["logits"] = tensors.add(model.cls.classify(one)[0])
-        if not math.isfinite(check["kl"] + check["rec"]):
+        if not math.isfinite(kl + rec):
             raise UserError(NOT_FINITE)
         found.append(check)
     return found

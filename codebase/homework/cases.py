@@ -9,7 +9,6 @@ from typing import NamedTuple
 import torch
 
 from codebase import utils
-from codebase.homework.forms import FORMS
 from codebase.homework.problems import Problem
 from codebase.homework.sandboxed import calling
 from codebase.homework.sandboxed.calling import Call, Case, Spec
@@ -82,8 +81,8 @@ def _densities(problem: Problem) -> dict[str, list[Call]]:
         return Spec("positive", shape, scale)
 
     if problem.function == "sample_gaussian":
-        args = (normal(9, 5), positive(9, 5))
-        return {"set": _set(Call(args)), "random": [Call(args, repeat=2, gradients=2)]}
+        m_and_v = (normal(9, 5), positive(9, 5))
+        return {"set": _set(Call(m_and_v)), "random": [Call(m_and_v, repeat=2, gradients=2)]}
     if problem.function == "log_normal_mixture":
         args = (normal(8, 3), normal(8, 5, 3), positive(8, 5, 3))
         # Log densities of −100 to −10,000, too low for float32's exp.
@@ -219,11 +218,6 @@ def _mean(one: list[dict] | str, other: list[dict] | str) -> list[dict] | str:
     ]
 
 
-def right(case: Case, problem: Problem) -> list[list[dict]]:
-    """Return the outputs of this project's function for a case."""
-    return outputs(case, FORMS[problem.function][0])
-
-
 # This project's helpers, for a submission whose own ones are wrong
 
 NOT_HELPERS = {
@@ -257,7 +251,7 @@ def helpers_for(problem: Problem) -> Mapping[str, str]:
     for node in tree.body:
         name = getattr(node, "name", None)
         if name is None and isinstance(node, ast.Assign):
-            name = node.targets[0].id
+            name = ast.unparse(node.targets[0])
         private = not problem.model and str(name).startswith("_")  # parts of later functions
         if name not in NOT_HELPERS | later and not private:
             body.append(node)

@@ -64,8 +64,8 @@ class Settings:
             for path in sorted(handed_in.files):
                 if path.endswith(".pt"):
                     found.update(path.encode(errors="replace") + handed_in.files[path])
-        for path in sorted((ROOT / "codebase").rglob("*.py")):
-            found.update(path.read_bytes())
+        for file in sorted((ROOT / "codebase").rglob("*.py")):
+            found.update(file.read_bytes())
         return f"{found.hexdigest()} {self.with_weights}"
 
 
@@ -77,7 +77,9 @@ class _Running:
 
     def __init__(self, sandbox: Sandbox, handed_in: Submission):
         self.sandbox, self.handed_in, self.left = sandbox, handed_in, float(SECONDS)
-        self.printed, self.missing, self.broken = "", set(), {}
+        self.printed = ""
+        self.missing: set[str] = set()
+        self.broken: dict[str, str] = {}
 
     def __call__(self, case: Case, helpers: Mapping[str, str] | None) -> Output:
         if self.left <= 0:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import Any
 
 import torch
 
@@ -12,7 +13,7 @@ from codebase.homework.forms import FORMS
 from codebase.homework.mistakes import MISTAKES
 from codebase.homework.problems import Problem, Question
 from codebase.homework.sandbox import Output, said
-from codebase.homework.sandboxed.calling import Case
+from codebase.homework.sandboxed.calling import Case, Spec
 
 # Differences that are not mistakes, relative to 1 + the right value. Correct solutions of other
 # forms differ by up to 2e-7.
@@ -67,7 +68,7 @@ class Given:
     plan: cases.Plan
     found: Output
 
-    def pairs(self, group: str, form: Form) -> Iterator[tuple[dict | str, dict]]:
+    def pairs(self, group: str, form: Form) -> Iterator[tuple[Any, Any]]:
         """Yield the outputs of a group of calls, or why there are none, and a right function's."""
         right = cases.outputs(self.plan.case, *form)
         for i in self.plan.groups.get(group, ()):
@@ -78,7 +79,7 @@ class Given:
     def outputs(self, group: str) -> list[dict]:
         """Return the outputs of a group of calls, where there are any."""
         calls = (self.found.calls[i] for i in self.plan.groups.get(group, ()))
-        return [output for one in calls if not isinstance(one, str) for output in one]
+        return [output for one in calls if isinstance(one, list) for output in one]
 
     @property
     def own(self) -> Form:
@@ -166,8 +167,8 @@ def mark(
         wrong = ", ".join(one.question.key for one in before if one.lost)
         raised = [one for one in own.given.found.calls if isinstance(one, str)]
         if raised and problem.model and not wrong:
-            told = "Your function does not fit the functions that it calls; read their docstrings."
-            best = replace(best, reasons={**best.reasons, "sizes": f"{raised[0]} {told}"})
+            why = f"{raised[0]} Your function does not fit the functions that it calls; read their "
+            best = replace(best, reasons={**best.reasons, "sizes": f"{why}docstrings."})
         whose = f"your helper functions ({wrong})" if wrong else "your other functions"
         right = "Another error" if best.lost else "This function is right. An error"
         notes.append(f"{right} comes from {whose}; you lose no points for it here.")
@@ -318,7 +319,7 @@ def _gradient(what: str, one: dict, right: dict, wrong: bool = False, loss: bool
 
 def _check_density(given: Given) -> dict[str, str]:
     """Check log_normal or log_normal_mixture."""
-    reasons = {}
+    reasons: dict[str, str] = {}
     for part in given.plan.groups:
         wrong = any(reasons.values())  # then other parts only need the right shape
         told = (
@@ -449,8 +450,9 @@ def _of_sizes(given: Given, i: int) -> str:
         plan = given.plan._replace(groups={"sizes": range(call, call + 1)})
         if reason := _of_term(replace(given, plan=plan), i, "sizes")[0]:
             images, *iw = given.plan.case.calls[call].args
+            count = images.shape[0] if isinstance(images, Spec) else 0
             weights = f" and iw = {iw[0]}" if iw and isinstance(iw[0], int) else ""
-            return f"With {images.shape[0]} images{weights}: {reason}"
+            return f"With {count} images{weights}: {reason}"
     return ""
 
 
@@ -467,7 +469,7 @@ def _of_group(given: Given, group: str) -> dict[str, str]:
         for one, right in given.pairs(group, form)
     ]
     if not any(told[1:]):  # the VAE's loss is made of kl and rec: they must train it as well
-        (kl, _), (_, sign) = found[1][1], found[-1][1]  # a closed KL has no sign
+        (kl, _), (_, sign) = (found[i][1] or given.own for i in (1, -1))  # a closed KL has no sign
         pairs = given.pairs(group, (kl, sign))
         gradients += [_gradient("kl + rec", one, right, loss=True) for one, right in pairs]
     return reasons | {"gradient": next(filter(None, gradients), ""), "sizes": ""}
@@ -534,8 +536,8 @@ def _on_average(given: Given, groups: tuple[str, ...]) -> dict[str, str]:
             if any(expected) and not any(values):
                 reasons["gradient"] = f"Your bound has no gradient for {name}."
             elif not reasons[given.problem.terms[0]]:
-                told = _mean(f"Your bound's gradient for {name}", values, expected)
-                reasons["gradient"] = reasons["gradient"] or told
+                why = _mean(f"Your bound's gradient for {name}", values, expected)
+                reasons["gradient"] = reasons["gradient"] or why
     return reasons
 
 
@@ -551,8 +553,8 @@ def _of_means(given: Given, i: int, group: str, form: Callable) -> str:
         found, right = ([pair[k]["values"][i][0] for pair in pairs] for k in (0, 1))
         of_means = given.problem.terms[0] == "niwae" and i > 0  # see `_drawn`
         return _mean(f"Your {given.problem.terms[i]}", found, right, of_means) if pairs else ""
-    found, right = (_moments(given, [pair[k]["values"][0] for pair in pairs]) for k in (0, 1))
-    told = (_mean(f"The {name} of your ε", found[name], right[name]) for name in found)
+    own, ours = (_moments(given, [pair[k]["values"][0] for pair in pairs]) for k in (0, 1))
+    told = (_mean(f"The {name} of your ε", own[name], ours[name]) for name in own)
     return next(filter(None, told), "")
 
 
@@ -620,9 +622,10 @@ def named(checked: Checked) -> tuple[str, ...]:
     return _by_term(checked, outputs, right[0][0]) if problem.model else ()
 
 
-def _by_term(checked: Checked, outputs: dict, right: dict) -> tuple[str, ...]:
+def _by_term(checked: Checked, outputs: dict, right: Any) -> tuple[str, ...]:
     """If no mistake explains everything, find one for each wrong term except the bound."""
-    problem, one, found = checked.given.problem, checked.given.found.calls[0][0], []
+    problem, found = checked.given.problem, []
+    [one, *_] = checked.given.outputs(next(iter(checked.given.plan.groups)))
     bound = problem.terms[0] not in checked.lost
     for i, term in enumerate(problem.terms):
         if i == 0 or term not in checked.lost or i >= len(one["values"]):

@@ -18,10 +18,11 @@ import time
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from codebase.homework import sandboxed
 from codebase.homework.sandboxed import server
-from codebase.homework.sandboxed.calling import MOST_VALUES, Call, Case
+from codebase.homework.sandboxed.calling import MOST_VALUES, Call, Case, Spec
 from codebase.homework.submission import Submission
 from codebase.project import ROOT, UserError
 
@@ -109,7 +110,7 @@ class Sandbox:
 
     def __init__(self, kind: str):
         self.kind = kind
-        self._process: subprocess.Popen | None = None
+        self._process: Any = None
         self._folder: tempfile.TemporaryDirectory | None = None
 
     def __enter__(self):
@@ -292,7 +293,7 @@ def checked(answer: bytes, told: dict, case: Case) -> Output:
         error, kind = found.get("error"), found.get("kind")
         error, kind = _text(error, 400) or ended or "it returned nothing", _text(kind, 100)
         return Output((), error, kind or "Ended", **about)
-    kept = []
+    kept: list[list[dict] | str] = []
     for call, one in zip(case.calls, calls, strict=True):
         if isinstance(one, dict):
             kept.append(said(_text(one.get("error"), 400), _text(one.get("kind"), 100)))
@@ -320,7 +321,9 @@ def _numbers(output: dict, call: Call, of_model: bool) -> dict:
     gradients: dict[str, list[float]] = {}
     for name, value in output["gradients"].items():
         gradients[name] = [float(number) for number in value]
-        size = 1 if of_model else math.prod(call.args[int(name)].shape)
+        size = 1
+        if not of_model and isinstance(spec := call.args[int(name)], Spec):
+            size = math.prod(spec.shape)
         if value and len(value) != size:
             raise ValueError
     kept: dict = {"values": values, "shapes": shapes, "gradients": gradients}

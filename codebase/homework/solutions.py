@@ -180,8 +180,8 @@ class _Document:
         return f"*Section {number} of the equations (codebase/models/README.md).*\n\n{text}"
 
     def _how_it_was_made(self) -> str:
-        seeds = {trained.run.flags.get("seed") for trained in self.trained.values()}
-        seeds = ", ".join(sorted(map(str, seeds)))
+        found = {str(trained.run.flags.get("seed")) for trained in self.trained.values()}
+        seeds = ", ".join(sorted(found))
         names = ", ".join(f"{one.run.name} ({_whose(one.run)})" for one in self.trained.values())
         return (
             "## How this document was made\n\n"
@@ -288,7 +288,7 @@ def _converter():
                     code.type, code.content = "html_inline", mathml(code.content, "inline")
             for image in inner:
                 if image.type == "image":
-                    content = base64.b64encode(pictures[image.attrs["src"]]).decode()
+                    content = base64.b64encode(pictures[str(image.attrs["src"])]).decode()
                     image.attrs["src"] = f"data:image/png;base64,{content}"
         body = markdown.renderer.render(tokens, markdown.options, {})
         title = html.escape(text.partition("\n")[0].strip("# "))

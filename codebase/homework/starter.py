@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import torch
 
@@ -153,9 +154,9 @@ def solution() -> dict[str, str]:
 # Blanks
 
 
-def nodes(tree: ast.Module) -> dict[str, ast.stmt]:
+def nodes(tree: ast.Module) -> dict[str, Any]:
     """Find functions, methods and constants of a file by their names, such as VAE.loss."""
-    found = {}
+    found: dict[str, ast.stmt] = {}
     for node in tree.body:
         if isinstance(node, ast.FunctionDef):
             found[node.name] = node
@@ -190,7 +191,9 @@ def _blanked(source: str, graded: list[Problem], equations: bool) -> str:
     return _tidied(lines)
 
 
-def _blank(node: ast.FunctionDef, problem, lines, equations) -> tuple[int, int, list[str]]:
+def _blank(
+    node: Any, problem: Problem, lines: list[str], equations: bool
+) -> tuple[int, int, list[str]]:
     """Return the edit that keeps a function's head and docstring, without equation or errors."""
     indent = " " * (node.col_offset + 4)
     docstring = node.body[0]

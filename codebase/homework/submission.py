@@ -7,6 +7,7 @@ import stat
 import zipfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from codebase.homework.problems import PROBLEMS
@@ -131,8 +132,8 @@ def entries(path: Path) -> tuple[list[Entry], list[str]]:
         files, _ = _in_zip(path, path.read_bytes())
         zips = [inner for inner in files if inner.lower().endswith(".zip")]
         if len(zips) > 1 and not _packages(files):
-            others = [inner for inner in files if inner not in zips]
-            skipped = [f"{path}, {inner}: skipped, not a zip of a submission" for inner in others]
+            rest = [inner for inner in files if inner not in zips]
+            skipped = [f"{path}, {inner}: skipped, not a zip of a submission" for inner in rest]
             found = [Entry(path, inner) for inner in zips]
             if len({one.name for one in found}) < len(found):  # as learning platforms name them
                 raise UserError(f"{path}: two of its zips have one name: unpack it, and rename one")
@@ -213,7 +214,7 @@ def _in_zip(path: Path, content: bytes) -> tuple[Files, list[str]]:
             why = "is not compressed as zips usually are" if not usual else "is a link"
             notes.append(f"{name!r:.100} {why} and was ignored.")
         elif not name.endswith("/") and not any(map(is_noise, parts)):
-            files["/".join(parts)] = lambda one=one: archive.read(one)
+            files["/".join(parts)] = partial(archive.read, one)
             size += one.file_size
     _check(len(files), size)
     return dict(sorted(files.items())), notes

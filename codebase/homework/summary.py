@@ -123,6 +123,7 @@ def summary(graded: list[Found], skipped: list[str]) -> str:
 def picture(graded: list[Found]):
     """Histograms of points, one a question: a matplotlib Figure."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     graded = [one for one in graded if not one.ungraded]
     found = _by_question(graded) or dict.fromkeys(BY_KEY, [])
@@ -135,7 +136,7 @@ def picture(graded: list[Found]):
         ax.set_xlabel("points", fontsize=8)
         ax.set_ylabel("submissions", fontsize=8)
         ax.tick_params(labelsize=8)
-        ax.yaxis.get_major_locator().set_params(integer=True)
+        ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 

@@ -138,8 +138,8 @@ def _mark(
     for metric in report.metrics:
         low, high = expected(report.group, metric)
         outside += [] if low <= values[metric] <= high else [metric]
-        value, low, high = (in_words(metric, one) for one in (values[metric], low, high))
-        told.append(f"{metric} {value} ({low} to {high})")
+        value, least, most = (in_words(metric, one) for one in (values[metric], low, high))
+        told.append(f"{metric} {value} ({least} to {most})")
     said = [f"The weights of {name} give (expected range in parentheses): {', '.join(told)}."]
     if outside:
         said.insert(0, _out_of_range(report, step, outside, code))

@@ -17,7 +17,7 @@ from codebase.homework import submission
 from codebase.homework.handout.submit import pictures_in
 from codebase.homework.problems import POINTS, QUESTIONS
 from codebase.homework.submission import Submission
-from codebase.machine.files import one_line, write_atomically
+from codebase.machine.files import write_atomically
 from codebase.project import UserError
 
 FOLDER, SHEET, RUBRIC = "written", "written.csv", "rubric.md"
@@ -189,7 +189,7 @@ def _read_rows(
     for count, cells in enumerate(rows, 2):
         row = dict(zip(head, map(str.strip, cells), strict=False))
         name = row.get("submission", "").removeprefix("'")
-        where = f"{path}, row {count}" + (f" ({one_line(name)})" if name else "")
+        where = f"{path}, row {count}" + (f" {name!r:.60}" if name else "")
         if any(cells[len(head) :]):
             raise UserError(f"{where} has more cells than columns: put texts in double quotes")
         if name in found:

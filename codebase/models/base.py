@@ -1,5 +1,7 @@
 """What the models share: their networks, the prior N(0, I), and ancestral sampling."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -7,6 +9,7 @@ from torch import Tensor
 from codebase import utils as ut
 from codebase.models import nns
 from codebase.models.likelihoods import BERNOULLI, Bernoulli, Gaussian
+from codebase.models.nns import v1
 
 
 class LatentVariableModel(torch.nn.Module):
@@ -36,6 +39,13 @@ class LatentVariableModel(torch.nn.Module):
     compiles = True
     dataset = "mnist"
     _has_seen_images = False
+
+    # What subclasses have; the SSVAE alone has a classifier.
+    negative_elbo_bound: Callable[..., tuple[Tensor, ...]]
+    loss: Callable[..., tuple[Tensor, dict[str, Tensor]]]
+    cls: v1.Classifier
+    z_prior_m: Tensor
+    z_prior_v: Tensor
 
     def __init__(
         self,

@@ -68,6 +68,6 @@ class FSVAE(LatentVariableModel):
         """Return (x, y), because the bounds need the labels too."""
         return x, y
 
-    def infer_latents(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def infer_latents(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """Return the posterior mean of z, and y as it is."""
         return self.enc.encode(x, y)[0], y

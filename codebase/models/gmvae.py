@@ -18,6 +18,8 @@ class GMVAE(VAE):
         options: the other arguments of `VAE`
     """
 
+    pi: Tensor
+
     def __init__(
         self, nn: str = "v1", z_dim: int = 2, k: int = 500, name: str = "gmvae", **options
     ):

@@ -78,8 +78,9 @@ def likelihood(description: str | dict) -> Bernoulli | Gaussian:
     """
     if description == "bernoulli":
         return BERNOULLI
+    fields = description if isinstance(description, dict) else {}
     try:
-        return Gaussian(float(description["variance"]), SQUASHES[description["squash"]])
+        return Gaussian(float(fields["variance"]), SQUASHES[fields["squash"]])
     except (KeyError, TypeError, ValueError):
         raise ValueError(
             f'likelihood is {description!r:.60}, expected "bernoulli", or a variance and a squash'

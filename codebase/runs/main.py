@@ -32,12 +32,17 @@ def main(experiment: Experiment, argv: Sequence[str] | None = None) -> None:
         tuning.tune_process(args.threads)
         # Imported only now: --help and wrong flags do not wait for torch.
         if not args.train:
-            from codebase.runs.evaluation import evaluate_saved as run
+            from codebase.runs.evaluation import evaluate_saved
+
+            evaluate_saved(experiment, args)
         elif args.replicates:
-            from codebase.runs.replicates import replicate as run
+            from codebase.runs.replicates import replicate
+
+            replicate(experiment, args)
         else:
-            from codebase.runs.training import train_run as run
-        run(experiment, args)
+            from codebase.runs.training import train_run
+
+            train_run(experiment, args)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from codebase import data as data_sets
 from codebase import evaluate, figures
 from codebase.data import Data
 from codebase.machine.files import one_line, write_atomically
+from codebase.models.base import LatentVariableModel
 from codebase.runs import run as runs
 from codebase.runs.experiment import Experiment
 from codebase.runs.run import Run
@@ -22,7 +23,7 @@ from codebase.train import NotFinite
 def make_report(
     experiment: Experiment,
     run: Run,
-    model: torch.nn.Module,
+    model: LatentVariableModel,
     step: int,
     data: Data,
     sheet: tuple[int, int],
@@ -78,7 +79,9 @@ def make_report(
     return results, {name: made for name, made in pictures.items() if made is not None}
 
 
-def _pictures(model: torch.nn.Module, data: Data, sheet: tuple[int, int]) -> dict[str, Callable]:
+def _pictures(
+    model: LatentVariableModel, data: Data, sheet: tuple[int, int]
+) -> dict[str, Callable]:
     """Return the pictures of a trained model, as functions that make them, by their names.
 
     A model whose generative part was not trained has none.
@@ -99,7 +102,7 @@ def _pictures(model: torch.nn.Module, data: Data, sheet: tuple[int, int]) -> dic
 
 
 def write_sheet(
-    model: torch.nn.Module, sheet: tuple[int, int], path: Path, heading: str
+    model: LatentVariableModel, sheet: tuple[int, int], path: Path, heading: str
 ) -> bytes | None:
     """Write a sample grid of so many rows and columns; return the file's contents, if any."""
     if not model.generates:
@@ -108,7 +111,7 @@ def write_sheet(
 
 
 def write_picture(
-    model: torch.nn.Module, picture: Callable, path: Path, heading: str = ""
+    model: LatentVariableModel, picture: Callable, path: Path, heading: str = ""
 ) -> bytes | None:
     """Make a picture, write it, and print its path; return the file's contents.
 
@@ -125,7 +128,7 @@ def write_picture(
     return content
 
 
-def held_out_bound(model: torch.nn.Module, data: Data) -> dict[str, float]:
+def held_out_bound(model: LatentVariableModel, data: Data) -> dict[str, float]:
     """Compute the bound on held-out images without changing the run's generators.
 
     FSVAE has no held-out images: its bound is on the first training images.

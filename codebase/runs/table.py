@@ -48,7 +48,7 @@ def rows(all_results: Iterable[dict]) -> list[dict]:
             n, mean = len(values), statistics.fmean(values)
             sd = statistics.stdev(values) if n > 1 else None
             theirs, their_sd = published.get(figure, (None, None))
-            difference = (mean - theirs) / their_sd if their_sd else None
+            difference = (mean - theirs) / their_sd if theirs and their_sd else None
             cells = (figure, mean, sd, sd and sd / math.sqrt(n), n, theirs, their_sd, difference)
             table.append({**dict(kind), **own, **dict(zip(FIELDS, cells, strict=True))})
     return table

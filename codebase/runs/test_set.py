@@ -5,12 +5,14 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from codebase import utils as ut
+from codebase.models import LatentVariableModel
+from codebase.models.vae import VAE
 from codebase.project import UserError
 
 
 @torch.no_grad()
 def evaluate_test_set(
-    model: torch.nn.Module, images: Tensor, iw: int = 1000, seed: int = 0
+    model: LatentVariableModel, images: Tensor, iw: int = 1000, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
     """Print and return the bounds on a whole test set, in nats.
 
@@ -27,7 +29,7 @@ def evaluate_test_set(
     Raises:
         UserError: the model has no importance-weighted bound
     """
-    if not hasattr(model, "importance_terms"):
+    if not isinstance(model, VAE):
         raise UserError("--test_set 1 evaluates a VAE or a GMVAE: omit it")
     torch.manual_seed(seed)
     x = model.likelihood.observe(images.cpu()).to(images.device)

@@ -3,6 +3,7 @@
 import shutil
 import sys
 from argparse import Namespace
+from typing import TYPE_CHECKING
 
 import torch
 from tqdm.auto import tqdm
@@ -15,6 +16,9 @@ from codebase.runs import run as runs
 from codebase.runs.experiment import Experiment
 from codebase.runs.run import Run
 from codebase.train import Trainer
+
+if TYPE_CHECKING:
+    from codebase.runs.events import Events
 
 BANNER = """\
 ************************************************************************
@@ -138,20 +142,20 @@ class Record:
     def __init__(self, run: Run, trainer: Trainer, data: Data, args: Namespace, state: dict | None):
         self.run, self.trainer, self.data, self.args, self.state = run, trainer, data, args, state
         self.curves: dict[str, list[list[float]]] = {k: (state or {}).get(k, []) for k in CURVES}
-        self.events = None
+        self.events: Events | None = None
 
-    def _begin(self) -> bool:
+    def _begin(self) -> tuple["Events", bool]:
         """Write run.json of a new run and open the events, the first time.
 
         With --overwrite 1, the old run is deleted before.
 
         Returns:
-            whether it is the first time of a new run
+            the events, and whether it is the first time of a new run
         """
         from codebase.runs.events import Events
 
         if self.events is not None:
-            return False
+            return self.events, False
         if self.state is None:
             if self.args.overwrite:
                 shutil.rmtree(self.run.logs, ignore_errors=True)
@@ -160,26 +164,26 @@ class Record:
                 shutil.rmtree(self.run.folder, ignore_errors=True)
             self.run.write(self.trainer.device)
         self.events = Events(self.run.logs, self.state["step"] + 1 if self.state else 0)
-        return self.state is None
+        return self.events, self.state is None
 
     def log(self, step: int, scalars: dict[str, float]) -> None:
         """Record a minibatch's scalars; the first time, save the training state too."""
-        is_new = self._begin()
-        self.events.scalars(step, scalars)
+        events, is_new = self._begin()
+        events.scalars(step, scalars)
         self._add("train", step, scalars)
         if is_new:
             self._save_state()
 
     def save(self, step: int) -> None:
         """Save the training state; every iter_save steps and at the last step, save weights too."""
-        self._begin()
+        events, _ = self._begin()
         if step % self.args.iter_save and step != self.args.iter_max:
             self._save_state()
             return
         model = self.trainer.model
         bound = report.held_out_bound(model, self.data)
         if bound:  # none of a model whose generative part is not trained
-            self.events.scalars(step, bound)
+            events.scalars(step, bound)
             self._add("test", step, bound)
         self._save_state()
         checkpoints.write_weights(model, weights_file(self.run.folder, step))
@@ -187,11 +191,11 @@ class Record:
             path = self.run.logs / f"samples-{step:05d}.png"
             heading = f"{self.run.name}, iteration {step}"
             if sheet := report.write_sheet(model, self.args.sheet, path, heading):
-                self.events.picture(step, "samples", sheet)
+                events.picture(step, "samples", sheet)
 
     def report(self, experiment: Experiment) -> dict:
         """Evaluate the trained model, print and write its report; return its results."""
-        self._begin()
+        events, _ = self._begin()
         run, model, step = self.run, self.trainer.model, self.args.iter_max
         if any(row[1] for row in self.curves["train"]):  # there is a bound to show
             heading, path = f"{run.name}, iteration {step}", run.logs / "curves.png"
@@ -201,10 +205,10 @@ class Record:
             experiment, run, model, step, self.data, self.args.sheet, run.logs, more
         )
         metrics = {f"final/{name}": value for name, value in results["figures"].items()}
-        self.events.hyperparameters(dict(run.flags), metrics)
+        events.hyperparameters(dict(run.flags), metrics)
         for name, picture in pictures.items():
-            self.events.picture(step, name, picture)
-        self.events.close()
+            events.picture(step, name, picture)
+        events.close()
         if not self.args.replicates:
             report.say_what_now(experiment, run, run.logs)
         return results

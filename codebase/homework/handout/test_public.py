@@ -90,8 +90,8 @@ def test_public_values(function):
     mean, deviation = over_draws(RECIPES[function], utils, models)
     most = 4 if function.startswith("SSVAE") else 1.7  # labels may share their noise
     for i, value in enumerate(found):
-        error = ((deviation[i] ** 2 + deviations[i] ** 2) / DRAWS) ** 0.5
-        same = error > 0 and abs(mean[i] - means[i]) <= 5 * error
+        spread = ((deviation[i] ** 2 + deviations[i] ** 2) / DRAWS) ** 0.5
+        same = spread > 0 and abs(mean[i] - means[i]) <= 5 * spread
         if len(found) not in (3, 4) or i in (0, len(found) - 1):  # the bound, rec; z
             same = same and 0.1 < deviation[i] / deviations[i] < most
         if not same:

@@ -5,7 +5,7 @@ It returns numbers and has no reference outputs: they are compared outside the s
 
 import contextlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -86,7 +86,7 @@ class Case(NamedTuple):
 class Drawn(NamedTuple):
     """A case's tensors: arguments by call; weights, and directions to differentiate along."""
 
-    args: list[list[Tensor | int]]
+    args: list[list[Any]]
     weights: dict[str, Tensor]
     directions: dict[str, Tensor]
 
@@ -199,7 +199,7 @@ def outputs(
     return found
 
 
-def _set(model: nn.Module | None, weights: dict[str, Tensor], call: Call) -> None:
+def _set(model: Any, weights: dict[str, Tensor], call: Call) -> None:
     """Give the model the weights of a call."""
     if model is None:
         return
@@ -222,16 +222,16 @@ def _output(call: Call, i: int, args, drawn: Drawn, function, model, of_loss: bo
             leaf.requires_grad_(True)
     # torch.manual_seed takes 1 ms: it seeds all devices, and keeps a stack trace for idle ones.
     torch.default_generator.manual_seed(call.seed + i)
-    mode = contextlib.nullcontext() if call.noise is None else SetNoise(call.noise, call.rows)
-    graph = torch.enable_grad() if differentiated or call.noise is not None else torch.no_grad()
-    with graph, mode:
+    noise = None if call.noise is None else SetNoise(call.noise, call.rows)
+    graph = torch.enable_grad() if differentiated or noise else torch.no_grad()
+    with graph, noise or contextlib.nullcontext():
         result = function(*args)
     if result is None:
         raise TypeError(f"{function.__name__} returns None; return the result")
     terms = list(result) if isinstance(result, tuple | list) else [result]
     terms = [term if isinstance(term, Tensor) else torch.tensor(term) for term in terms]
     terms = terms[:MOST_TERMS]
-    found = {
+    found: dict[str, Any] = {
         "values": [term.detach().double().flatten()[:MOST_VALUES].tolist() for term in terms],
         "shapes": [list(term.shape) for term in terms],
         "gradients": {},
@@ -244,11 +244,11 @@ def _output(call: Call, i: int, args, drawn: Drawn, function, model, of_loss: bo
             loss = _along(terms[1] + terms[2], drawn.directions, model)
             for group in list(found["gradients"]):
                 found["gradients"][f"kl + rec: {group}"] = loss.get(group, [])
-    if call.noise is not None:
-        z_dim = getattr(model, "z_dim", None)
-        in_rows = all(draw.dim() and draw.shape[-1] == z_dim for draw in mode.draws)
-        found["noise"] = [_by_noise(term, mode.draws) for term in terms]
-        found["drawn"] = [sum(draw.numel() for draw in mode.draws), mode.count if in_rows else 0]
+    if noise is not None:
+        z_dim, draws = getattr(model, "z_dim", None), noise.draws
+        in_rows = all(draw.dim() > 0 and draw.shape[-1] == z_dim for draw in draws)
+        found["noise"] = [_by_noise(term, draws) for term in terms]
+        found["drawn"] = [sum(draw.numel() for draw in draws), noise.count if in_rows else 0]
     return found
 
 

@@ -18,6 +18,7 @@ import struct
 import sys
 import tempfile
 import time
+from typing import Any
 
 with contextlib.suppress(ImportError):  # Windows has no such limits, and grades nothing
     import resource
@@ -134,7 +135,9 @@ def _child(size: int) -> None:
         modules.install()
         drawn = calling.draw(case)
         function, model = student.find(case, drawn, modules)
-        result = {"calls": calling.outputs(case, drawn, function, model, modules.describe)}
+        result: dict[str, Any] = {
+            "calls": calling.outputs(case, drawn, function, model, modules.describe)
+        }
     except BaseException as error:
         result = {"error": modules.describe(error), "kind": type(error).__name__}
     result |= {"broken": modules.broken, "missing": modules.missing}
@@ -178,6 +181,7 @@ def _end(process: int, seconds: float, kind: str) -> dict:
             break
         cpu += used.ru_utime + used.ru_stime
         ended = (status, used) if found == process else ended
+    assert ended is not None  # there was this child
     return {"status": os.waitstatus_to_exitcode(ended[0]), "late": late, "cpu": cpu}
 
 

@@ -6,7 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from importlib.abc import MetaPathFinder
+from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import FileFinder, ModuleSpec, SourceFileLoader
 from unittest.mock import MagicMock
 
@@ -26,7 +26,7 @@ class Absent(Exception):
 class StandIn(MagicMock):
     """A stand-in for a module that is missing or broken, or for what it has."""
 
-    __path__ = []
+    __path__: list[str] = []
     __version__ = "0"
 
     def __call__(self, *args, **options):
@@ -34,7 +34,7 @@ class StandIn(MagicMock):
         return args[0] if decorated else super().__call__(*args, **options)
 
 
-class Modules(MetaPathFinder):
+class Modules(MetaPathFinder, Loader):
     """Imports the files of a submission, and stand-ins for what they import and is not here.
 
     Args:
@@ -55,7 +55,7 @@ class Modules(MetaPathFinder):
         """Put this process's imports into its hands."""
         modules = self
 
-        class Loader(SourceFileLoader):
+        class Files(SourceFileLoader):
             def exec_module(self, module):
                 try:
                     super().exec_module(module)
@@ -72,7 +72,7 @@ class Modules(MetaPathFinder):
         def hook(path):
             if not path.startswith(self.root):
                 raise ImportError
-            return FileFinder(path, (Loader, [".py"]))
+            return FileFinder(path, (Files, [".py"]))
 
         sys.path.insert(0, self.root)
         sys.path_hooks.insert(0, hook)
@@ -170,4 +170,5 @@ def calm() -> None:
         return model if model is not None else lambda function: function
 
     torch.compile = compile
-    torch.set_num_threads = torch.set_num_interop_threads = lambda count: None
+    for name in ("set_num_threads", "set_num_interop_threads"):
+        setattr(torch, name, lambda count: None)
