@@ -40,7 +40,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "VAE.negative_elbo_bound": ("VAE.log_p_z", "VAE.sample_q", "VAE.kl_to_prior"),
     "GMVAE.negative_elbo_bound": ("GMVAE.log_p_z", "GMVAE.kl_to_prior"),
     "VAE.negative_iwae_bound": ("MAX_ROWS", "VAE.log_q", "VAE.importance_terms"),
-    "SSVAE.negative_elbo_bound": ("NEGLIGIBLE", "SSVAE.pairs_that_count"),
+    "SSVAE.negative_elbo_bound": ("NEGLIGIBLE_EPSILONS", "SSVAE.pairs_that_count"),
 }
 # The Laplace prior changes parts of the bounds that are blanks, and is not part of this homework.
 LAPLACE = ("sample_laplace", "log_laplace", "kl_laplace")

@@ -11,8 +11,8 @@ from codebase.models import nns
 from codebase.models.base import LatentVariableModel
 
 # Labels whose q(y|x) is at most this many machine epsilons (1.2e-8 in float32) are left out of the
-# bound: value and gradient are then as close to a sum in float64 as with all labels.
-NEGLIGIBLE = 0.1
+# bound on a CPU: value and gradient stay as close to the sum in float64 as with all labels.
+NEGLIGIBLE_EPSILONS = 0.1
 
 
 class SSVAE(LatentVariableModel):
@@ -74,14 +74,14 @@ class SSVAE(LatentVariableModel):
     def pairs_that_count(self, q_y: Tensor) -> tuple[Tensor, Tensor]:
         """Return labels and images, (pairs,) each, of the terms of Σ_y q(y|x)·[...] to compute.
 
-        On a GPU and inside torch.compile these are all terms: counting them would make the host
-        wait, and compiled code has fixed shapes.
+        On other devices than a CPU, and inside torch.compile, these are all terms: counting them
+        would make the host wait, and compiled code has fixed shapes.
 
         Args:
             q_y: tensor: (label, batch): q(y|x)
         """
         if q_y.device.type == "cpu" and not torch.compiler.is_compiling():
-            least = NEGLIGIBLE * torch.finfo(q_y.dtype).eps
+            least = NEGLIGIBLE_EPSILONS * torch.finfo(q_y.dtype).eps
             label, image = (q_y > least).nonzero(as_tuple=True)
             return label, image
         labels, images = (torch.arange(n, device=q_y.device) for n in q_y.shape)

@@ -46,7 +46,7 @@ def train_run(experiment: Experiment, args: Namespace) -> dict:
         torch.manual_seed(flags.seed)
         trainer = Trainer(run.build().to(args.device), data.batches, flags.lr)
         if flags.compile:
-            if not trainer.model.compiles:
+            if not trainer.model.compiles and args.device.type == "cpu":
                 print("note: this model trains faster without --compile 1", file=sys.stderr)
             trainer.compile()
         if state is not None:
