@@ -31,6 +31,9 @@ class Trainer:
         batches: minibatches, tuples of tensors; each pass over the iterable is an epoch
         learning_rate: float: Adam's; its other settings are torch's default ones
 
+    Raises:
+        ValueError: no weight requires a gradient, as in a model of `load_run`
+
     Attributes:
         step: int: iterations so far
         seconds: float: time they took, without saving and logging
@@ -45,6 +48,8 @@ class Trainer:
     ):
         self.model, self.batches = model, batches
         self.parameters = list(model.parameters())
+        if not any(parameter.requires_grad for parameter in self.parameters):
+            raise ValueError("no weight requires a gradient: call model.requires_grad_(True)")
         self.device = self.parameters[0].device
         self.optimiser = torch.optim.Adam(self.parameters, lr=learning_rate, fused=True)
         self.loss: Callable = model.loss

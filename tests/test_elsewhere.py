@@ -1,6 +1,5 @@
 """Other systems: commands without POSIX, imports without effects, files in UTF-8."""
 
-import ast
 import os
 import signal
 import subprocess
@@ -8,7 +7,15 @@ import sys
 import zipfile
 
 import pytest
-from conftest import SCRIPTS, Child, refused, report_lines, run_python, succeed
+from conftest import (
+    SCRIPTS,
+    Child,
+    refused,
+    report_lines,
+    run_python,
+    run_script,
+    succeed,
+)
 
 from codebase import ROOT
 
@@ -69,31 +76,6 @@ def test_the_homework_without_posix(tmp_path):
 # Encodings
 
 
-def text_files_without_an_encoding(path):
-    """Calls of open, read_text and write_text for text that leave the encoding to the system."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if not isinstance(node, ast.Call) or any(k.arg == "encoding" for k in node.keywords):
-            continue
-        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
-        modes = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
-        text = not any(isinstance(mode, str) and "b" in mode and len(mode) < 4 for mode in modes)
-        own_open = isinstance(node.func, ast.Name) and name == "open"
-        on_descriptor = own_open and ast.unparse(node.args[0]).startswith("os.open(")
-        if name in ("read_text", "write_text") or (own_open and text and not on_descriptor):
-            yield f"{path.name}:{node.lineno}: {ast.unparse(node)}"
-
-
-def test_every_text_file_has_an_encoding():
-    """A Chinese or Western Windows would read the formulas as something else."""
-    found = [
-        place
-        for folder in ("codebase", "tests")
-        for path in sorted((ROOT / folder).rglob("*.py"))
-        for place in text_files_without_an_encoding(path)
-    ]
-    assert found == []
-
-
 @pytest.mark.parametrize("encoding", ["cp1252", "gbk", "ascii"])
 @pytest.mark.process
 def test_a_console_of_another_encoding(encoding, project, whole_data):
@@ -107,6 +89,14 @@ def test_a_console_of_another_encoding(encoding, project, whole_data):
     )
     done = run_python(project, "-c", code)
     assert done.returncode == 0 and "accuracy" in done.stdout, done.stderr
+
+
+@pytest.mark.process
+def test_help_in_a_folder_that_the_console_cannot_write(project):
+    """--help prints the data's folder."""
+    folder = project.rename(project.parent / "проект")
+    done = run_script(folder, "run_vae.py", "--help", env={"PYTHONIOENCODING": "cp1252"})
+    assert done.returncode == 0 and "\\u043f" in done.stdout, done.stderr
 
 
 # Imports

@@ -88,8 +88,10 @@ EITHER = {"w53": "GMVAE.negative_elbo_bound"}  # what the mixture's caller loses
 
 
 @pytest.mark.parametrize("part", range(4))
-def test_wrong_answers_of_others_lose_points(box, part):
+def test_wrong_answers_of_others_lose_points(box, part, monkeypatch):
     for name, function, _ in answers("wrong")[part::4]:
+        wanted = {function, EITHER.get(name)}
+        monkeypatch.setattr(grading, "ORDER", [p for p in PROBLEMS if p.function in wanted])
         handed_in = submission.read(Entry(SHARED / "wrong" / f"{name}.zip"))
         found = grading.grade_code(handed_in, problems.POINTS, box)
         wrong = {mark.question.key for mark in found.marks if mark.lost}
@@ -263,8 +265,8 @@ def grade_hostile(tmp_path: Path, wanted: dict[str, str], box: Sandbox) -> None:
 
 @AS_ROOT
 def test_hostile_submissions_gain_nothing(tmp_path, box, monkeypatch):
-    monkeypatch.setattr(cases, "SECONDS", 3)
-    monkeypatch.setattr(cases, "MANY_SECONDS", 10)
+    monkeypatch.setattr(cases, "SECONDS", 2)
+    monkeypatch.setattr(cases, "MANY_SECONDS", 5)
     grade_hostile(tmp_path, HOSTILE | SPIES, box)
 
 
@@ -403,7 +405,7 @@ def test_a_sandbox_that_does_not_start_costs_no_points(tmp_path, monkeypatch):
 
 
 def read_grades(out: Path) -> dict[str, dict[str, str]]:
-    with (out / "grades.csv").open(encoding="utf-8", newline="") as file:
+    with (out / "grades.csv").open(encoding="utf-8-sig", newline="") as file:
         return {row["submission"]: row for row in csv.DictReader(file)}
 
 
@@ -438,7 +440,10 @@ def test_a_class(tmp_path):
     assert "| `log_normal` | You average over the last dimension; sum over it. | 1 | =eve |" in page
     assert "- =eve, ada, copy: " in page and "to 100%" in page
     assert "hostile" not in page.split("## Similarity")[1]
-    assert "notes.txt: skipped" in done.stderr and "notes.txt" in page.split("## Skipped")[1]
+    assert (
+        "notes.txt: skipped" in done.stderr
+        and "notes.txt" in page.split("## Entries to look at")[1]
+    )
     assert "broken: broken.zip: it cannot be read" in page.split("## Not graded")[1]
     assert (out / "points.png").read_bytes().startswith(b"\x89PNG")
     assert "**52 of 52, and 4 bonus points**" in (out / "ada" / "report.md").read_text(

@@ -157,7 +157,8 @@ def test_wrong_noise_loses_points(function):
 def test_wrong_noise_that_cannot_be_set_loses_points(function, monkeypatch):
     """To be found 999 times in 1,000 it must be off by 8.1 standard errors: the limit plus 3.1."""
     monkeypatch.setattr(marking, "STANDARD_ERRORS", 8.1)
-    for name, wrong in WRONG_NOISE.items():
+    first = ["sample_gaussian", *BOUNDS].index(function) % 3  # others in other functions
+    for name, wrong in list(WRONG_NOISE.items())[first::2]:
         np.random.seed(0)
         marked = mark(function, sampled(function, lambda m, v, w=wrong: w(m, v, by_numpy)))
         assert students.BY_FUNCTION[function].terms[0] in marked.lost, (name, marked.said)
@@ -297,7 +298,7 @@ RANDOM = ("You sample an image", "You sample one label", "You choose one compone
 @pytest.mark.parametrize("function", BOUNDS)
 def test_mistakes_are_named_in_any_order_of_draws(function):
     """Random numbers that are not normal draws cannot be set: such mistakes are only detected."""
-    for sentence, run in list(MISTAKES[function].items())[::5]:
+    for sentence, run in list(MISTAKES[function].items())[::9]:
         marked = mark(function, other_draws(run))
         assert set(marked.lost) >= set(PARTS[function][sentence]), (sentence, marked.said)
         named = any(sentence in name for name in marked.mistakes)

@@ -314,7 +314,7 @@ def test_a_class_from_the_handout_to_the_grades(tmp_path, mnist_dir, monkeypatch
     students.zipped(folder / "dora.zip", {"answers.pdf": b"%PDF"})
     said, _ = succeed(tmp_path, *command)
     assert "Marked by hand: 3 of 4" in said and (out / "written" / "dora" / "answers.pdf").exists()
-    with (out / "grades.csv").open(encoding="utf-8", newline="") as file:
+    with (out / "grades.csv").open(encoding="utf-8-sig", newline="") as file:
         grades = {row["submission"]: row for row in csv.DictReader(file)}
     assert grades.pop("dora")["total"] == ""
     assert {name: float(row["total"]) for name, row in grades.items()} == {

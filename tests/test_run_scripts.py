@@ -19,6 +19,7 @@ from conftest import (
     SCRIPTS,
     Child,
     contents,
+    finished_run,
     in_process,
     refused,
     report_lines,
@@ -31,9 +32,11 @@ from conftest import (
     weights,
 )
 
+import run_vae
 from codebase.machine import tuning
 from codebase.models import VAE
 from codebase.project import ROOT
+from codebase.runs import report
 from codebase.runs.main import errors_in_one_line
 
 NUMBER = r"-?\d+\.\d+"
@@ -321,6 +324,21 @@ def test_a_full_disk(tmp_path, base):
 
 
 @pytest.mark.skipif(NOBODY is None, reason="only root can become another user")
+@pytest.mark.parametrize("folder", ["checkpoints", "logs"])
+def test_a_link_to_a_folder_that_is_missing_is_named(tmp_path, base, folder):
+    (tmp_path / folder).symlink_to(tmp_path / "gone", target_is_directory=True)
+    status, _, stderr = in_process(tmp_path, "run_vae.py", *base, "--iter_max", 1)
+    line = stderr.splitlines()[-1]
+    assert status == 1 and f"{folder}: not a folder, or a link to a folder that does not" in line
+
+
+def test_after_a_diverged_training_no_next_model_is_named(capsys):
+    run = finished_run("run_vae.py", run=7)
+    for nelbo, expected in ((101.0, "Next: python run_gmvae.py"), (4e9, "Training has diverged")):
+        report.say_what_now(run_vae.experiment, run, run.logs, {"NELBO": nelbo})
+        assert expected in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_folders_that_cannot_be_written(public, base, trained):
     trained(public / "run", "run_vae.py", *base, "--iter_max", 6)
     (public / "run").chmod(0o755)

@@ -14,7 +14,7 @@ import pytest
 import students
 
 from codebase import UserError
-from codebase.homework import report, submission, summary, written
+from codebase.homework import grading, report, submission, summary, written
 from codebase.homework.handout import submit
 from codebase.homework.marking import Mark
 from codebase.homework.problems import BY_KEY, POINTS, PROBLEMS, QUESTIONS, REPORTS
@@ -183,6 +183,15 @@ def test_a_zip_of_zips_is_a_class(tmp_path):
     ]
 
 
+def test_two_versions_of_one_student_are_named(tmp_path):
+    """As Canvas names them; the teacher removes one."""
+    for name in ("doeann_12_345_hw2.zip", "doeann_LATE_12_399_hw2-1.zip", "doebob_13_346_hw2.zip"):
+        students.zipped(tmp_path / name, students.homework())
+    found, [line] = grading.find([tmp_path])
+    assert len(found) == 3
+    assert "doeann_12_345_hw2 and doeann_LATE_12_399_hw2-1 are two versions" in line
+
+
 # Texts
 
 
@@ -201,7 +210,7 @@ def test_pictures_and_texts_are_collected(tmp_path):
     """Only answers: no code, no other picture of a run, no blank write-up; with their pictures."""
     samples = f"logs/{VAE}/samples.png"
     shown = f"![]({samples}) <img width=9 src='./my%20plot.png'> ![p](<data/a b.jpg> 'title')"
-    shown += " ![](/home/ada/hw2/logs/x/y.png) ![](../up.png) ![](a%00.png)"
+    shown += " ![](two words.png) ![](/home/ada/hw2/logs/x/y.png) ![](../up.png) ![](a%00.png)"
     found = collected(
         tmp_path,
         {
@@ -218,12 +227,14 @@ def test_pictures_and_texts_are_collected(tmp_path):
             "logs/x/y.png": b"y",
             "data/a b.jpg": b"2",
             "my plot.png": b"3",
+            "two words.png": b"4",
             "../evil.txt": "x",
             "a\nb.txt": "x",
         },
     )
     pages = {"writeup.pdf", "writeup.md", "writeup/figure.PNG", "codebase/answers.pdf", "a b.txt"}
     pictures = {samples, f"{VAE}.png", "model=x.png", "logs/x/y.png", "data/a b.jpg", "my plot.png"}
+    pictures.add("two words.png")
     assert found.keys() == pages | pictures and found[f"{VAE}.png"] == b"samples"
     assert sorted(one.name for one in tmp_path.iterdir()) == ["ada.zip", "written"]
     # What is handed in again replaces the copies, and edits of them.

@@ -113,6 +113,11 @@ def test_minibatches_that_are_used_up_are_an_error():
         Trainer(model, iter(batches)).train(10)
 
 
+def test_a_loaded_model_is_told_to_train():
+    with pytest.raises(ValueError, match=r"call model\.requires_grad_\(True\)"):
+        Trainer(VAE().requires_grad_(False), [])
+
+
 def test_a_dataloader_can_stand_in():
     loader = DataLoader(TensorDataset(torch.rand(50, 784)), batch_size=20, shuffle=True)
     states = trained(Trainer(VAE(z_dim=2), loader), 5)

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -128,7 +129,7 @@ def grade_code(handed_in: Submission, points: Mapping[str, float], sandbox: Sand
         begun, function = time.monotonic(), problem.function
         marks[function] = marking.mark(problem, points[function], running, marks)
         seconds[function] = time.monotonic() - begun
-    ordered = tuple(marks[problem.function] for problem in PROBLEMS)
+    ordered = tuple(marks[p.function] for p in PROBLEMS if p.function in marks)
     return Found(
         handed_in.name,
         ordered,
@@ -215,6 +216,12 @@ def find(paths: list[Path]) -> tuple[dict[str, Entry], list[str]]:
                 both = f"{found[name].path} and {entry.path}"
                 raise UserError(f"{both} have the same name: rename one of them")
             found[name] = entry
+    versions: dict[str, str] = {}
+    for name in found:  # as Canvas names them: name, LATE, number, number, file
+        if match := re.match(r"([^_]+)_(?:LATE_)?(\d+)_\d+_", name):
+            first = versions.setdefault(f"{match[1]}_{match[2]}", name)
+            if first != name:
+                skipped.append(f"{first} and {name} are two versions of one student: both count")
     return found, skipped
 
 
@@ -311,7 +318,7 @@ def command(paths: list[Path], settings: Settings, out: Path | None, jobs: int) 
     print(f"Marked by hand: {marked} of {len(found)}, in {out / written.SHEET}")
     if len(found) > 1:
         graded.sort(key=lambda one: one.name)
-        _write(out / summary.GRADES, summary.grades(graded).encode(errors="replace"))
+        _write(out / summary.GRADES, summary.grades(graded).encode("utf-8-sig", errors="replace"))
         _write(out / summary.PICTURE, figures.png(summary.picture(graded)))
         _write(out / summary.SUMMARY, summary.summary(graded, skipped).encode(errors="replace"))
         print(f"Summary: {out / summary.SUMMARY}")

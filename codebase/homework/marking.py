@@ -435,7 +435,8 @@ def _of_noise(given: Given, give: Callable) -> dict[str, str]:
             n and n % iw == 0 for n, iw in zip(rows, iws, strict=True)
         ):
             told = {i: _of_term(given, i, "rows")[0] for i in right}
-        if 0 in right and (not told or not any(told.values()) and _of_term(given, 0, "layouts")[0]):
+        elsewhere = not told or not any(told.values()) and _of_term(given, 0, "layouts")[0]
+        if right and elsewhere and (0 in right or reasons[problem.terms[0]] in NOISE_REASONS):
             # Draws in another layout: equal ones, or an image's alone, do not show all mistakes.
             average = _on_average(give("weights"), ("weights",))
             told = {i: average[problem.terms[i]] for i in right}

@@ -116,7 +116,12 @@ def summary(graded: list[Found], skipped: list[str]) -> str:
             )
             lines += ["", f"## {title}", "", *told]
     if skipped:
-        lines += ["", "## Skipped", "", *(f"- {report.in_markdown(line)}" for line in skipped)]
+        lines += [
+            "",
+            "## Entries to look at",
+            "",
+            *(f"- {report.in_markdown(line)}" for line in skipped),
+        ]
     return "\n".join(lines) + "\n"
 
 

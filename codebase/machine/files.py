@@ -1,7 +1,21 @@
 """Files that are written whole or not at all."""
 
+import errno
 import os
 from pathlib import Path
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder and those above it, unless they exist.
+
+    Raises:
+        OSError: it cannot be created; one of them is a file, or a link to a folder that is missing
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        reason = "not a folder, or a link to a folder that does not exist"
+        raise NotADirectoryError(errno.ENOTDIR, reason, error.filename) from None
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -12,7 +26,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         OSError: the folder or the disk refuses; the old contents are untouched
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:

@@ -55,13 +55,15 @@ def evaluate_saved(experiment: Experiment, args: Namespace) -> None:
         return
     data = experiment.data(Namespace(**run.flags), source)
     more = {} if run.recorded else {"trained": runs.NOT_RECORDED}
-    report.make_report(experiment, run, model, step, data, args.sheet, logs, more, whose)
+    results, _ = report.make_report(
+        experiment, run, model, step, data, args.sheet, logs, more, whose
+    )
     if args.test_set:
         from codebase.runs.test_set import evaluate_test_set
 
         runs.write_json(logs / "test-set.json", evaluate_test_set(model, data.test[0]))
     if logs.exists():  # the project's folder may be read-only
-        report.say_what_now(experiment, run, logs)
+        report.say_what_now(experiment, run, logs, results["figures"])
     for other in others:
         print(f"To evaluate other weights instead: {other}", file=sys.stderr)
 

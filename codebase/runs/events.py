@@ -9,6 +9,8 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
+from codebase.machine.files import make_folder
+
 
 class Events:
     """TensorBoard events of one run.
@@ -22,7 +24,7 @@ class Events:
     """
 
     def __init__(self, folder: Path, from_step: int = 0):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         self._folder, self._writer = folder, EventsWriter(str(folder / "events"))
         if from_step:
             self._write(step=from_step, file_version="brain.Event:2")

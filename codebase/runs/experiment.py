@@ -68,6 +68,8 @@ class Experiment:
     def of_weights(self) -> list[Flag]:
         """Return the flags that determine a run's weights."""
         auto = f"auto: {self.dataset} if it is there or can be downloaded, else synthetic digits"
+        if self.dataset == "mnist":
+            auto += "; binary images are drawn anew at each use in training, once for the report"
         seed, most = "seed of all random draws", 2**63 - 1
         return [
             *self.flags,

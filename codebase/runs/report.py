@@ -19,6 +19,8 @@ from codebase.runs.experiment import Experiment
 from codebase.runs.run import Run
 from codebase.train import NotFinite
 
+DIVERGED = 1e5  # nats; an untrained model has 550, and on SVHN 30,000
+
 
 def make_report(
     experiment: Experiment,
@@ -145,11 +147,16 @@ def held_out_bound(model: LatentVariableModel, data: Data) -> dict[str, float]:
     return terms | ({"test/kl_y": kl[1]} if len(kl) > 1 else {})
 
 
-def say_what_now(experiment: Experiment, run: Run, folder: Path) -> None:
+def say_what_now(
+    experiment: Experiment, run: Run, folder: Path, metrics: Mapping[str, float]
+) -> None:
     """Print to standard error where the results are and what to try next."""
+    what = f"Next: {experiment.next(Namespace(**run.flags))}"
+    if any(abs(value) > DIVERGED for value in metrics.values()):
+        what = "Training has diverged: train again with a smaller --lr, and --overwrite 1"
     for line in (
         f"Results and pictures: {folder}",
         f"TensorBoard: tensorboard --logdir {runs.LOGS} (after pip install tensorboard)",
-        f"Next: {experiment.next(Namespace(**run.flags))}",
+        what,
     ):
         print(line, file=sys.stderr)

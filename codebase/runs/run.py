@@ -17,7 +17,7 @@ import filelock
 import torch
 
 from codebase import checkpoints, models
-from codebase.machine.files import one_line, write_atomically
+from codebase.machine.files import make_folder, one_line, write_atomically
 from codebase.project import ROOT, UserError, model_of_name, step_of, steps_in, weights_file
 from codebase.runs.experiment import Experiment
 
@@ -158,7 +158,7 @@ def locked(name: str) -> Iterator[None]:
         UserError: another process holds it
     """
     path = checkpoints.CHECKPOINTS / ".locks" / checkpoints.run_folder(name).name
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     try:
         with filelock.FileLock(path, timeout=0):
             yield

@@ -210,7 +210,7 @@ class Record:
             events.picture(step, name, picture)
         events.close()
         if not self.args.replicates:
-            report.say_what_now(experiment, run, run.logs)
+            report.say_what_now(experiment, run, run.logs, results["figures"])
         return results
 
     def _save_state(self) -> None:

@@ -69,7 +69,7 @@ class Encoder(nn.Module):
         Args:
             x: tensor: (..., x_dim): images
             y: tensor: (..., y_dim): one-hot labels; its leading dimensions broadcast with x's
-            rows: tensor: (n,): for x (batch, x_dim) and y (n, y_dim), the row of x for each row of y
+            rows: tensor: (n,): the row of x (batch, x_dim) for each row of y (n, y_dim)
 
         Returns:
             (m, v): tensors: each (..., z_dim), or (n, z_dim)
