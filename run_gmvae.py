@@ -25,6 +25,7 @@ experiment = Experiment(
     ),
     evaluate=lambda model, data: codebase.evaluate.evaluate_lower_bound(model, data.subset),
     iter_max=20_000,
+    weighted=True,
     next=lambda flags: "python run_ssvae.py --gw 0, a classifier that learns from only 100 labels",
 )
 

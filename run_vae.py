@@ -23,6 +23,7 @@ experiment = Experiment(
     ),
     evaluate=lambda model, data: codebase.evaluate.evaluate_lower_bound(model, data.subset),
     iter_max=20_000,
+    weighted=True,
     next=lambda flags: (
         "python run_gmvae.py, whose prior is a mixture"
         + ("" if flags.z == 2 else "; or --z 2, a latent plane")

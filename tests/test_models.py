@@ -438,6 +438,12 @@ def test_ssvae_leaves_out_only_labels_that_cannot_be_seen(certainty, monkeypatch
         assert value > rounding + 1e-4 and gradient > 2 * of_gradient
 
 
+def test_ssvae_hides_no_number_that_is_none():
+    model = SSVAE()
+    model.cls.net[4].bias.data[3] = math.nan
+    assert all(term.isnan() for term in model.negative_elbo_bound(binary_images(2)))
+
+
 def test_ssvae_uses_all_labels_on_other_devices():
     """Counting them would make the host wait; on "meta" it is impossible."""
     label, image = SSVAE().pairs_that_count(torch.empty(10, 6, device="meta"))

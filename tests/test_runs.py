@@ -272,6 +272,7 @@ def test_the_flag_test_set(tmp_path, base, trained, monkeypatch):
     path = tmp_path / "logs" / NAME.format(0) / "evaluation-00006" / "test-set.json"
     assert json.loads(path.read_text(encoding="utf-8")) == {"NELBO": [1.0, 0.5]}
     assert "pass --train 0 too" in refused(tmp_path, "run_vae.py", *base, "--test_set", 1)
+    assert "unrecognized arguments" in refused(tmp_path, "run_ssvae.py", *base, "--test_set", 1)
 
 
 # load_run

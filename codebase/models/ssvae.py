@@ -82,7 +82,7 @@ class SSVAE(LatentVariableModel):
         """
         if q_y.device.type == "cpu" and not torch.compiler.is_compiling():
             least = NEGLIGIBLE_EPSILONS * torch.finfo(q_y.dtype).eps
-            label, image = (q_y > least).nonzero(as_tuple=True)
+            label, image = (~(q_y <= least)).nonzero(as_tuple=True)  # not a number counts, too
             return label, image
         labels, images = (torch.arange(n, device=q_y.device) for n in q_y.shape)
         return labels.repeat_interleave(len(images)), images.repeat(len(labels))
