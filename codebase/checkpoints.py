@@ -97,7 +97,7 @@ def load_weights(model: LatentVariableModel, path: Path) -> None:
 
 
 def check_weights(state, model: LatentVariableModel, where: str) -> None:
-    """Check that what a file holds are weights of such a model.
+    """Check that a file's content is a state_dict of this model.
 
     Args:
         state: what the file holds
@@ -105,7 +105,7 @@ def check_weights(state, model: LatentVariableModel, where: str) -> None:
         where: str: the file, for messages
 
     Raises:
-        CheckpointError: a tensor is missing, of another shape, or not finite; or one is too many
+        CheckpointError: a tensor is missing, extra, of another shape, or not finite
     """
     if not isinstance(state, dict):
         raise CheckpointError(f"{where} holds a {type(state).__name__}, expected a state_dict")
@@ -122,7 +122,7 @@ def check_weights(state, model: LatentVariableModel, where: str) -> None:
             )
     for key, tensor in state.items():
         if not isinstance(tensor, Tensor) or not tensor.isfinite().all():
-            raise CheckpointError(f"{where} is refused: {key} is not finite everywhere")
+            raise CheckpointError(f"{where} is refused: {key} has non-finite values")
 
 
 # Files that torch writes

@@ -197,7 +197,7 @@ def to_evaluate(model: LatentVariableModel, source: Source) -> Data:
 
 
 def test_subset(test: Images, binarised: bool = True) -> tuple[Tensor, Tensor]:
-    """Return the 100-image evaluation subset: x (100, 784), binarised once if at all; one-hot y."""
+    """Return the 100-image evaluation subset: x (100, 784), binarised once or grey; one-hot y."""
     index = subset_index(test.y, TEST_SUBSET)
     x = test.x[index].double() / 255
     if binarised:
@@ -249,8 +249,8 @@ def find_or_download(dataset: str, source: str = "auto", data_dir: Path | str = 
         `dataset`, or "synthetic"
 
     Raises:
-        DataError: `source` demands the real one and it cannot be had, or its folder cannot be
-            written
+        DataError: `source` requires the real one and it is unavailable, or its folder
+            is not writable
     """
     data_dir = Path(data_dir)
     if source == "synthetic":

@@ -77,7 +77,7 @@ def evaluate_classifier(model: LatentVariableModel, test_set: tuple[Tensor, Tens
 
 
 def evaluate(model: LatentVariableModel, data) -> dict[str, float]:
-    """Print and return what the homework reports of any of its models; see `data.Data`."""
+    """Print and return the metrics that the homework reports for a model; see `data.Data`."""
     if hasattr(model, "cls"):
         return {"accuracy": evaluate_classifier(model, data.test)}
     return evaluate_lower_bound(model, data.subset)

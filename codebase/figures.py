@@ -76,7 +76,7 @@ def sample_sheet(model: LatentVariableModel, rows: int = 10, columns: int = COLU
 
 
 def reconstructions(model: LatentVariableModel, x: Tensor, y: Tensor) -> "Figure":
-    """Draw rows of images, under each the row of their reconstructions.
+    """Draw rows of images, each above the row of its reconstructions.
 
     Args:
         model: which reconstructs them
@@ -145,7 +145,7 @@ def grid(model: LatentVariableModel, x: Tensor, columns: int) -> Tensor:
 
 
 def _sheet(images: Tensor, title: str, rows: Sequence[str] = ()) -> "Figure":
-    """Draw a grid of images, with labels of its rows, each pixel as a whole number of pixels."""
+    """Draw a grid of images with row labels; enlarge each pixel by a whole number."""
     from matplotlib.figure import Figure
 
     height, width, channels = images.shape

@@ -36,7 +36,9 @@ class Minibatches:
     ):
         if not isinstance(images, Tensor):
             what = type(images).__name__
-            raise ValueError(f"expected images to be a tensor, got {what}: torch.as_tensor(images)")
+            raise ValueError(
+                f"expected a tensor of images, got {what}: pass torch.as_tensor(images)"
+            )
         if images.dim() != 2 or not images.numel():
             raise ValueError(
                 f"expected images of shape (n, x_dim), got {tuple(images.shape)}: pass "

@@ -31,7 +31,7 @@ def name_of_run(form: str, flags: Mapping, defaults: Mapping) -> str:
     Args:
         form: format string, such as VAE_RUN
         flags: the run's flags by their names
-        defaults: those flags that are added to the name if their value is another one
+        defaults: default values of the flags that are added to the name if changed
     """
     name = form.format(**flags)
     if flags["data"] == "synthetic":

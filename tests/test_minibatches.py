@@ -44,7 +44,7 @@ def test_floats_are_used_as_they_are():
     [
         (torch.zeros(5, 28, 28), r"got \(5, 28, 28\): pass images.flatten\(1\)"),
         (torch.zeros(0, 784), "expected"),
-        ([[0.0]], r"got list: torch.as_tensor\(images\)"),
+        ([[0.0]], r"got list: pass torch.as_tensor\(images\)"),
         (torch.full((5, 3), 255.0), r"from 255 to 255, expected \[0, 1\]: pass images / 255"),
         (torch.full((5, 3), -0.1), "from -0.1 to -0.1"),
         (torch.full((5, 3), torch.nan), "from nan to nan"),

@@ -363,7 +363,7 @@ def test_comparing_runs(tmp_path, base, whole_data):
     assert str(out) in succeed(tmp_path, "codebase", *command)[0]
     assert out.read_bytes().startswith(b"\x89PNG")
     line = refused(tmp_path, "codebase", *command, "--labels", "one")
-    assert "--labels: got 1 different ones for 2 runs" in line
+    assert "--labels: got 1 different labels for 2 runs" in line
 
 
 def test_old_run_json_files_build_the_same_models(folders):

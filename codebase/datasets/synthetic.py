@@ -238,7 +238,7 @@ def _curves(strokes: str, moved: np.ndarray) -> np.ndarray:
 
 
 def _placed(lines, bend, slant, turn, aspect, height, centre) -> np.ndarray:
-    """Bend, slant and turn lines in the unit square, and fit them to a place in pixels."""
+    """Bend, slant and rotate lines in the unit square; scale and centre them in pixels."""
     bend_x, bend_y, slant, turn, aspect, height = (
         a[:, None, None] for a in (*bend.T, slant, turn, aspect, height)
     )

@@ -208,7 +208,7 @@ def layers(net: nn.Sequential, tensors: _Tensors) -> list[dict]:
 
 
 def checks(model: LatentVariableModel, x: Tensor, y: Tensor, tensors: _Tensors) -> list[dict]:
-    """Return PyTorch's numbers for a few images: the posterior, and the mean decoded.
+    """Return PyTorch's numbers for a few images: the posterior, and its decoded mean.
 
     KL is in closed form or, if there is none, at the posterior's mean.
     """

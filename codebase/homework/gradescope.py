@@ -69,8 +69,7 @@ def grade(root: Path) -> None:
     """Grade root/submission, and write root/results/results.json.
 
     Raises:
-        UserError: it was not graded: then there are no results, because 0 points would look like
-            some
+        UserError: it was not graded: then there are no results, because 0 points would look real
     """
     from codebase.homework import grading, report, sandbox  # which need Linux; `make` does not
     from codebase.homework.submission import Entry

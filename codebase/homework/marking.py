@@ -77,7 +77,7 @@ class Given:
                 yield (one if isinstance(one, str) else one[j]), other
 
     def outputs(self, group: str) -> list[dict]:
-        """Return the outputs of a group of calls, where there are any."""
+        """Return a group's outputs, without the calls that gave none."""
         calls = (self.found.calls[i] for i in self.plan.groups.get(group, ()))
         return [output for one in calls if isinstance(one, list) for output in one]
 
@@ -124,7 +124,7 @@ class Checked:
 
     @property
     def ended(self) -> bool:
-        """Whether the function gave nothing because its process, or its time, ended."""
+        """Whether the function gave nothing because its process died or timed out."""
         return self.given.found.kind == "Ended"
 
     def _resembles(self) -> bool:
@@ -243,7 +243,7 @@ def _value(problem: Problem, i: int, one: dict, right: dict, only_shape: bool = 
         return ""
     name = problem.terms[i]
     if i >= len(one["values"]):
-        return f"You do not return {name}, only {len(one['values'])} of the values."
+        return f"You return only {len(one['values'])} values; return {name} too."
     values, shape = one["values"][i], one["shapes"][i]
     if len(values) != 1:
         return f"Your {name} has shape {tuple(shape)}; return a scalar, the mean over the batch."
@@ -446,7 +446,7 @@ def _of_noise(given: Given, give: Callable) -> dict[str, str]:
 
 
 def _of_sizes(given: Given, i: int) -> str:
-    """Say with which batch, and number of weights, a term is wrong."""
+    """Say at which batch size and iw a term is wrong."""
     for call in given.plan.groups["sizes"]:
         plan = given.plan._replace(groups={"sizes": range(call, call + 1)})
         if reason := _of_term(replace(given, plan=plan), i, "sizes")[0]:
@@ -653,7 +653,7 @@ def _agree(calls: tuple, others: tuple) -> bool:
 
 
 def _same(found: list[dict] | str, outputs: list[dict] | str, gradients: bool) -> bool:
-    """Return whether two functions gave the same in a call, up to rounding."""
+    """Return whether two functions' outputs in a call agree up to rounding."""
     if isinstance(found, str) or isinstance(outputs, str):
         return isinstance(found, str) and isinstance(outputs, str)
     for one, other in zip(found, outputs, strict=True):

@@ -67,7 +67,7 @@ class Problem(Question):
 
     @property
     def function(self) -> str:
-        """The name; of a method, with its class."""
+        """The name, with its class for a method."""
         return self.key
 
     @property
@@ -206,6 +206,6 @@ def read_points(path: Path | None) -> dict[str, float]:
 
 
 def totals(points: Mapping[str, float]) -> tuple[float, float]:
-    """Add up points by key: without the bonus, and the bonus."""
+    """Return two sums: points without the bonus, and bonus points."""
     bonus = sum(points[question.key] for question in QUESTIONS if question.bonus)
     return sum(points[question.key] for question in QUESTIONS) - bonus, bonus

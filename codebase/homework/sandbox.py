@@ -171,7 +171,7 @@ class Sandbox:
             raise UserError(f"the sandbox does not start ({trouble:.300}): grade again")
 
     def close(self) -> None:
-        """End all its processes. With namespaces of processes, all ends with the first one."""
+        """End all its processes. In a PID namespace, killing the first one ends them all."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
@@ -262,18 +262,18 @@ def _command(kind: str, archive: str) -> list[str]:
 
 
 def checked(answer: bytes, told: dict, case: Case) -> Output:
-    """Keep only numbers and texts of an answer, of the form that the case has.
+    """Keep only an answer's numbers and texts, in the form that the case expects.
 
     Args:
         answer: what the submission's process wrote; it cannot be trusted
-        told: how the process ended; it can
+        told: how the process ended; this is trusted
         case: the case
     """
     ended = ""
     if told["late"]:
         ended = f"it did not end within {server.WAITING * case.seconds:g} seconds"
     elif told["cpu"] >= 0.9 * case.seconds and told["status"]:
-        ended = f"it used {case.seconds:g} seconds of CPU time, perhaps in an endless loop"
+        ended = f"it used {case.seconds:g} seconds of CPU time, perhaps in an infinite loop"
     elif len(answer) > LARGEST_ANSWER:
         ended = "its output is larger than 4 MB"
     elif told["status"]:

@@ -228,7 +228,7 @@ def _check(count: int, size: int) -> None:
 
 
 def _packages(paths: Collection[str]) -> list[str]:
-    """Return folders with utils.py and models/, those named as packages and the highest first."""
+    """Return folders with utils.py and models/, sorted by package name, then by depth."""
     python = [path for path in paths if path.endswith(".py")]
     above = {str(parent) for path in python for parent in PurePosixPath(path).parents}
     found = []

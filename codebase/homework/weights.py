@@ -77,7 +77,7 @@ def in_words(metric: str, value: float) -> str:
 
 
 def checkpoints_of(handed_in: Submission) -> dict[str, tuple[int, str]]:
-    """Find the last iteration and the path of each run's weights: in checkpoints/, if it is there.
+    """Find the last iteration and path of each run's weights, preferably in checkpoints/.
 
     Folders of the same name elsewhere may be backups.
     """

@@ -20,7 +20,7 @@ class VAE(LatentVariableModel):
     Args:
         nn, name, z_dim: see `LatentVariableModel`
         likelihood: p(x|z): Bernoulli for binary images, Gaussian for grey levels
-        beta: float: weight of KL in the loss (Higgins et al. 2017); the bounds do not have it
+        beta: float: weight of KL in the loss (Higgins et al. 2017); the bounds do not use it
     """
 
     def __init__(

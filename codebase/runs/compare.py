@@ -12,7 +12,7 @@ from codebase.runs.run import data_of, load_run, located
 
 
 def compare(runs: Sequence[str], labels: Sequence[str], data_dir: Path, out: Path) -> Path:
-    """Write the picture.
+    """Draw the comparison.
 
     Args:
         runs: names or paths, of runs on one kind of data
@@ -24,13 +24,13 @@ def compare(runs: Sequence[str], labels: Sequence[str], data_dir: Path, out: Pat
         its path
 
     Raises:
-        UserError: there is no such run, their images are not of one kind, or a label is missing or
-            there twice
+        UserError: there is no such run, their images are not of one kind, or a label is
+            missing or repeated
     """
     if len(labels) != len(runs) or len(set(labels)) != len(labels):
         raise UserError(
-            f"--labels: got {len(set(labels))} different ones for {len(runs)} runs, expected a "
-            "different one for each run"
+            f"--labels: got {len(set(labels))} different labels for {len(runs)} runs, expected one "
+            "per run"
         )
     models = {label: load_run(run) for label, run in zip(labels, runs, strict=True)}
     if not all(model.generates for model in models.values()):

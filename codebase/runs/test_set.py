@@ -18,8 +18,8 @@ def evaluate_test_set(
 
     Args:
         model: a VAE or GMVAE
-        images: tensor: (n, x_dim): grey levels in [0, 1], which are binarised once if the model's
-            images are
+        images: tensor: (n, x_dim): grey levels in [0, 1], binarised once if
+            the model is for binary images
         iw: int: number of importance weights, and of draws for the NELBO
         seed: int: seed of the binarisation
 

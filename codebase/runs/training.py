@@ -145,9 +145,9 @@ class Record:
         self.events: Events | None = None
 
     def _begin(self) -> tuple["Events", bool]:
-        """Write run.json of a new run and open the events, the first time.
+        """On the first call, write a new run's run.json and open the events.
 
-        With --overwrite 1, the old run is deleted before.
+        With --overwrite 1, the old run is deleted first.
 
         Returns:
             the events, and whether it is the first time of a new run

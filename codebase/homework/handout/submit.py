@@ -50,7 +50,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def act(args: Namespace) -> None:
-    """Make the zip, print what is missing in it, and run the public tests."""
+    """Make the zip, print what is missing from it, and run the public tests."""
     blank, others = submit(args.out, bool(args.weights))
     texts = [name for name in others if not name.startswith(("checkpoints/", "logs/"))]
     if texts == ["writeup.md"] and _has_no_answers(ROOT / texts[0]):
@@ -78,7 +78,7 @@ def act(args: Namespace) -> None:
         try:
             subprocess.run([*command, str(tests)], cwd=ROOT, timeout=SECONDS)
         except subprocess.TimeoutExpired:
-            print(f"They did not end in {SECONDS} s: perhaps a function has an endless loop")
+            print(f"The tests took over {SECONDS} s: perhaps a function has an infinite loop")
 
 
 def submit(out: Path, weights: bool) -> tuple[list[str], list[str]]:
@@ -217,7 +217,7 @@ def _is_blank(function: str, trees: dict[str, ast.Module]) -> bool:
     if not found:
         if owner and any("VAE" in ast.unparse(base) for base in owner[0].bases):
             return False  # it inherits the VAE's
-        raise UserError(f"{file} has no {function}: put it back, if only as a blank")
+        raise UserError(f"{file} has no {function}: restore it, even if blank")
     last = found[-1].body[-1]
     return isinstance(last, ast.Raise) and "NotImplementedError" in ast.unparse(last)
 

@@ -37,7 +37,7 @@ class _Labels:
 
 
 def _labels(model, x, given=lambda m, z: z, sample=ut.sample_gaussian) -> _Labels:
-    """Return the correct parts, except for the decoder's input."""
+    """Return the bound's parts; `given` sets the decoder's input."""
     log_q_y = F.log_softmax(model.cls.classify(x), -1)
     y = torch.eye(10).unsqueeze(1)
     q_m, q_v, z = draw(model, x, y, sample=sample)

@@ -186,7 +186,7 @@ def _end(process: int, seconds: float, kind: str) -> dict:
 
 
 def _empty() -> None:
-    """Delete what a case has left behind. An error ends this process, and the case gave nothing."""
+    """Delete what a case has left behind. An error ends this process, so the case has no output."""
     libc = ctypes.CDLL(None)
     for kind, arguments in (("shm", (0, None)), ("msg", (0, None)), ("sem", (0, 0))):  # IPC_RMID
         with contextlib.suppress(OSError), open(f"/proc/sysvipc/{kind}", encoding="ascii") as file:

@@ -52,7 +52,7 @@ class Modules(MetaPathFinder, Loader):
         self.missing: list[str] = []
 
     def install(self) -> None:
-        """Put this process's imports into its hands."""
+        """Install this finder for the process's imports."""
         modules = self
 
         class Files(SourceFileLoader):
@@ -151,8 +151,8 @@ def find(case: Case, drawn: Drawn, modules: Modules) -> tuple[Callable, nn.Modul
     with torch.no_grad():
         for key, value in drawn.weights.items():
             if key not in own or own[key].shape != value.shape:
-                shape = tuple(own[key].shape) if key in own else "nothing"
-                raise Absent(f"the model's {key} is {shape}, not {tuple(value.shape)}")
+                shape = tuple(own[key].shape) if key in own else "none"
+                raise Absent(f"{key} has shape {shape}, expected {tuple(value.shape)}")
             own[key].copy_(value)
     if not callable(getattr(model, case.function, None)):
         raise Absent(f"there is no method {case.function} in the class {case.model}")

@@ -9,7 +9,7 @@ def architecture(name: str) -> types.ModuleType:
     """Return the module of an architecture, such as v1.
 
     Raises:
-        ValueError: there is no architecture of the name
+        ValueError: there is no architecture of that name
     """
     names = [module.name for module in pkgutil.iter_modules(__path__)]
     if name not in names:
