@@ -86,7 +86,7 @@ BAD_FILES = {
     "another z": (saved(VAE(z_dim=3).state_dict()), r"shape \(6, 300\), expected \(4, 300\)"),
     "another model": (saved(GMVAE(z_dim=2).state_dict()), "does not fit VAE"),
     "one more": (saved(STATE | {"more": STATE[FIRST]}), "'more' has shape .*, expected none"),
-    "not finite": (saved(STATE | {FIRST: STATE[FIRST] * torch.nan}), "is not finite"),
+    "not finite": (saved(STATE | {FIRST: STATE[FIRST] * torch.nan}), "has non-finite values"),
 }
 
 
