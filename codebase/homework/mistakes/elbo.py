@@ -51,6 +51,8 @@ OF_TERMS = {
         lambda kl, rec: bound(kl, rec * len(rec)),
     "You return the mean of kl as rec; return the mean of rec.":
         lambda kl, rec: bound(kl, kl),
+    "You halve rec; −log p(x|z) has no other factor.":
+        lambda kl, rec: bound(kl, rec / 2),
     "You detach the bound, so it trains nothing; let gradients through.":
         lambda kl, rec: bound(kl.detach(), rec.detach()),
     "You add half of kl to the bound; add all of it.":
@@ -80,6 +82,14 @@ enter("VAE.negative_elbo_bound GMVAE.negative_elbo_bound", {
     "You return 0; write the function.":
         zeros(3),
 })
+enter("VAE.negative_elbo_bound", {
+    "You add beta·KL to the bound; the loss has beta, so add KL.":
+        lambda kl, rec, beta: (bound(beta * kl, rec)[0], *means(kl, rec)),
+}, lambda run: lambda model, x: run(*_terms(model, x), model.beta))
+enter("GMVAE.negative_elbo_bound", {
+    "You draw z without gradients; let them flow through z.":
+        torch.no_grad()(ut.sample_gaussian),
+}, lambda sample: lambda model, x: bound(*_terms(model, x, sample)))
 # fmt: on
 
 
@@ -183,9 +193,9 @@ KL = {  # of the VAE
         lambda model, m, v, z: (ut.kl_normal(m, v, *model.z_prior) / model.z_dim),
     "You leave out the ½ of the KL between Gaussians; add it.":
         lambda model, m, v, z: 2 * ut.kl_normal(m, v, *model.z_prior),
-    "You pass √v to kl_normal; pass the variance.":
+    "You use √v as the variance in KL; v itself is the variance.":
         lambda model, m, v, z: ut.kl_normal(m, v.sqrt(), *model.z_prior),
-    "You pass v² to kl_normal; pass the variance v.":
+    "You use v² as the variance in KL; v itself is the variance.":
         lambda model, m, v, z: ut.kl_normal(m, v**2, *model.z_prior),
     "You pass z to kl_normal; pass the mean of q(z|x).":
         lambda model, m, v, z: ut.kl_normal(z, v, *model.z_prior),
