@@ -328,8 +328,8 @@ def _drawn(folder: Path, names: Sequence[str], md5: dict[str, str], draw: Callab
 
 def _unwritable(folder: Path, error: OSError) -> DataError:
     return DataError(
-        f"{folder} cannot be written ({error.strerror or error}): free space there, or pass "
-        "another --data_dir"
+        f"{folder} cannot be written ({error.strerror or error}): make it writable, free "
+        "space, or pass another --data_dir"
     )
 
 

@@ -37,12 +37,14 @@ class Minibatches:
         if not isinstance(images, Tensor):
             what = type(images).__name__
             raise ValueError(
-                f"expected a tensor of images, got {what}: pass torch.as_tensor(images)"
+                f"expected a tensor of images, got {what}: pass torch.as_tensor or torch.stack of it"
             )
         if images.dim() != 2 or not images.numel():
+            rows = "images.flatten(1)"
+            if images.dim() == 4 and images.shape[-1] == 3:
+                rows = "images.permute(0, 3, 1, 2).flatten(1)"
             raise ValueError(
-                f"expected images of shape (n, x_dim), got {tuple(images.shape)}: pass "
-                "images.flatten(1), colours as images.permute(0, 3, 1, 2).flatten(1)"
+                f"expected images of shape (n, x_dim), got {tuple(images.shape)}: pass {rows}"
             )
         if images.dtype not in (torch.uint8, torch.float32, torch.float64):
             raise ValueError(
@@ -54,6 +56,7 @@ class Minibatches:
             raise ValueError(f"images are bytes up to {high}, expected 255: pass images.float()")
         if images.dtype != torch.uint8 and not (low >= 0 and high <= 1):
             hint = ": pass images / 255" if low >= 0 and high <= 255 else ""
+            hint = ": pass (images + 1) / 2" if -1 <= low < 0 and high <= 1 else hint
             raise ValueError(f"images go from {low:g} to {high:g}, expected [0, 1]{hint}")
         for target in targets:
             if target.shape[:1] != images.shape[:1]:

@@ -80,6 +80,7 @@ class Trainer:
             NotFinite: within 50 iterations of a loss that is not finite
             ValueError: a pass over the minibatches yields none
         """
+        self.model.train()
         batches, losses = self._minibatches(), []
         logged = copy.deepcopy(self.state_dict())
         try:
@@ -118,6 +119,8 @@ class Trainer:
             finally:
                 signal.signal(signal.SIGINT, handler)
             raise KeyboardInterrupt(f"stopped at iteration {self.step}") from None
+        finally:
+            self.model.eval()
 
     def compile(self) -> None:
         """Let torch.compile turn the loss and its gradient into one program, for one batch size.

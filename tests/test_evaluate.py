@@ -154,7 +154,7 @@ def test_labels_that_are_not_one_hot_are_refused():
 
 
 def test_what_a_bound_looks_at():
-    """Shape and dtype always; the range at the first call, then only without gradients."""
+    """Shape and dtype always; the range at the first call, then only outside of training."""
     model, x = VAE(), torch.zeros(2, 784)
     with pytest.raises(ValueError, match="got ndarray: pass torch.as_tensor"):
         model.negative_elbo_bound(x.numpy())
@@ -163,6 +163,9 @@ def test_what_a_bound_looks_at():
         model.negative_elbo_bound(x + 255)
     model.negative_elbo_bound(x)
     model.negative_elbo_bound(x + 255)  # a training step does not look again
+    with pytest.raises(ValueError, match="got 255 to 255: x / 255"):
+        model.eval().negative_elbo_bound(x + 255)
+    model.train()
     with pytest.raises(ValueError, match="float images"):
         model.negative_elbo_bound(x.double())
     with torch.no_grad(), pytest.raises(ValueError, match="got 255 to 255: x / 255"):

@@ -44,7 +44,7 @@ def test_floats_are_used_as_they_are():
     [
         (torch.zeros(5, 28, 28), r"got \(5, 28, 28\): pass images.flatten\(1\)"),
         (torch.zeros(0, 784), "expected"),
-        ([[0.0]], r"got list: pass torch.as_tensor\(images\)"),
+        ([[0.0]], "got list: pass torch.as_tensor or torch.stack"),
         (torch.full((5, 3), 255.0), r"from 255 to 255, expected \[0, 1\]: pass images / 255"),
         (torch.full((5, 3), -0.1), "from -0.1 to -0.1"),
         (torch.full((5, 3), torch.nan), "from nan to nan"),
@@ -54,6 +54,8 @@ def test_floats_are_used_as_they_are():
         (torch.zeros(5, 3, dtype=torch.bool), r"pass images.float\(\)"),
         (torch.ones(5, 3, dtype=torch.uint8), r"bytes up to 1, expected 255: pass images.float"),
         (torch.zeros(5, 32, 32, 3), r"images.permute\(0, 3, 1, 2\).flatten\(1\)"),
+        (torch.zeros(5, 3, 32, 32), r"pass images.flatten\(1\)"),
+        (torch.full((5, 4), -0.5), r"pass \(images \+ 1\) / 2"),
     ],
 )
 def test_images_of_another_form_are_refused(images, message):

@@ -118,6 +118,13 @@ def test_a_loaded_model_is_told_to_train():
         Trainer(VAE().requires_grad_(False), [])
 
 
+def test_after_training_a_model_is_in_evaluation_mode():
+    """In which it looks at all images; in training, at the first ones only."""
+    trainer = Trainer(*setting("vae"))
+    trainer.train(2)
+    assert not trainer.model.training
+
+
 def test_a_dataloader_can_stand_in():
     loader = DataLoader(TensorDataset(torch.rand(50, 784)), batch_size=20, shuffle=True)
     states = trained(Trainer(VAE(z_dim=2), loader), 5)

@@ -104,6 +104,8 @@ def pick_device(name: str) -> "torch.device":
         torch.ones(2, 2, device=device).mm(torch.ones(2, 2, device=device)).sum().item()
     except (RuntimeError, ValueError, AssertionError, NotImplementedError) as error:
         reason = (str(error).splitlines() or ["it fails"])[0]
+        if name == "cuda":
+            reason = "torch finds no GPU, or has no CUDA"
         raise UserError(
             f"--device {name} does not work here ({reason:.150}): pass --device cpu"
         ) from None
