@@ -37,7 +37,7 @@ class Minibatches:
         if not isinstance(images, Tensor):
             what = type(images).__name__
             raise ValueError(
-                f"expected a tensor of images, got {what}: pass torch.as_tensor or torch.stack of it"
+                f"expected a tensor of images, got {what}: pass torch.as_tensor or torch.stack"
             )
         if images.dim() != 2 or not images.numel():
             rows = "images.flatten(1)"

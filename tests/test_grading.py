@@ -83,8 +83,8 @@ def test_right_answers_of_others_get_full_points(box, part):
         assert wrong == blank and (not blank or name == "r24"), (name, report.table(found))
 
 
+EITHER = {"w53": "GMVAE.negative_elbo_bound"}  # which does not fit its mixture
 UNSEEN = {"w75"}  # noise that is clamped at three standard deviations
-EITHER = {"w53": "GMVAE.negative_elbo_bound"}  # what the mixture's caller loses
 
 
 @pytest.mark.parametrize("part", range(4))
@@ -301,6 +301,10 @@ ATTACKS = {
     "pipes": "import fcntl\nfor f in range(64):\n    try: fcntl.fcntl(f, 4, fcntl.fcntl(f, 3) | "
     "os.O_NONBLOCK); fcntl.fcntl(f, 1031, 4096)\n    except OSError: pass",
     "folders": "os.makedirs('/tmp/' + '/'.join(['d'] * 150), exist_ok=True)",
+    "signals": "import fcntl, struct\nfor f in range(3, 64):\n    try: fcntl.fcntl(f, 1031, 4096);"
+    " fcntl.fcntl(f, 8, os.getppid()); fcntl.fcntl(f, 10, 9); fcntl.fcntl(f, 4, 0o22001)\n"
+    "    except OSError: pass\nos._exit(0)",
+    "priority": "os.setpriority(0, os.getppid(), 19); os.sched_setaffinity(os.getppid(), {0})",
     "space": "open('/tmp/x', 'wb').write(bytes(31 << 20)); open('/dev/shm/x', 'wb').write(b'1')",
     "memory": "import ctypes; ctypes.CDLL(None).shmget(0x4242, 1 << 20, 0o1600)",
     "keys": "import ctypes; ctypes.CDLL(None).syscall(248, b'user', b'left', b'x', 1, -4)",

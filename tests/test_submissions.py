@@ -111,7 +111,9 @@ def test_what_cannot_be_read_costs_itself_alone(tmp_path):
 def test_too_much_is_refused(tmp_path, monkeypatch):
     files = students.homework() | {"codebase/big.py": b"#" * (1 << 21)}
     path = students.zipped(tmp_path / "a.zip", files)
-    assert read(path).sources == students.homework() and "larger than 1 MB" in read(path).notes[0]
+    assert (
+        read(path).sources == students.homework() and "the code is too large" in read(path).notes[0]
+    )
     monkeypatch.setattr(submission, "LARGEST", 1 << 20)
     with pytest.raises(UserError, match="expected at most"):
         read(path)
@@ -167,6 +169,14 @@ def test_a_class_in_any_layout(tmp_path):
     assert names(students.folder(tmp_path / "all", {"ada/a.zip": inner})) == ["ada"]
     assert names(students.folder(tmp_path / "mine", {"hw2/x": ""})) == ["mine"]
     assert names(students.folder(tmp_path / "own", right)) == ["own"]
+
+
+def test_zips_beside_code_are_not_dropped_without_a_word(tmp_path):
+    inner = students.zipped(tmp_path / "inner.zip", students.homework()).read_bytes()
+    files = {f"dan/{name}": text for name, text in students.homework().items()}
+    path = students.zipped(tmp_path / "a.zip", files | {"ada/hw.zip": inner, "bob.zip": inner})
+    found, [line] = submission.entries(path)
+    assert len(found) == 1 and "has zips beside its code" in line
 
 
 def test_a_zip_of_zips_is_a_class(tmp_path):

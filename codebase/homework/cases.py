@@ -38,7 +38,7 @@ class Plan(NamedTuple):
     groups: dict[str, range]
 
 
-def plan(problem: Problem, kind: str = "first") -> Plan:
+def plan(problem: Problem, kind: str = "first", seed: int | None = None) -> Plan:
     """Build a case of a function.
 
     Args:
@@ -47,6 +47,7 @@ def plan(problem: Problem, kind: str = "first") -> Plan:
             number of each row, and without; "hundred": the batch that functions may depend on;
             "average": many draws, for noise that cannot be set; "weights": the same of only
             importance weights
+        seed: seed of arguments and weights; None: the same for all submissions
     """
     groups = _densities(problem) if not problem.model else _bound(problem, kind)
     if not problem.model and kind == "average":
@@ -57,7 +58,9 @@ def plan(problem: Problem, kind: str = "first") -> Plan:
     for name, group in groups.items():
         places[name] = range(len(calls), len(calls) + len(group))
         calls += group
-    case = Case(problem.method, problem.model, problem.file, tuple(calls), SEED)
+    case = Case(
+        problem.method, problem.model, problem.file, tuple(calls), SEED if seed is None else seed
+    )
     case = case._replace(seconds=MANY_SECONDS if kind in ("average", "weights") else SECONDS)
     if problem.model:
         model = _model(problem.model, problem.options)
@@ -88,10 +91,7 @@ def _densities(problem: Problem) -> dict[str, list[Call]]:
         # Log densities of −100 to −10,000, too low for float32's exp.
         far = (normal(8, 3, scale=25.0), normal(8, 5, 3), positive(8, 5, 3, scale=0.5))
         other = (normal(3, 2), normal(3, 7, 2), positive(3, 7, 2))
-        return {
-            "values": [Call(args, gradients=1), Call(other)],
-            "extreme values": [Call(far)],
-        }
+        return {"values": [Call(args, gradients=1), Call(other)], "extreme values": [Call(far)]}
     x, m, v = normal(8, 6, scale=2.0), normal(8, 6), positive(8, 6)
     near = (normal(4, 3, scale=0.1), normal(4, 3, scale=0.1), positive(4, 3, scale=0.01))
     prior = (x, normal(1, scale=0.0), Spec("one-hot", (1,)))

@@ -6,6 +6,8 @@ import zipfile
 from io import BytesIO
 from pathlib import Path
 
+import torch
+
 from codebase.homework import problems
 from codebase.machine.files import write_atomically
 from codebase.project import ROOT, UserError
@@ -75,6 +77,7 @@ def grade(root: Path) -> None:
     from codebase.homework.submission import Entry
     from codebase.homework.written import Row
 
+    torch.set_num_threads(1)
     chosen = json.loads((ROOT / SETTINGS).read_text(encoding="utf-8"))
     points = problems.read_points(ROOT / POINTS)
     kind = "bubblewrap"

@@ -21,8 +21,11 @@ TOLERANCE = 5e-6
 GRADIENT_TOLERANCE = 5e-4  # sums over up to 3 million weights in float32: up to 3e-5
 # Limit for means over draws: a right function exceeds it in one of 1.7 million comparisons.
 STANDARD_ERRORS = 5
+NARROWEST = 50  # a mean over so many draws squared is narrower than any that students take
 LARGEST = 1e15  # beyond which sums of squares lose their meaning
 RESEMBLES = 0.8  # correlation of values with the right ones
+LONGEST = 600  # characters of a sentence
+UNLIKE = "Your values do not vary as the correct ones do, so the other parts earn nothing."
 SAME_NOISE = "You draw the same noise at every call; draw new noise each time."
 NOISE_REASONS = (
     "Your result depends on fewer draws of noise than it should; draw noise for every image, "
@@ -124,8 +127,8 @@ class Checked:
 
     @property
     def ended(self) -> bool:
-        """Whether the function gave nothing because its process died or timed out."""
-        return self.given.found.kind == "Ended"
+        """Whether it gave nothing: its process died or timed out, or it is not there."""
+        return self.given.found.kind in ("Ended", "Absent")
 
     def _resembles(self) -> bool:
         """Return whether wrong values, or terms of a bound, vary as the right ones do."""
@@ -136,7 +139,15 @@ class Checked:
             return False
         found = [[value for term in output["values"] for value in term] for output in (one, right)]
         values = torch.tensor(found, dtype=torch.float64)
-        return bool(values.isfinite().all() and torch.corrcoef(values)[0, 1] >= RESEMBLES)
+        if not (values.isfinite().all() and torch.corrcoef(values)[0, 1] >= RESEMBLES):
+            return False
+        outputs = [
+            one["values"][:1]
+            for group in self.given.plan.groups
+            if group != "steep"  # which has other weights
+            for one in self.given.outputs(group)
+        ]
+        return len({str(one) for one in outputs}) > 1  # constants have no likeness
 
 
 def mark(
@@ -144,6 +155,7 @@ def mark(
     points: float,
     run: Run,
     earlier: Mapping[str, Mark] = MappingProxyType({}),
+    seed: int = 0,
 ) -> Mark:
     """Mark a function of a submission: with its own helper functions, or with this project's.
 
@@ -152,29 +164,35 @@ def mark(
         points: the most that it may get
         run: runs a case in the submission's sandbox
         earlier: marks of the submission's functions that were marked before
+        seed: seed of the arguments and weights of means over draws
     """
     before = [one for name, one in earlier.items() if name in cases.MARKED_BEFORE]
     ours = cases.helpers_for(problem)
     # Nobody waits again for a helper that does not end.
     helped = any(one.ended for one in before)
-    best = own = check(problem, run, ours if helped else None)
+    best = own = check(problem, run, seed, ours if helped else None)
     if own.lost and not own.ended and not helped:
-        other = check(problem, run, ours, own)
+        other = check(problem, run, seed, ours, own)
         helped = other.share > own.share + 1e-9
         best = other if helped else own
     notes = []
     if helped:
         wrong = ", ".join(one.question.key for one in before if one.lost)
-        raised = [one for one in own.given.found.calls if isinstance(one, str)]
-        if raised and problem.model and not wrong:
-            why = f"{raised[0]} Your function does not fit the functions that it calls; read their "
-            best = replace(best, reasons={**best.reasons, "sizes": f"{why}docstrings."})
         whose = f"your helper functions ({wrong})" if wrong else "your other functions"
+        raised = [one for one in own.given.found.calls if isinstance(one, str)]
+        if any("utils.py cannot be imported" in said for one in before for said in one.said):
+            whose = "utils.py, which cannot be imported"
         right = "Another error" if best.lost else "This function is right. An error"
-        notes.append(f"{right} comes from {whose}; you lose no points for it here.")
+        if raised and problem.model and not wrong:  # each may be right by itself
+            told = f"{raised[0]} It does not fit the functions that it calls; change one of them."
+            best = replace(best, reasons={**best.reasons, "sizes": told})
+        else:
+            notes.append(f"{right} comes from {whose}; you lose no points for it here.")
+    if len(best.lost) == len(problem.parts) and not all(best.reasons.values()):
+        notes.append(UNLIKE)
     mistakes = named(best) if best.lost else ()
     reasons = [best.reasons[part] for part in best.lost if best.reasons.get(part)]
-    told = tuple(dict.fromkeys([*mistakes, *reasons, *notes]))
+    told = tuple(dict.fromkeys(one[:LONGEST] for one in (*mistakes, *reasons, *notes)))
     score = round(points * best.share, 2)
     return Mark(problem, points, score, best.lost, told, mistakes, best.ended)
 
@@ -182,6 +200,7 @@ def mark(
 def check(
     problem: Problem,
     run: Run,
+    seed: int,
     helpers: Mapping[str, str] | None = None,
     before: Checked | None = None,
 ) -> Checked:
@@ -190,12 +209,13 @@ def check(
     Args:
         problem: the function
         run: runs a case in the submission's sandbox
+        seed: seed of the arguments and weights of means over draws
         helpers: this project's functions in the place of the submission's own
         before: what is returned if the function gives the same with these helpers
     """
 
     def give(kind: str) -> Given:
-        plan = cases.plan(problem, kind)
+        plan = cases.plan(problem, kind, seed if kind in ("average", "weights") else None)
         return Given(problem, plan, run(plan.case, helpers))
 
     given = give("first")
@@ -254,8 +274,9 @@ def _value(problem: Problem, i: int, one: dict, right: dict, only_shape: bool = 
 
 def _shown(found: float, right: float) -> str:
     """Format a wrong value and the right one, in too few digits to hand in the right one."""
-    digits = 6 if f"{found:.4g}" == f"{right:.4g}" else 4
-    return f"{found:.{digits}g}; it should be {right:.4g}"
+    if f"{found:.4g}" == f"{right:.4g}":
+        return f"{found:.6g}, which is slightly off"
+    return f"{found:.4g}; it should be {right:.4g}"
 
 
 def _noise(i: int, one: dict, right: dict, several: bool) -> str:
@@ -442,7 +463,10 @@ def _of_noise(given: Given, give: Callable) -> dict[str, str]:
             told = {i: average[problem.terms[i]] for i in right}
         reasons |= {problem.terms[i]: reason for i, reason in told.items()}
         right = [i for i in right if not told.get(i)]
-    return reasons | {"sizes": next(filter(None, (_of_sizes(given, i) for i in right)), "")}
+    sizes = (_of_sizes(given, i) for i in right)
+    return reasons | {
+        "sizes": next(filter(None, sizes), "" if right else reasons[problem.terms[0]])
+    }
 
 
 def _of_sizes(given: Given, i: int) -> str:
@@ -554,6 +578,8 @@ def _of_means(given: Given, i: int, group: str, form: Callable) -> str:
         found, right = ([pair[k]["values"][i][0] for pair in pairs] for k in (0, 1))
         of_means = given.problem.terms[0] == "niwae" and i > 0  # see `_drawn`
         return _mean(f"Your {given.problem.terms[i]}", found, right, of_means) if pairs else ""
+    if any(one["shapes"] != right["shapes"] for one, right in pairs):
+        return "Your z has another shape than m."
     own, ours = (_moments(given, [pair[k]["values"][0] for pair in pairs]) for k in (0, 1))
     told = (_mean(f"The {name} of your ε", own[name], ours[name]) for name in own)
     return next(filter(None, told), "")
@@ -585,6 +611,8 @@ def _mean(name: str, values: list[float], right: list[float], only: bool = False
     centred = other - other.mean()
     kurtosis = (centred.pow(4).mean() / centred.square().mean().clamp(min=1e-150) ** 2).item()
     excess = 1 + STANDARD_ERRORS * math.sqrt((max(3.0, kurtosis) - 1) / (2 * len(values)))
+    if not only and usual > least and spread < usual / NARROWEST:
+        return f"{name} hardly varies between draws; it should vary by ±{usual:.3g}."
     if not (only or spread <= usual * excess + least):
         return f"{name} varies by ±{spread:.3g} between draws; it should vary by ±{usual:.3g}."
     error = math.sqrt((spread**2 + usual**2) / len(values))

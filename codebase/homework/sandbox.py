@@ -28,7 +28,7 @@ from codebase.project import ROOT, UserError
 
 START_SECONDS = 60  # importing torch takes 2, and on a busy machine 20
 LARGEST_ANSWER = 4 << 20  # bytes
-MOST_DRAWN = 1 << 30  # numbers
+MOST_DRAWN, MOST_AXES = 1 << 30, 8  # numbers of draws, or elements of an axis; axes
 # As root: a user id that systemd's table leaves free. Grading processes have several, because the
 # limit on processes counts a user's.
 USER = 60_706 + os.getpid() % 478
@@ -120,22 +120,25 @@ class Sandbox:
         self.close()
 
     def run(self, handed_in: Submission, case: Case) -> Output:
-        """Run a case. A submission may end the sandbox: the next case then starts a new one.
+        """Run a case. A submission may end the sandbox: it is then run again, in one of its own.
 
         Raises:
             UserError: it does not start, which is not the submission's fault
         """
-        self.start()
         message = {"package": handed_in.package, "sources": handed_in.sources, "case": case}
         content, longest = json.dumps(message).encode(), server.WAITING * case.seconds
-        try:
-            self._process.stdin.write(struct.pack("<If", len(content), longest) + content)
-            self._process.stdin.flush()
-            answer, told = self._receive(longest + START_SECONDS)
-            return checked(answer, told, case)
-        except (SandboxEnded, OSError):
-            self.close()
-            return Output((), "the submission ended its sandbox", "Ended")
+        new = False
+        while not new:  # what ends an old one may be what an earlier submission has left
+            new = self._process is None
+            self.start()
+            try:
+                self._process.stdin.write(struct.pack("<If", len(content), longest) + content)
+                self._process.stdin.flush()
+                answer, told = self._receive(longest + START_SECONDS)
+                return checked(answer, told, case)
+            except (SandboxEnded, OSError):
+                self.close()
+        return Output((), "the submission ended its sandbox", "Ended")
 
     def start(self) -> None:
         """Start its first process, if it does not run.
@@ -315,8 +318,15 @@ def _numbers(output: dict, call: Call, of_model: bool) -> dict:
     """Keep the numbers of an output: values, shapes, gradients, derivatives by the noise."""
     values = [[float(value) for value in term] for term in output["values"]]
     shapes = [[int(size) for size in shape] for shape in output["shapes"]]
+    if not values:
+        raise ValueError
     for term, shape in zip(values, shapes, strict=True):
-        if min(shape, default=0) < 0 or len(term) != min(math.prod(shape), MOST_VALUES):
+        odd = (
+            len(shape) > MOST_AXES
+            or min(shape, default=0) < 0
+            or max(shape, default=0) > MOST_DRAWN
+        )
+        if odd or len(term) != min(math.prod(shape), MOST_VALUES):
             raise ValueError
     gradients: dict[str, list[float]] = {}
     for name, value in output["gradients"].items():

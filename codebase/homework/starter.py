@@ -57,6 +57,9 @@ CHANGES = {
             "",
         ),
     ),
+    "codebase/models/fsvae.py": (
+        ("from torch import Tensor\n", "import torch\nfrom torch import Tensor\n"),
+    ),
     "requirements.txt": (
         ("markdown-it-py>=3.0  # the solutions as HTML\nlatex2mathml>=3.77\n", ""),
     ),

@@ -20,8 +20,8 @@ OTHER_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".rar", ".7z")
 ANSWERS = (".pdf", ".md", ".txt", ".docx", ".png", ".jpg", ".jpeg")
 NOISE = ("__MACOSX", "__pycache__", "node_modules", "venv", "site-packages")
 LARGEST, MOST = 512 << 20, 20_000  # bytes of everything that is read, and files
-LARGEST_PYTHON = 1 << 20  # bytes of a file
-MOST_NOTES = 20
+LARGEST_PYTHON, MOST_PYTHON = 1 << 18, 1 << 22  # bytes of a file, and of all
+MOST_NOTES, MOST_COPIES, LONGEST_PATH = 20, 10, 300
 LONE_FILE = "one file is not enough: hand in the zip that `python -m codebase submit` creates"
 Files = dict[str, Callable[[], bytes]]  # by path: reads a file
 
@@ -131,7 +131,9 @@ def entries(path: Path) -> tuple[list[Entry], list[str]]:
     if path.is_file() and zipfile.is_zipfile(path):
         files, _ = _in_zip(path, path.read_bytes())
         zips = [inner for inner in files if inner.lower().endswith(".zip")]
-        if len(zips) > 1 and not _packages(files):
+        if len(zips) > 1 and _packages(files):
+            return [Entry(path)], [f"{path} has zips beside its code: if it is a class, unpack it"]
+        if len(zips) > 1:
             rest = [inner for inner in files if inner not in zips]
             skipped = [f"{path}, {inner}: skipped, not a zip of a submission" for inner in rest]
             found = [Entry(path, inner) for inner in zips]
@@ -159,6 +161,7 @@ def read(entry: Entry, weights: bool = False) -> Submission:
     try:
         files, notes = _in_folder(path) if path.is_dir() else _in_zip(path, path.read_bytes())
         if entry.inner:
+            path = path / entry.inner
             files, notes = _in_zip(path, files[entry.inner]())
         zips = [inner for inner in files if inner.lower().endswith(".zip")]
         if len(zips) == 1 and not _packages(files):
@@ -210,14 +213,22 @@ def _in_zip(path: Path, content: bytes) -> tuple[Files, list[str]]:
         usual = one.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
         if name.startswith("/") or ".." in parts or "\0" in name or not parts:
             notes.append(f"{name!r:.100} leads out of the zip and was ignored.")
+        elif len(name) > LONGEST_PATH:
+            notes.append(f"{name!r:.100} was ignored: its path is too long.")
         elif stat.S_ISLNK(one.external_attr >> 16) or not usual:
             why = "is not compressed as zips usually are" if not usual else "is a link"
             notes.append(f"{name!r:.100} {why} and was ignored.")
         elif not name.endswith("/") and not any(map(is_noise, parts)):
-            files["/".join(parts)] = partial(archive.read, one)
+            files["/".join(parts)] = partial(_member, archive, one)
             size += one.file_size
     _check(len(files), size)
     return dict(sorted(files.items())), notes
+
+
+def _member(archive: zipfile.ZipFile, one: zipfile.ZipInfo) -> bytes:
+    """Read no more than the zip's directory says."""
+    with archive.open(one) as file:
+        return file.read(one.file_size)
 
 
 def _check(count: int, size: int) -> None:
@@ -242,17 +253,20 @@ def _packages(paths: Collection[str]) -> list[str]:
 
 def _submission(entry: Entry, files: Files, notes: list[str], weights: bool) -> Submission:
     contents: dict[str, bytes] = {}
+    python = 0
     for path, content_of in files.items():
         if path.lower().endswith((*ANSWERS, ".py", *([".pt"] if weights else []))):
             try:
                 contents[path] = content_of()
-                if path.endswith(".py") and len(contents[path]) > LARGEST_PYTHON:
+                size = len(contents[path]) if path.endswith(".py") else 0
+                python += size
+                if size > LARGEST_PYTHON or size and python > MOST_PYTHON:
                     del contents[path]
-                    notes.append(f"{path!r:.100} was ignored: it is larger than 1 MB.")
+                    notes.append(f"{path!r:.100} was ignored: the code is too large.")
             except Exception as error:  # a damaged file costs itself alone
                 notes.append(f"{path!r:.100} was ignored: {one_line(error)}.")
     answers = {path: one for path, one in contents.items() if not path.endswith(".py")}
-    packages = _packages(files)
+    packages = _packages(files)[:MOST_COPIES]
     if not packages:
         about = " ".join([_without_code(files), *(f"({one})" for one in notes[:3])])
         return Submission(entry.name, notes=(about,), files=answers)

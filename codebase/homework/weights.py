@@ -148,7 +148,9 @@ def _mark(
 
 
 def _out_of_range(report: Report, step: int, metrics: list[str], code: Mapping[str, Mark]) -> str:
-    told = f"{listed(metrics)} {'is' if len(metrics) == 1 else 'are'} outside the expected range."
+    names = listed(metrics)
+    are = "is" if len(metrics) == 1 else "are"
+    told = f"{names[0].upper()}{names[1:]} {are} outside the expected range."
     loss = report.function.replace("iwae", "elbo") or "SSVAE.negative_elbo_bound"
     used = [name for name in code if name == loss or "." not in name]
     if step < ITERATIONS[report.group]:

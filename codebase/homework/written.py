@@ -22,7 +22,7 @@ from codebase.project import UserError
 
 FOLDER, SHEET, RUBRIC = "written", "written.csv", "rubric.md"
 CODE = ("codebase", "tests", "checkpoints", "logs", "data")  # folders without answers
-MOST = 50  # files of a submission
+MOST, MOST_LINKS = 50, 200  # files of a submission, and pictures that a write-up shows
 COMMENT = "comment"
 ROUNDING = 0.02  # points: steps of a rubric with other points are rounded
 
@@ -88,7 +88,7 @@ def _links(handed_in: Submission) -> set[str]:
     found: set[str] = set()
     for inner, content in handed_in.files.items():
         if PurePosixPath(inner).name == "writeup.md":
-            for link in pictures_in(content.decode(errors="replace")):
+            for link in pictures_in(content.decode(errors="replace"))[:MOST_LINKS]:
                 path = posixpath.join(posixpath.dirname(inner), link.replace("\\", "/"))
                 path = posixpath.normpath(path)  # of a picture beside it, or a whole path
                 found |= {one for one in handed_in.files if path in (one, f"/{one}")}
