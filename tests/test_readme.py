@@ -1,6 +1,5 @@
 """What the README promises: its example runs, and its names and files exist."""
 
-import ast
 import re
 from pathlib import Path
 
@@ -131,34 +130,3 @@ def test_how_many_mistakes_are_known():
     for text in (TEXT, homework):
         count = sum(map(len, MISTAKES.values()))
         assert f"{count} known mistakes" in " ".join(text.split())
-
-
-# The commonest faults of this project's English: see what a native reader stops at.
-FAULTS = re.compile(
-    r"\b(?:is|are) no (?!longer)|\b(?:is|are) to (?!be\b.*from)|\balone\b|\btakes? --|\bthose of\b"
-    r"|\bone's own\b|\bwhoever\b|\b(?:is|are) wanted\b",
-)
-THERE = re.compile(r"there (?:is|are) no ")  # which is English
-
-
-def texts_of(path):
-    """What a file shows: a README's lines, a program's strings and docstrings."""
-    text = path.read_text(encoding="utf-8")
-    if path.suffix != ".py":
-        return text.splitlines()
-    nodes = ast.walk(ast.parse(text))
-    strings = (n.value for n in nodes if isinstance(n, ast.Constant) and type(n.value) is str)
-    return [line for string in strings for line in string.splitlines()]
-
-
-def test_the_commonest_faults_of_english():
-    """In the READMEs, the scripts and the package."""
-    paths = [*ROOT.glob("run_*.py"), *ROOT.rglob("README.md"), *(ROOT / "codebase").rglob("*.py")]
-    found = [
-        f"{path.name}: {line}"
-        for path in paths
-        if not {".venv", ".pytest_cache"} & set(path.relative_to(ROOT).parts)
-        for line in texts_of(path)
-        if FAULTS.search(THERE.sub("", line))
-    ]
-    assert found == []
