@@ -112,6 +112,15 @@ def test_without_the_data_there_are_samples(script, clone):
     assert "--gw 0 trains no decoder" in line
 
 
+def test_both_weights_can_be_chosen(clone, monkeypatch):
+    monkeypatch.setattr(checkpoints, "CHECKPOINTS", clone / "checkpoints")
+    finished_run("run_vae.py", 5, data="mnist")
+    for more, expected in (((), "5, your run"), (("--reference", 1), "20000, reference weights")):
+        flags = ("--data_dir", clone / "no", "--train", 0, *more)
+        _, stderr = succeed(clone, "run_vae.py", *flags)
+        assert f"iteration {expected}" in stderr
+
+
 def test_your_run_comes_first_and_hides_nothing(clone, data_dir, mnist_dir):
     flags = ("--data_dir", mnist_dir, "--sheet", "2x2")
     succeed(clone, "run_vae.py", *flags, "--iter_max", 3)
