@@ -63,7 +63,7 @@ def _add_runs(command) -> None:
 
 
 def _add_teaching(command) -> None:
-    """Add the commands of those who teach."""
+    """Add the commands for teachers."""
     about = "store runs as the reference weights that come with the project"
     command(_reference, about).add_argument("runs", nargs="+", help="names of finished runs")
 

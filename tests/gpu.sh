@@ -12,7 +12,7 @@ data=$(realpath "$data")
 cd "$(dirname "$0")/.."
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-cp -r codebase tests checkpoints run_*.py requirements.txt README.md pyproject.toml "$folder"
+cp -r codebase tests checkpoints .github LICENSE run_*.py requirements.txt README.md pyproject.toml "$folder"
 cd "$folder"
 rm -rf checkpoints/model* logs
 
@@ -35,7 +35,7 @@ timed() {  # name, command: its time in seconds, in times.txt
         'BEGIN { print name, end - start }' >> times.txt
 }
 
-timed importing "$python" -c "from codebase.machine import tuning; tuning.load_packages()"
+timed importing "$python" -c "from codebase.machine import tuning; tuning.load_torch()"
 for compile in 0 1; do
     for model in vae gmvae ssvae; do
         flags=(--data_dir "$data" --iter_max "$iterations" --run "$compile" --seed 0)

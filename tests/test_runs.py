@@ -24,7 +24,9 @@ from conftest import (
 from filelock import FileLock
 
 import codebase
+import run_vae
 from codebase import UserError, models, project
+from codebase.runs import replicates, table
 from codebase.runs import run as runs
 
 EXPERIMENTS = {
@@ -345,6 +347,20 @@ def test_replicates(tmp_path, base):
     assert contents(tmp_path / "checkpoints") == before
     seeds, _ = succeed(tmp_path, "run_vae.py", *base, "--replicates", 2, "--run", 7, "--seed", 4)
     assert [results(tmp_path, NAME.format(run))["seed"] for run in (7, 8)] == [4, 5]
+
+
+def test_replicates_have_numbers_and_seeds_of_their_own(monkeypatch):
+    found = []
+
+    def train_run(experiment, args):
+        found.append(experiment.identity(args.given, "mnist"))
+        return {"name": experiment.name_of(found[-1])}
+
+    monkeypatch.setattr(replicates, "train_run", train_run)
+    monkeypatch.setattr(table, "rows", list)
+    monkeypatch.setattr(table, "write", lambda rows, path: None)
+    run_vae.main(run_vae.experiment, ["--replicates", "3", "--run", "7", "--device", "cpu"])
+    assert [(one["run"], one["seed"]) for one in found] == [(7, 7), (8, 8), (9, 9)]
 
 
 def test_the_command_table(tmp_path, data_dir, base):

@@ -43,10 +43,10 @@ def plan(problem: Problem, kind: str = "first", seed: int | None = None) -> Plan
 
     Args:
         problem: the function
-        kind: "first", which is enough for most functions: with all draws set to a number, or to a
-            number of each row, and without; "hundred": the batch that functions may depend on;
-            "average": many draws, for noise that cannot be set; "weights": the same of only
-            importance weights
+        kind: "first", enough for most functions: draws set to one number, to one number per row,
+            and not set; "hundred": a batch of 100, the only size for which some functions work;
+            "average": many draws, for noise that cannot be set; "weights": its part for importance
+            weights
         seed: seed of arguments and weights; None: the same for all submissions
     """
     groups = _densities(problem) if not problem.model else _bound(problem, kind)

@@ -47,8 +47,8 @@ class Settings:
         points: points by question
         kind: kind of sandbox
         with_weights: evaluate the submissions' checkpoints
-        data_dir: folder of the data sets, for those
-        show_points, show_output: in the reports: the points; what a submission prints
+        data_dir: folder of MNIST, for that
+        show_points, show_output: whether reports show points; printed output
     """
 
     points: Mapping[str, float]

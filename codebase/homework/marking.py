@@ -431,7 +431,7 @@ def _may_be_for_a_hundred(given: Given) -> bool:
 
 
 def _kept(given: Given, random: list) -> list[str]:
-    """Return the terms with draws in them that are the same for two seeds."""
+    """Return the random terms whose values are the same for two seeds."""
     (_, one), (_, other) = given.pairs("random", given.own)
     terms = enumerate(given.problem.terms)
     return [
@@ -506,7 +506,7 @@ def _drawn(problem: Problem) -> tuple[str, ...]:
 
 
 def _of_term(given: Given, i: int, group: str) -> tuple[str, Form | None]:
-    """Compare a term with each right form: why none fits, or the one that does."""
+    """Return why no right form fits a term, or the form that does."""
     problem, first = given.problem, ""
     of_weights = problem.terms[i] == "niwae"
     drawn = problem.terms[i] in _drawn(problem) and group == "set"

@@ -260,7 +260,7 @@ def _whose(run: runs.Run) -> str:
 
 
 def _converter():
-    """Return a function from Markdown, and pictures by their names, to a page."""
+    """Return a function that makes a page of Markdown and pictures by name."""
     try:
         from latex2mathml import converter
         from markdown_it import MarkdownIt

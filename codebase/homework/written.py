@@ -141,7 +141,7 @@ def read_sheet(path: Path, points: Mapping[str, float], names: list[str]) -> dic
         names: names of the submissions
 
     Returns:
-        rows by names, of other submissions too
+        rows by name, other submissions' too
 
     Raises:
         UserError: it cannot be read, or has impossible points; it is not changed

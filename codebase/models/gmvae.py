@@ -27,7 +27,7 @@ class GMVAE(VAE):
         super().__init__(nn, name, z_dim, **options)
 
     def init_prior(self) -> None:
-        """Create z_pre, the components' means and then their variances before softplus, and pi."""
+        """Create pi, and z_pre: the components' means, then their variances before softplus."""
         scale = math.sqrt(self.k * self.z_dim)
         self.z_pre = torch.nn.Parameter(torch.randn(1, 2 * self.k, self.z_dim) / scale)
         self.register_buffer("pi", torch.ones(self.k) / self.k)

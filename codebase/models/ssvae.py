@@ -74,7 +74,7 @@ class SSVAE(LatentVariableModel):
     def pairs_that_count(self, q_y: Tensor) -> tuple[Tensor, Tensor]:
         """Return labels and images, (pairs,) each, of the terms of Σ_y q(y|x)·[...] to compute.
 
-        On other devices than a CPU, and inside torch.compile, these are all terms: counting them
+        On devices other than a CPU, and inside torch.compile, these are all terms: counting them
         would make the host wait, and compiled code has fixed shapes.
 
         Args:

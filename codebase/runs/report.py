@@ -136,7 +136,7 @@ def held_out_bound(model: LatentVariableModel, data: Data) -> dict[str, float]:
     FSVAE has no held-out images: its bound is on the first training images.
 
     Returns:
-        the terms by TensorBoard's tags; none of a model whose generative part is not trained
+        the terms by TensorBoard's tags; empty if the model's generative part is not trained
     """
     if not model.generates:
         return {}

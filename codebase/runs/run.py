@@ -235,7 +235,7 @@ def load_run(run: str | Path, step: int | None = None) -> models.LatentVariableM
 
 
 def located(run: str | Path, step: int | None = None) -> tuple[Path, int, Run]:
-    """Return a run's folder of weights, an iteration that is there, and the run; see `load_run`."""
+    """Return a run's folder of weights, a saved iteration, and the run; see `load_run`."""
     path = Path(run)
     if path.suffix == ".pt":
         of_file = step_of(path)

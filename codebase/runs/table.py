@@ -70,7 +70,7 @@ def _published(kind: dict) -> dict[str, tuple[float, float | None]]:
 
 
 def markdown(table: list[dict]) -> str:
-    """Return the table to read, with the flags in which rows of one model differ."""
+    """Return the table in Markdown, with flags in which a model's rows differ."""
     values: dict[tuple, set] = {}
     for row in table:
         for key in row.keys() - {"group", *OWN, *FIELDS}:

@@ -92,7 +92,8 @@ def submit(out: Path, weights: bool) -> tuple[list[str], list[str]]:
         the graded functions that are not written yet, and the names of files that are not code
 
     Raises:
-        UserError: a file is not Python, or a graded function is missing
+        UserError: a file is not Python, a graded function is missing, or the zip would be too large
+            or has another suffix
     """
     if out.suffix != ".zip":
         raise UserError(f"--out {out} must end in .zip")

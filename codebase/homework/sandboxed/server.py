@@ -163,7 +163,7 @@ def _child(size: int) -> None:
 
 
 def _limit_case(seconds: float) -> None:
-    """Limit a case's CPU time, and what it maps, because shared memory counts nowhere else."""
+    """Limit a case's CPU time and mapped memory: no other limit counts shared memory."""
     whole = math.ceil(seconds)
     resource.setrlimit(resource.RLIMIT_CPU, (whole, whole + 1))
     with open("/proc/self/statm", encoding="ascii") as file:
@@ -233,7 +233,7 @@ def _write(descriptor: int, content: bytes) -> None:
 
 
 def _read(descriptor: int, size: int) -> bytes:
-    """Read so many bytes, or fewer if the other side has closed."""
+    """Read `size` bytes, or fewer if the other side has closed."""
     content = io.BytesIO()
     while content.tell() < size:
         piece = os.read(descriptor, min(size - content.tell(), 1 << 16))

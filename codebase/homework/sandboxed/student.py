@@ -82,7 +82,7 @@ class Modules(MetaPathFinder, Loader):
             sys.modules[name] = importlib.util.module_from_spec(spec)
 
     def find_spec(self, name, path=None, target=None):
-        """Find a stand-in, if it is the submission that imports, and not a library."""
+        """Find a stand-in for a slow package, or for what the submission itself imports."""
         package, frame = name.partition(".")[0], sys._getframe(1)
         while frame is not None and "importlib" in frame.f_code.co_filename:
             frame = frame.f_back
