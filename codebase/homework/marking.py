@@ -184,8 +184,8 @@ def mark(
             whose = "utils.py, which cannot be imported"
         right = "Another error" if best.lost else "This function is right. An error"
         if raised and problem.model and not wrong:  # each may be right by itself
-            told = f"{raised[0]} It does not fit the functions that it calls; change one of them."
-            best = replace(best, reasons={**best.reasons, "sizes": told})
+            why = f"{raised[0]} It does not fit the functions that it calls; change one of them."
+            best = replace(best, reasons={**best.reasons, "sizes": why})
         else:
             notes.append(f"{right} comes from {whose}; you lose no points for it here.")
     if len(best.lost) == len(problem.parts) and not all(best.reasons.values()):
