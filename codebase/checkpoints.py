@@ -76,7 +76,7 @@ def load_weights(model: LatentVariableModel, path: Path) -> None:
     """Load a file's weights into the model.
 
     Weights may be wrapped, in a dictionary under "state_dict" or the like, and by DataParallel
-    ("module." before each key) or torch.compile ("_orig_mod."), one in the other too.
+    ("module." before each key) or torch.compile ("_orig_mod."), or one inside the other.
 
     Raises:
         CheckpointError: the file is missing or damaged, or does not hold the weights of such a
@@ -136,7 +136,7 @@ def write_state(path: Path, state: dict) -> None:
 
 
 def read_state(path: Path):
-    """Read what such a file holds, on the CPU. Nothing in it is executed.
+    """Read a file of `write_state`, on the CPU. Nothing in it is executed.
 
     Raises:
         CheckpointError: it cannot be read, is damaged, or holds more than tensors

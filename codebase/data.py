@@ -241,8 +241,8 @@ def find_or_download(dataset: str, source: str = "auto", data_dir: Path | str = 
 
     Args:
         dataset: "mnist" or "svhn"
-        source: "auto" for the real one if at all possible, else "synthetic"; `dataset` for the real
-            one and no other; or "synthetic"
+        source: "auto": the real one if available, else "synthetic"; `dataset`: only the real one;
+            or "synthetic"
         data_dir: the folder that torchvision's MNIST and SVHN use
 
     Returns:
@@ -277,7 +277,7 @@ def find_or_download(dataset: str, source: str = "auto", data_dir: Path | str = 
 
 
 def read_mnist(split: str, data_dir: Path | str, source: str) -> Images:
-    """Read MNIST's "train" or "test" images, or the synthetic digits that stand in for them.
+    """Read MNIST's "train" or "test" images, or the synthetic digits that replace them.
 
     Raises:
         DataError: a file is missing, damaged or unreadable

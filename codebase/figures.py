@@ -79,7 +79,7 @@ def reconstructions(model: LatentVariableModel, x: Tensor, y: Tensor) -> "Figure
     """Draw rows of images, each above the row of its reconstructions.
 
     Args:
-        model: which reconstructs them
+        model: the model that reconstructs them
         x: tensor: (n, x_dim): images in [0, 1]; n is a multiple of the columns
         y: tensor: (n, y_dim): one-hot labels
     """
@@ -95,7 +95,7 @@ def comparison(models: dict[str, LatentVariableModel], x: Tensor, y: Tensor) -> 
     """Draw a row of images, and under it a row of their reconstructions by each model.
 
     Args:
-        models: by the labels of their rows
+        models: models by the labels of their rows
         x: tensor: (n, x_dim): images in [0, 1]
         y: tensor: (n, y_dim): one-hot labels
     """

@@ -197,7 +197,7 @@ class Trainer:
         """Restore another trainer's `state_dict`.
 
         Raises:
-            CheckpointError: the weights or the moments are not of such a model
+            CheckpointError: the weights or the moments do not fit the model
         """
         check_weights(state["model"], self.model, "the training state")
         moments = {}

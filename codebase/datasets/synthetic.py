@@ -259,7 +259,7 @@ def _placed(lines, bend, slant, turn, aspect, height, centre) -> np.ndarray:
 def _distance(lines: np.ndarray, size: int, reach: float) -> np.ndarray:
     """Return each pixel's distance to the nearest line: (n, pieces, 2 ends, 2) → (size, size, n).
 
-    It is inf, or at least `reach`, wherever no line is nearer than that: each line is compared with
+    It is inf, or at least `reach`, where no line is nearer: each line is compared with
     only the pixels that it may reach in one of the images.
     """
     pixel = np.arange(size, dtype=np.float32)[:, None] + np.float32(0.5)

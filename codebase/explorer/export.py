@@ -62,7 +62,7 @@ def write(
 
     Args:
         path: the file to write
-        model: any of the project's, with its weights
+        model: any model of the project, with its weights
         title: plain text
         about: plain text: a line below it
         images: images to encode; None: the model's own samples

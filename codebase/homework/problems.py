@@ -18,7 +18,7 @@ class Question:
         kind: "code", "report", "picture" or "text"
         points: the most that it may get
         title: what it asks for, in a few words
-        bonus: whether its points come on top
+        bonus: whether its points are bonus points
         key: its name in files of points and grades; a question that has several parts has several
         parts: what is marked, with shares of the points that add up to 1
     """

@@ -32,8 +32,8 @@ def train_run(experiment: Experiment, args: Namespace) -> dict:
     """Train a run, or continue it; print its report and return its results.
 
     Raises:
-        UserError: training would lose a run, or contradict run.json; or the data or the
-            training state is not what it should be
+        UserError: training would lose a run or contradict run.json, or the data or the training
+            state are invalid
     """
     source = find_source(experiment, args)
     name = experiment.name_of(experiment.identity(args.given, source.name))
@@ -79,7 +79,7 @@ def find_source(experiment: Experiment, args: Namespace, name: str | None = None
         name: "mnist", "svhn" or "synthetic", if it is known
 
     Raises:
-        DataError: the real data set is needed and cannot be had
+        DataError: the real data set is needed and unavailable
     """
     name = name or args.data
     if name == "auto" and (args.resume or args.replicates):
