@@ -470,6 +470,17 @@ def test_garbage_gets_nothing():
     assert mark("VAE.negative_elbo_bound", constants).score == 0
 
 
+def test_a_wrong_helper_costs_its_caller_nothing():
+    name = "VAE.negative_elbo_bound"
+
+    def running(case, helpers) -> Output:
+        run = right(name) if helpers else (lambda model, x: model.negative_elbo_bound(1 - x))
+        return Output(tuple(cases.outputs.__wrapped__(case, run)))
+
+    marked = marking.mark(students.BY_FUNCTION[name], 6, running)
+    assert marked.score == 6 and "you lose no points for it here" in marked.said[0]
+
+
 def test_means_of_no_draws_get_nothing():
     """The right means, found in earlier reports, with a little noise that cannot be set."""
     problem = students.BY_FUNCTION["VAE.negative_elbo_bound"]
