@@ -27,6 +27,7 @@ from codebase.explorer import explore, export
 from codebase.models import FSVAE, GMVAE, SSVAE, VAE
 from codebase.models.laplace_vae import LaplaceVAE
 from codebase.models.likelihoods import Gaussian
+from codebase.project import weights_file
 from codebase.runs.run import Run
 
 MAKE = {
@@ -504,18 +505,17 @@ def test_the_command(tmp_path):
     assert "is not an ordinary file" in error
 
 
-def test_the_last_run_is_the_default(folders):
-    assert explore._last() is None
-    for step, name in enumerate(("model=vae_z=10_run=0001", "model=vae_z=02_run=0000")):
-        path = folders / "checkpoints" / name / "model-00001.pt"
-        path.parent.mkdir(parents=True)
-        path.touch()
-        os.utime(path, (1000 + step, 1000 + step))
-    newest = folders / "checkpoints" / "model=vae_z=03_run=0000"
+def test_the_last_run_is_the_default(folders, monkeypatch, capsys):
+    monkeypatch.setattr(explore, "write_page", lambda *of: None)
+    for number, seconds in ((1, 1000), (2, 2000), (3, 500)):
+        run = finished_run("run_vae.py", 5, run=number)
+        path = weights_file(run.folder, 5)
+        os.utime(path, (seconds, seconds))
+    newest = folders / "checkpoints" / "model=vae_z=04_run=0000"
     newest.mkdir()
-    (newest / "model-best.pt").touch()
     (newest / "model-00001.pt").symlink_to("nowhere")
-    assert explore._last().name == "model=vae_z=02_run=0000"
+    explore.explore(None, folders, folders / "page.html")
+    assert "Run: model=vae_z=10_run=0002_data=synthetic" in capsys.readouterr().err
 
 
 def test_a_page_neither_draws_nor_needs_a_data_set(tmp_path, capsys):
