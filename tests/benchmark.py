@@ -55,7 +55,7 @@ def project_training(name, data_dir, source, compiled=False):
     model = build(name)
     where = data.Source("synthetic" if name == "fsvae" else source, data_dir, torch.device("cpu"))
     load = {"ssvae": lambda *of: data.mnist(*of, labels="few"), "fsvae": data.svhn}
-    batches = load.get(name, data.unlabelled_mnist)(where, 100 if name == "fsvae" else 97).batches
+    batches = load.get(name, data.mnist)(where, 100 if name == "fsvae" else 97).batches
     trainer = Trainer(model, batches)
     if compiled:
         trainer.compile()
@@ -233,7 +233,7 @@ class Worker:
 
 def training_table(models, rounds, data_dir, source):
     print(
-        "| training | it/s | baseline it/s | ratio | `--compile 1` / eager | share of peak | MB |"
+        "| training | it/s | baseline it/s | ratio | `--compile 1` / eager | share of matmul peak | MB |"
     )
     print("|---|---|---|---|---|---|---|")
     for name in models:

@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import subprocess
 import sys
 
 import pytest
@@ -11,7 +12,7 @@ from conftest import SCRIPTS, results
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map_only
 
-from codebase import UserError, checkpoints, data, load_run
+from codebase import ROOT, UserError, checkpoints, data, load_run
 from codebase import utils as ut
 from codebase.explorer import explore
 from codebase.machine.tuning import pick_device
@@ -215,3 +216,16 @@ def test_an_operation_that_a_device_lacks_is_not_a_blank(capsys):
         error = capsys.readouterr().err
         assert ended.value.code == 1 and said in error
         assert ("not written" in error) is (act is blank)
+
+
+@pytest.mark.process
+def test_the_benchmark_trains_both_ways(whole_data):
+    code = (
+        "import sys, benchmark, pathlib; name, folder = sys.argv[1], pathlib.Path(sys.argv[2])\n"
+        "for way in (benchmark.project_training, benchmark.baseline_training):\n"
+        "    way(name, folder, 'synthetic')[0](2)"
+    )
+    for name in ("vae", "ssvae"):
+        command = [sys.executable, "-c", code, name, str(whole_data)]
+        done = subprocess.run(command, cwd=ROOT / "tests", capture_output=True, encoding="utf-8")
+        assert done.returncode == 0, done.stderr
