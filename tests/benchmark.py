@@ -233,7 +233,7 @@ class Worker:
 
 def training_table(models, rounds, data_dir, source):
     print(
-        "| training | it/s | baseline it/s | ratio | `--compile 1` / eager | share of matmul peak | MB |"
+        "| training | it/s | baseline it/s | ratio | `--compile 1` / eager | of matmul peak | MB |"
     )
     print("|---|---|---|---|---|---|---|")
     for name in models:
