@@ -456,8 +456,8 @@ def test_garbage_gets_nothing():
         return total, total, total
 
     def constants(model, x):
-        trained = 1e-3 * sum(parameter.sum() for parameter in model.parameters())
-        return 505 + trained, 5 + trained, 500 + trained
+        trained = 1e-5 * sum(parameter.sum() for parameter in model.parameters())
+        return tuple(value + torch.rand(()) + trained for value in (505, 5, 500))
 
     def huge(model, x):
         value = torch.tensor(1.7e308, dtype=torch.float64)

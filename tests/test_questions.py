@@ -121,6 +121,8 @@ def test_weights_that_training_does_not_give(tmp_path, values):
     bomb = students.zipped(tmp_path / "bomb.pt", {"x": bytes(graded_weights.LARGEST + 1)})
     told = marked(handed_in(tmp_path, weights=bomb.read_bytes()))["1.3"].said[0]
     assert "unpacks to 67,108,865 bytes" in told
+    nested = b"\x80\x02" + b"]" * (17 << 20)  # which unpickles to a hundred times as much
+    assert "or to a pickle of" in marked(handed_in(tmp_path, weights=nested))["1.3"].said[0]
     found = marked(handed_in(tmp_path, name=f"{VAE}_data=synthetic"))
     assert "trained on synthetic digits; train on MNIST" in found["1.3"].said[0]
 

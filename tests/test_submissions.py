@@ -193,6 +193,14 @@ def test_a_zip_of_zips_is_a_class(tmp_path):
     ]
 
 
+def test_a_students_zip_makes_no_other_students(tmp_path):
+    """A zip of zips is a class only by itself: its zips could have the names of others."""
+    inner = students.zipped(tmp_path / "inner.zip", students.homework()).read_bytes()
+    eve = students.zipped(tmp_path / "eve.zip", {"ada.zip": inner, "bob.zip": inner})
+    assert set(grading.find([eve])[0]) == {"ada", "bob"}
+    assert set(grading.find([eve, students.zipped(tmp_path / "ada.zip", {})])[0]) == {"eve", "ada"}
+
+
 def test_two_versions_of_one_student_are_named(tmp_path):
     """As Canvas names them; the teacher removes one."""
     for name in ("doeann_12_345_hw2.zip", "doeann_LATE_12_399_hw2-1.zip", "doebob_13_346_hw2.zip"):

@@ -25,7 +25,7 @@ NARROWEST = 50  # a mean over so many draws squared is narrower than any that st
 LARGEST = 1e15  # beyond which sums of squares lose their meaning
 RESEMBLES = 0.8  # correlation of values with the right ones
 LONGEST = 600  # characters of a sentence
-UNLIKE = "Your values do not vary as the correct ones do, so the other parts earn nothing."
+UNLIKE = "None of your values is right, so the other parts earn nothing."
 SAME_NOISE = "You draw the same noise at every call; draw new noise each time."
 NOISE_REASONS = (
     "Your result depends on fewer draws of noise than it should; draw noise for every image, "
@@ -112,10 +112,10 @@ class Checked:
 
     @property
     def lost(self) -> tuple[str, ...]:
-        """The parts that are lost. If no value is right, others count only if values resemble."""
+        """The parts that are lost: all if no term of a bound is right, or no density resembles."""
         problem = self.given.problem
         wrong = {part for part, reason in self.reasons.items() if reason}
-        if wrong.issuperset(problem.terms) and not self._resembles():
+        if wrong.issuperset(problem.terms) and (problem.model or not self._resembles()):
             wrong.update(problem.parts)
         return tuple(part for part in problem.parts if part in wrong)
 
@@ -131,23 +131,14 @@ class Checked:
         return self.given.found.kind in ("Ended", "Absent")
 
     def _resembles(self) -> bool:
-        """Return whether wrong values, or terms of a bound, vary as the right ones do."""
+        """Return whether wrong values vary as the right ones do."""
         if not self.given.found.calls:
             return False
         one, right = next(self.given.pairs(next(iter(self.given.plan.groups)), self.given.own))
         if isinstance(one, str) or one["shapes"] != right["shapes"]:
             return False
-        found = [[value for term in output["values"] for value in term] for output in (one, right)]
-        values = torch.tensor(found, dtype=torch.float64)
-        if not (values.isfinite().all() and torch.corrcoef(values)[0, 1] >= RESEMBLES):
-            return False
-        outputs = [
-            one["values"][:1]
-            for group in self.given.plan.groups
-            if group != "steep"  # which has other weights
-            for one in self.given.outputs(group)
-        ]
-        return len({str(one) for one in outputs}) > 1  # constants have no likeness
+        values = torch.tensor([one["values"][0], right["values"][0]], dtype=torch.float64)
+        return bool(values.isfinite().all() and torch.corrcoef(values)[0, 1] >= RESEMBLES)
 
 
 def mark(

@@ -21,6 +21,7 @@ from codebase.runs.published import ITERATIONS, PUBLISHED, REPLICATES
 from codebase.runs.run import load_run
 
 LARGEST = 64 << 20  # bytes; the largest weights that are graded have 4.2 million
+LARGEST_PICKLE = 1 << 20  # bytes of it that are read by Python: a thousand times the usual
 MOST_RUNS = 10  # runs of one kind that are evaluated
 WITHOUT_BOUND = "model=ssvae_gw=000_cw=100"
 SEED = 0
@@ -109,9 +110,15 @@ def _evaluate(content: bytes, run: str, step: int, data_dir: Path) -> dict[str, 
         write_atomically(file, content)
         try:
             if zipfile.is_zipfile(file):
-                size = sum(entry.file_size for entry in zipfile.ZipFile(file).infolist())
-                if size > LARGEST:
-                    return f"it unpacks to {size:,} bytes"
+                parts = zipfile.ZipFile(file).infolist()
+                size = sum(part.file_size for part in parts)
+                pickled = max(
+                    (p.file_size for p in parts if p.filename.endswith(".pkl")), default=0
+                )
+            else:  # as PyTorch wrote before version 1.6: a pickle, and the weights after it
+                size, pickled = len(content), len(content) // 16
+            if size > LARGEST or pickled > LARGEST_PICKLE:
+                return f"it unpacks to {size:,} bytes, or to a pickle of {pickled:,}"
             model_of_name(run)
             model = load_run(file)
         except MemoryError:

@@ -22,7 +22,7 @@ from codebase.project import UserError
 
 FOLDER, SHEET, RUBRIC = "written", "written.csv", "rubric.md"
 CODE = ("codebase", "tests", "checkpoints", "logs", "data")  # folders without answers
-MOST, MOST_LINKS = 50, 200  # files of a submission, and pictures that a write-up shows
+MOST, MOST_LINKS = 50, 200  # files of a submission, and pictures that its write-ups show
 COMMENT = "comment"
 ROUNDING = 0.02  # points: steps of a rubric with other points are rounded
 
@@ -86,9 +86,12 @@ def _answers(handed_in: Submission) -> dict[str, bytes]:
 def _links(handed_in: Submission) -> set[str]:
     """Return the pictures that write-ups in Markdown show, as paths in the submission."""
     found: set[str] = set()
+    left = MOST_LINKS
     for inner, content in handed_in.files.items():
-        if PurePosixPath(inner).name == "writeup.md":
-            for link in pictures_in(content.decode(errors="replace"))[:MOST_LINKS]:
+        if PurePosixPath(inner).name == "writeup.md" and left > 0:
+            links = pictures_in(content.decode(errors="replace"))[:left]
+            left -= len(links) + 1
+            for link in links:
                 path = posixpath.join(posixpath.dirname(inner), link.replace("\\", "/"))
                 path = posixpath.normpath(path)  # of a picture beside it, or a whole path
                 found |= {one for one in handed_in.files if path in (one, f"/{one}")}
