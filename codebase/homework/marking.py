@@ -206,7 +206,7 @@ def check(
     """
 
     def give(kind: str) -> Given:
-        plan = cases.plan(problem, kind, seed if kind in ("average", "weights") else None)
+        plan = cases.plan(problem, kind, seed if kind == "average" else None)
         return Given(problem, plan, run(plan.case, helpers))
 
     given = give("first")
