@@ -223,7 +223,7 @@ def _num_points(strokes: str) -> int:
 
 
 def _curves(strokes: str, moved: np.ndarray) -> np.ndarray:
-    """Return straight pieces of a way's strokes: (n, points, 2) → (n, pieces, 2 ends, 2)."""
+    """Cut a digit's strokes into straight pieces: (n, points, 2) → (n, pieces, 2 ends, 2)."""
     lines, first = [], 0
     t = np.arange(PIECES + 1)[:, None] / PIECES
     for stroke in strokes.split("|"):

@@ -201,7 +201,7 @@ def outputs(case: Case, function: Callable, sign: int = 1) -> list[list[dict] | 
 
 
 def _mean(one: list[dict] | str, other: list[dict] | str) -> list[dict] | str:
-    """Average outputs for z = m + √v·ε and z = m − √v·ε, without derivatives by the noise."""
+    """Average outputs for z = m + √v·ε and z = m − √v·ε, without derivatives w.r.t. it."""
     if isinstance(one, str) or isinstance(other, str):
         return one
 

@@ -72,7 +72,7 @@ class Given:
     found: Output
 
     def pairs(self, group: str, form: Form) -> Iterator[tuple[Any, Any]]:
-        """Yield the outputs of a group of calls, or why there are none, and a right function's."""
+        """Yield each output of a group of calls, or why there is none, with a right function's."""
         right = cases.outputs(self.plan.case, *form)
         for i in self.plan.groups.get(group, ()):
             one = self.found.calls[i]
@@ -112,7 +112,7 @@ class Checked:
 
     @property
     def lost(self) -> tuple[str, ...]:
-        """The parts that are lost: all if no term of a bound is right, or no density resembles."""
+        """The parts lost: all if no term of a bound is right, or no density varies as it should."""
         problem = self.given.problem
         wrong = {part for part, reason in self.reasons.items() if reason}
         if wrong.issuperset(problem.terms) and (problem.model or not self._resembles()):
@@ -155,7 +155,7 @@ def mark(
         points: the most that it may get
         run: runs a case in the submission's sandbox
         earlier: marks of the submission's functions that were marked before
-        seed: seed of the arguments and weights of means over draws
+        seed: seed of arguments and weights when draws are averaged
     """
     before = [one for name, one in earlier.items() if name in cases.MARKED_BEFORE]
     ours = cases.helpers_for(problem)
@@ -200,8 +200,8 @@ def check(
     Args:
         problem: the function
         run: runs a case in the submission's sandbox
-        seed: seed of the arguments and weights of means over draws
-        helpers: this project's functions in the place of the submission's own
+        seed: seed of arguments and weights when draws are averaged
+        helpers: this project's functions in place of the submission's own
         before: what is returned if the function gives the same with these helpers
     """
 
@@ -307,7 +307,7 @@ def _gradient(what: str, one: dict, right: dict, wrong: bool = False, loss: bool
         what: the name of the value
         one, right: outputs
         wrong: whether the value is wrong: gradients then only have to be there
-        loss: whether the gradients are of kl + rec, which a model without beta has not
+        loss: whether the gradients are of kl + rec, which a model without beta lacks
     """
     for name, expected in right["gradients"].items():
         if name.startswith("kl + rec") is not loss or loss and name not in one["gradients"]:
@@ -591,7 +591,7 @@ def _moments(given: Given, draws: list[list[float]]) -> dict[str, list[float]]:
 
 
 def _mean(name: str, values: list[float], right: list[float], only: bool = False) -> str:
-    """Say what is wrong with a mean over draws, and, if not only, how they spread around it."""
+    """Say what is wrong with a mean over draws and, unless `only`, their spread around it."""
     found, other = (torch.tensor(v, dtype=torch.float64) for v in (values, right))
     if not (found.abs() < LARGEST).all():  # nan, too
         return f"{name} is not finite for some draws."

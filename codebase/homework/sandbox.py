@@ -141,7 +141,7 @@ class Sandbox:
         return Output((), "the submission ended its sandbox", "Ended")
 
     def start(self) -> None:
-        """Start its first process, if it does not run.
+        """Start its first process, if it is not running.
 
         Raises:
             UserError: it does not start

@@ -219,7 +219,7 @@ def _inherited(problem: Problem, equations: bool) -> list[str]:
 
 
 def _tidied(lines: list[str]) -> str:
-    """Join lines without headings of empty sections, and with at most two empty lines in a row."""
+    """Join lines; drop headings of empty sections and more than two empty lines in a row."""
     text = "\n".join(lines) + "\n"
     text = re.sub(r"(?m)^( *)# .*\n(?:\n)+(?=\1# )", "", text)
     text = re.sub(r"\n{4,}", "\n\n\n", text)

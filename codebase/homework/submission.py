@@ -144,7 +144,7 @@ def entries(path: Path) -> tuple[list[Entry], list[str]]:
 
 
 def read(entry: Entry, weights: bool = False) -> Submission:
-    """Read a submission; if it has no package but one zip, the package in the zip.
+    """Read a submission; if it has one zip and no package, the package in the zip.
 
     Args:
         entry: where it is
@@ -312,7 +312,7 @@ def _without_code(files: Files) -> str:
 
 
 def _written(folder: str, contents: Mapping[str, bytes]) -> int:
-    """Return how many graded functions a copy of the code has written."""
+    """Count the graded functions written in a copy of the code."""
     count = 0
     for problem in PROBLEMS:
         path = f"{folder}/{problem.file}" if folder else problem.file

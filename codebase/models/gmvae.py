@@ -10,7 +10,7 @@ from codebase.models.vae import VAE
 
 
 class GMVAE(VAE):
-    """p(z) = (1/k) Σ_i N(μ_i, diag σ²_i) with trained μ and σ²; otherwise the VAE.
+    """p(z) = (1/k) Σ_i N(μ_i, diag σ²_i) with trained μ, σ²; the rest as in the VAE.
 
     Args:
         nn, z_dim, name: see `VAE`

@@ -62,7 +62,7 @@ def _kind(results: dict) -> dict:
 
 
 def _published(kind: dict) -> dict[str, tuple[float, float | None]]:
-    """Return the published results of such runs; none unless they were trained like those."""
+    """Return a kind's published results; none if its runs were trained in another way."""
     usual = {"iterations": ITERATIONS.get(kind["group"]), **USUAL}
     if any(kind.get(key) not in (value, None) for key, value in usual.items()):
         return {}

@@ -172,11 +172,11 @@ def outputs(
         case: the case
         drawn: its tensors
         function: the function
-        model: the model whose method it is, if it is one
+        model: the model, if the function is a method
         describe: turns an exception into a text
 
     Returns:
-        for each call, a list with for each repetition: `values`, the terms flattened; `shapes`;
+        per call, a list of one dict per repetition: `values`, the terms flattened; `shapes`;
         `gradients`, by names: of a model, derivatives of the first term, and of kl + rec if the
         loss uses them, along each network's direction; of a function, by its arguments; `noise`, by
         terms: sums of the derivatives with respect to the draws, of their absolute values and their
@@ -287,7 +287,7 @@ def _along(term: Tensor, directions: dict[str, Tensor], model: nn.Module) -> dic
 
 
 def _by_noise(term: Tensor, draws: list[Tensor]) -> list[float]:
-    """Add up a term's derivatives by the draws, their absolute values, and their squares."""
+    """Sum a term's derivatives w.r.t. the draws, their absolute values and their squares."""
     if not term.requires_grad or not draws:
         return [0.0, 0.0, 0.0]
     grads = torch.autograd.grad(_summed(term), draws, allow_unused=True, retain_graph=True)
