@@ -112,10 +112,10 @@ class Checked:
 
     @property
     def lost(self) -> tuple[str, ...]:
-        """The parts lost: all if no term of a bound is right, or no density varies as it should."""
+        """The parts lost: all if no value is right, and they do not vary as they should."""
         problem = self.given.problem
         wrong = {part for part, reason in self.reasons.items() if reason}
-        if wrong.issuperset(problem.terms) and (problem.model or not self._resembles()):
+        if wrong.issuperset(problem.terms) and not self._resembles():
             wrong.update(problem.parts)
         return tuple(part for part in problem.parts if part in wrong)
 
@@ -137,8 +137,21 @@ class Checked:
         one, right = next(self.given.pairs(next(iter(self.given.plan.groups)), self.given.own))
         if isinstance(one, str) or one["shapes"] != right["shapes"]:
             return False
-        values = torch.tensor([one["values"][0], right["values"][0]], dtype=torch.float64)
-        return bool(values.isfinite().all() and torch.corrcoef(values)[0, 1] >= RESEMBLES)
+        two = [[value for term in output["values"] for value in term] for output in (one, right)]
+        likeness = [_correlation(*two)]
+        if self.given.problem.model:  # three constants may be like the terms; gradients are not
+            pairs = [pair for pair in self.given.pairs("set", self.given.own)]
+            two = [
+                [
+                    (output["gradients"].get(name) or [0.0])[0]
+                    for output in outputs
+                    for name in names
+                ]
+                for names in [[n for n in right["gradients"] if not n.startswith("kl + rec")]]
+                for outputs in zip(*pairs, strict=True)
+            ]
+            likeness.append(_correlation(*two))
+        return min(likeness) >= RESEMBLES
 
 
 def mark(
@@ -231,6 +244,13 @@ def close(found: float, right: float, tolerance: float = TOLERANCE) -> bool:
         return True
     finite = math.isfinite(found) and math.isfinite(right)
     return finite and abs(found - right) <= tolerance * (1 + abs(right))
+
+
+def _correlation(one: list[float], other: list[float]) -> float:
+    """Return the correlation of numbers; 0 if there is none."""
+    values = torch.tensor([one, other], dtype=torch.float64)
+    found = torch.corrcoef(values)[0, 1].item() if values.isfinite().all() else 0.0
+    return found if math.isfinite(found) else 0.0
 
 
 def _all_close(found: list[float], right: list[float], tolerance: float = TOLERANCE) -> bool:
