@@ -1,15 +1,20 @@
 """Weights and training states on disk: written whole or not at all, checked when they are read."""
 
+from __future__ import annotations
+
 import io
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from codebase.machine.files import one_line, write_atomically
-from codebase.models.base import LatentVariableModel
 from codebase.project import ROOT, UserError, steps_in, weights_file
+
+if TYPE_CHECKING:
+    from codebase.models.base import LatentVariableModel
 
 CHECKPOINTS = ROOT / "checkpoints"
 REFERENCE = "reference"  # folder of the weights that come with the project

@@ -4,11 +4,13 @@ A `source` is "mnist" or "svhn" for the real data set, "synthetic" for the digit
 `codebase.datasets.synthetic` draws, or "auto" for the real one if it can be had at all.
 """
 
+from __future__ import annotations
+
 import io
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -18,8 +20,10 @@ from torch import Tensor
 from codebase.datasets import download, synthetic
 from codebase.datasets.download import DataError
 from codebase.minibatches import Minibatches
-from codebase.models.base import LatentVariableModel
 from codebase.project import ROOT
+
+if TYPE_CHECKING:
+    from codebase.models.base import LatentVariableModel
 
 DATA_DIR = ROOT / "data"
 NUM_CLASSES = 10

@@ -1,13 +1,17 @@
 """The metrics that the homework reports: lower bounds, and the classifier's accuracy."""
 
+from __future__ import annotations
+
 import functools
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from codebase.models.base import LatentVariableModel
+if TYPE_CHECKING:
+    from codebase.models.base import LatentVariableModel
 
 REPEATS = 100
 IMPORTANCE_WEIGHTS = (1, 10, 100, 1000)

@@ -3,6 +3,8 @@
 They use only the model's methods and attributes.
 """
 
+from __future__ import annotations
+
 import contextlib
 import io
 from collections.abc import Iterator, Sequence
@@ -15,11 +17,12 @@ from torch import Tensor
 
 from codebase import utils as ut
 from codebase.data import one_hot
-from codebase.models.base import LatentVariableModel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure  # imported where it is used: that takes 0.2 s
+
+    from codebase.models.base import LatentVariableModel
 
 COLUMNS = 20
 EDGE = 2  # pixels of a grid's lines
@@ -45,7 +48,7 @@ def isolated_draws(device: torch.device) -> Iterator[None]:
         yield
 
 
-def png(figure: "Figure", heading: str = "") -> bytes:
+def png(figure: Figure, heading: str = "") -> bytes:
     """Return a figure, with a heading above it, as the contents of a PNG file."""
     if heading:
         titled = figure.axes[0] if len(figure.axes) == 1 else None
@@ -59,7 +62,7 @@ def png(figure: "Figure", heading: str = "") -> bytes:
 # Grids of images
 
 
-def sample_sheet(model: LatentVariableModel, rows: int = 10, columns: int = COLUMNS) -> "Figure":
+def sample_sheet(model: LatentVariableModel, rows: int = 10, columns: int = COLUMNS) -> Figure:
     """Draw a sample grid: means of p(x|z) for z from the prior.
 
     A model with labels has class i in row i, and in column j one style z_j for all classes.
@@ -75,7 +78,7 @@ def sample_sheet(model: LatentVariableModel, rows: int = 10, columns: int = COLU
     return _sheet(grid(model, x, columns), "E[x|z], z drawn from the prior")
 
 
-def reconstructions(model: LatentVariableModel, x: Tensor, y: Tensor) -> "Figure":
+def reconstructions(model: LatentVariableModel, x: Tensor, y: Tensor) -> Figure:
     """Draw rows of images, each above the row of its reconstructions.
 
     Args:
@@ -91,7 +94,7 @@ def reconstructions(model: LatentVariableModel, x: Tensor, y: Tensor) -> "Figure
     return _sheet(rows, title, ["x", mean] * len(pairs[0]))
 
 
-def comparison(models: dict[str, LatentVariableModel], x: Tensor, y: Tensor) -> "Figure":
+def comparison(models: dict[str, LatentVariableModel], x: Tensor, y: Tensor) -> Figure:
     """Draw a row of images, and under it a row of their reconstructions by each model.
 
     Args:
@@ -106,7 +109,7 @@ def comparison(models: dict[str, LatentVariableModel], x: Tensor, y: Tensor) -> 
     return _sheet(images, "Images and their reconstructions", ["image", *models])
 
 
-def traversal(model: LatentVariableModel, x: Tensor, y: Tensor, most: int = 10) -> "Figure":
+def traversal(model: LatentVariableModel, x: Tensor, y: Tensor, most: int = 10) -> Figure:
     """Draw E[x|z] as one dimension of z goes from −3 to 3 and the others keep an image's values.
 
     A dimension counts as used to the extent that its posterior mean varies over images (an active
@@ -144,7 +147,7 @@ def grid(model: LatentVariableModel, x: Tensor, columns: int) -> Tensor:
     return F.pad(rows.flatten(0, 1).flatten(1, 2), (0, 0, 0, EDGE, 0, EDGE))
 
 
-def _sheet(images: Tensor, title: str, rows: Sequence[str] = ()) -> "Figure":
+def _sheet(images: Tensor, title: str, rows: Sequence[str] = ()) -> Figure:
     """Draw a grid of images with row labels; enlarge each pixel by a whole number."""
     from matplotlib.figure import Figure
 
@@ -178,7 +181,7 @@ def posterior_means(model: LatentVariableModel, x: Tensor, labels: Tensor) -> Te
     return means
 
 
-def latent_plane(model: LatentVariableModel, x: Tensor, labels: Tensor) -> "Figure":
+def latent_plane(model: LatentVariableModel, x: Tensor, labels: Tensor) -> Figure:
     """Draw posterior means by digit, and a mixture prior's components as ellipses.
 
     Points are drawn in random order, so that no digit hides another. The ellipses have a
@@ -208,7 +211,7 @@ def latent_plane(model: LatentVariableModel, x: Tensor, labels: Tensor) -> "Figu
     return figure
 
 
-def _draw_components(axes: "Axes", model: LatentVariableModel, shares: Tensor) -> None:
+def _draw_components(axes: Axes, model: LatentVariableModel, shares: Tensor) -> None:
     from matplotlib.collections import EllipseCollection
     from matplotlib.lines import Line2D
 
@@ -247,7 +250,7 @@ def component_shares(model: LatentVariableModel, means: Tensor) -> Tensor:
     return likeliest.bincount(minlength=m.shape[1]) / len(means)
 
 
-def manifold(model: LatentVariableModel, x: Tensor, labels: Tensor, size: int = 20) -> "Figure":
+def manifold(model: LatentVariableModel, x: Tensor, labels: Tensor, size: int = 20) -> Figure:
     """Draw E[x|z] on a grid over the range of the posterior means, z_1 to the right and z_2 up.
 
     The grid's lines are at quantiles of the means, so that they are close where the images are: on
@@ -278,7 +281,7 @@ def manifold_points(means: Tensor, size: int) -> Tensor:
     return torch.stack([z_1.expand(size, size), z_2.flip(0)[:, None].expand(size, size)], dim=-1)
 
 
-def _plane(title: str) -> "tuple[Figure, Axes]":
+def _plane(title: str) -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 10.4), layout="constrained")
@@ -290,7 +293,7 @@ def _plane(title: str) -> "tuple[Figure, Axes]":
 # Curves
 
 
-def curves(history: dict[str, list[list[float]]]) -> "Figure":
+def curves(history: dict[str, list[list[float]]]) -> Figure:
     """Draw NELBO, KL and Rec against iterations, of training minibatches and of held-out images.
 
     Args:

@@ -1,19 +1,23 @@
 """The training loop, the same for all models: it calls model.loss(*batch) for each minibatch."""
 
+from __future__ import annotations
+
 import copy
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from codebase.checkpoints import CheckpointError, check_weights
 from codebase.machine.files import one_line
-from codebase.models.base import LatentVariableModel
+
+if TYPE_CHECKING:
+    from codebase.models.base import LatentVariableModel
 
 LOG_EVERY = 50  # iterations between two looks at the scalars
 MOMENTS = ("exp_avg", "exp_avg_sq")  # Adam's, by torch's names

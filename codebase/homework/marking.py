@@ -140,15 +140,11 @@ class Checked:
         two = [[value for term in output["values"] for value in term] for output in (one, right)]
         likeness = [_correlation(*two)]
         if self.given.problem.model:  # three constants may be like the terms; gradients are not
-            pairs = [pair for pair in self.given.pairs("set", self.given.own)]
+            names = [name for name in right["gradients"] if not name.startswith("kl + rec")]
+            pairs = list(self.given.pairs("set", self.given.own))
             two = [
-                [
-                    (output["gradients"].get(name) or [0.0])[0]
-                    for output in outputs
-                    for name in names
-                ]
-                for names in [[n for n in right["gradients"] if not n.startswith("kl + rec")]]
-                for outputs in zip(*pairs, strict=True)
+                [(pair[k]["gradients"].get(name) or [0.0])[0] for pair in pairs for name in names]
+                for k in (0, 1)
             ]
             likeness.append(_correlation(*two))
         return min(likeness) >= RESEMBLES

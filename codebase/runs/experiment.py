@@ -63,9 +63,8 @@ class Experiment:
         if find_spec("codebase.runs.replicates"):  # students do not have it
             about = "number of runs to train, with run numbers from --run upwards"
             flags.append(Flag("replicates", None, about, number(int, 1, 100_000), shown="one run"))
-        if find_spec("codebase.runs.test_set") and self.weighted:
             about = "1: with --train 0, also evaluate the bounds on all 10,000 test images"
-            flags.append(switch("test_set", about))
+            flags += [switch("test_set", about)] if self.weighted else []
         return flags
 
     def of_weights(self) -> list[Flag]:
