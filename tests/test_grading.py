@@ -304,7 +304,6 @@ ATTACKS = {
     "signals": "import fcntl, struct\nfor f in range(3, 64):\n    try: fcntl.fcntl(f, 1031, 4096);"
     " fcntl.fcntl(f, 8, os.getppid()); fcntl.fcntl(f, 10, 9); fcntl.fcntl(f, 4, 0o22001)\n"
     "    except OSError: pass\nos._exit(0)",
-    "priority": "os.setpriority(0, os.getppid(), 19); os.sched_setaffinity(os.getppid(), {0})",
     "space": "open('/tmp/x', 'wb').write(bytes(31 << 20)); open('/dev/shm/x', 'wb').write(b'1')",
     "memory": "import ctypes; ctypes.CDLL(None).shmget(0x4242, 1 << 20, 0o1600)",
     "keys": "import ctypes; ctypes.CDLL(None).syscall(248, b'user', b'left', b'x', 1, -4)",

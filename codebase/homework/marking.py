@@ -51,7 +51,7 @@ class Mark:
         lost: the parts that are wrong
         said: sentences for the student
         mistakes: the sentences that name a known mistake
-        ended: whether the function's process, or its time, ended
+        ended: whether its process died or timed out, or the function is not there
     """
 
     question: Question

@@ -54,7 +54,7 @@ def serve() -> None:
     except Exception as error:
         return _tell({"error": repr(error)})
     gc.freeze()
-    before = _state()
+    limits = list(map(resource.getrlimit, range(16)))
     _tell({"ready": True})
     while len(head := _read(0, 8)) == 8:
         size, seconds = struct.unpack("<If", head)
@@ -67,18 +67,11 @@ def serve() -> None:
         how = _end(process, seconds, kind)
         if kind != "none":
             _empty()
-        # A submission may have changed this process, or the pipe of its answers.
+        # A submission may have changed this process's limits, or the pipe of its answers.
         fcntl.fcntl(1, fcntl.F_SETFL, 0)
-        if before != _state():
+        if limits != list(map(resource.getrlimit, range(16))):
             return
         _tell(how)
-
-
-def _state() -> tuple:
-    """Return what a submission might change of this process, which it then replaces."""
-    priority, processors = os.getpriority(os.PRIO_PROCESS, 0), os.sched_getaffinity(0)
-    limits = list(map(resource.getrlimit, range(16)))
-    return limits, priority, processors, os.sched_getscheduler(0)
 
 
 def _limit(kind: str) -> None:
@@ -89,7 +82,6 @@ def _limit(kind: str) -> None:
         (resource.RLIMIT_DATA, DATA),
         (resource.RLIMIT_FSIZE, FILE),
         (resource.RLIMIT_NOFILE, FILES),
-        (resource.RLIMIT_MSGQUEUE, 0),
     ):
         resource.setrlimit(name, (value, value))
     if user and os.geteuid() == 0:
@@ -202,8 +194,7 @@ def _empty() -> None:
         with contextlib.suppress(OSError), open(f"/proc/sysvipc/{kind}", encoding="ascii") as file:
             for line in list(file)[1:]:
                 getattr(libc, f"{kind}ctl")(int(line.split()[1]), *arguments)
-    for keyring in (-4, -5):  # of the user, and of the user's sessions: cleared
-        libc.syscall({"x86_64": 250}.get(os.uname().machine, 219), 7, keyring)
+    libc.syscall({"x86_64": 250}.get(os.uname().machine, 219), 7, -4)  # clears the user's keyring
     for place in filter(os.path.isdir, dict.fromkeys([*PLACES, tempfile.gettempdir()])):
         for entry in list(os.scandir(place)):
             if entry.stat(follow_symlinks=False).st_uid != os.geteuid():
