@@ -357,6 +357,8 @@ def test_one_sandbox_outlives_its_submissions(tmp_path, box):
     for number in range(2):
         graded(tmp_path / str(number), students.homework(), box)
     assert box._process.pid == first
+    box._process.kill()  # as something that an earlier submission has left may do
+    assert scores(graded(tmp_path / "again", students.homework(), box)) == POINTS
     ending = {"log_normal": SPIES["root"], "sample_gaussian": HOSTILE["kills its parent"]}
     files = students.homework(ending)
     files["codebase/utils.py"] = "import os, sys\n" + files["codebase/utils.py"]

@@ -484,16 +484,20 @@ def test_a_wrong_helper_costs_its_caller_nothing():
 def test_means_of_no_draws_get_nothing():
     """The right means, found in earlier reports, with a little noise that cannot be set."""
     problem = students.BY_FUNCTION["VAE.negative_elbo_bound"]
+    case = cases.plan(problem, "average", 0).case
+    means = {}  # by batch size
+    for call, found in zip(case.calls, cases.outputs(case, right(problem.function)), strict=True):
+        values = torch.tensor([output["values"] for output in found]).mean(0).flatten()
+        means[call.args[0].shape[0]] = values
 
-    def known(model, *args):
-        values = model.negative_elbo_bound(*args)
-        return tuple(v.detach().round() + 1e-3 * torch.rand(()) for v in values)
+    def known(model, x):
+        return tuple(means.get(len(x), torch.ones(3)) + 1e-3 * torch.rand(()))
 
     def running(case, helpers) -> Output:
         return Output(tuple(cases.outputs.__wrapped__(case, known)))
 
     marked = marking.mark(problem, problem.points, running)
-    assert {"nelbo", "rec", "gradient"} <= set(marked.lost), marked
+    assert {"nelbo", "rec"} <= set(marked.lost), marked
 
 
 def test_nobody_can_hand_in_the_right_value_that_is_told():
