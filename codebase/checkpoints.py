@@ -1,4 +1,4 @@
-"""Weights and training states on disk: written whole or not at all, checked when they are read."""
+"""Weights and training states on disk, written atomically and checked when they are read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PREFIXES = ("module.", "_orig_mod.")  # of torch's DataParallel and torch.compil
 
 
 class CheckpointError(UserError):
-    """A checkpoint is missing, or is not what the model needs."""
+    """A checkpoint is missing, damaged, or does not fit the model."""
 
 
 def save_model_by_name(model: LatentVariableModel, global_step: int) -> Path:
@@ -42,7 +42,7 @@ def load_model_by_name(
     Args:
         model: model to load into; its name selects the folder
         global_step: int: iteration
-        device: where to put the model; None leaves it where it is
+        device: device to move the model to; None: do not move it
 
     Raises:
         CheckpointError: the file is missing or damaged, or does not hold the weights of such a
@@ -57,7 +57,7 @@ def run_folder(name: str) -> Path:
     """Return checkpoints/<name>.
 
     Raises:
-        UserError: the name is not a plain one, or is the folder of the reference weights
+        UserError: the name is not a plain file name, or is "reference"
     """
     if name in ("", REFERENCE) or name.startswith(".") or Path(name).name != name:
         raise UserError(f"{name!r:.200} cannot be the name of a run: use a plain, other name")
@@ -65,7 +65,7 @@ def run_folder(name: str) -> Path:
 
 
 def reference_folder(name: str) -> Path:
-    """Return checkpoints/reference/<name>: weights that come with the project."""
+    """Return checkpoints/reference/<name>, a folder of weights that the project includes."""
     return CHECKPOINTS / REFERENCE / run_folder(name).name
 
 
@@ -105,7 +105,7 @@ def check_weights(state, model: LatentVariableModel, where: str) -> None:
     """Check that a file's content is a state_dict of this model.
 
     Args:
-        state: what the file holds
+        state: the file's content
         model: the model
         where: str: the file, for messages
 
@@ -141,7 +141,7 @@ def write_state(path: Path, state: dict) -> None:
 
 
 def read_state(path: Path):
-    """Read a file of `write_state`, on the CPU. Nothing in it is executed.
+    """Read a file of `write_state` to the CPU. Nothing in it is executed.
 
     Raises:
         CheckpointError: it cannot be read, is damaged, or holds more than tensors

@@ -1,7 +1,7 @@
 """MNIST and SVHN as tensors in memory, and the homework's two fixed subsets.
 
 A `source` is "mnist" or "svhn" for the real data set, "synthetic" for the digits that
-`codebase.datasets.synthetic` draws, or "auto" for the real one if it can be had at all.
+`codebase.datasets.synthetic` draws, or "auto" for the real one if it is available.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ LABELLED_SUBSET = (
 
 
 class Images(NamedTuple):
-    """A data set as its files have it: x uint8 (n, x_dim), y int64 (n,)."""
+    """The contents of a data set's files: x uint8 (n, x_dim), y int64 (n,)."""
 
     x: Tensor
     y: Tensor
@@ -68,7 +68,7 @@ class Source(NamedTuple):
     name: "mnist", "svhn" or "synthetic"
     folder: the folder of the data sets
     device: device for the tensors
-    train: whether training minibatches are needed, or only what a model is evaluated on
+    train: whether training minibatches are needed, or only evaluation data
     """
 
     name: str
@@ -78,7 +78,7 @@ class Source(NamedTuple):
 
 
 class Data(NamedTuple):
-    """What a model is trained and evaluated on.
+    """The data for training and evaluating a model.
 
     batches: the training minibatches; None for an evaluation
     subset: (x, y): the homework's 100 images, (100, x_dim) in [0, 1], one-hot labels (100, 10)
@@ -191,7 +191,7 @@ def svhn(source: Source, batch_size: int = 100) -> Data:
 
 
 def to_evaluate(model: LatentVariableModel, source: Source) -> Data:
-    """Return what any of the models is evaluated on."""
+    """Return the evaluation data of any of the models."""
     if model.dataset == "svhn":
         return svhn(source)
     return mnist(source._replace(train=False), binarised=model.likelihood.binary)
@@ -314,7 +314,7 @@ def read_svhn(data_dir: Path | str, source: str) -> Images:
 
 
 def _drawn(folder: Path, names: Sequence[str], md5: dict[str, str], draw: Callable) -> Images:
-    """Read this program's own images, which are drawn if they are missing or damaged."""
+    """Read the synthetic images; draw them if they are missing or damaged."""
 
     def read() -> Images:
         return _idx_images(*(download.read_checked(folder / name, md5[name]) for name in names))

@@ -64,7 +64,7 @@ def evaluate_lower_bound(
 
 @torch.no_grad()
 def evaluate_classifier(model: LatentVariableModel, test_set: tuple[Tensor, Tensor]) -> float:
-    """Print and return the share of images whose label the model's classifier finds.
+    """Print and return the accuracy of the model's classifier.
 
     Args:
         model: has a classifier `cls`
@@ -89,7 +89,7 @@ def evaluate(model: LatentVariableModel, data) -> dict[str, float]:
 
 @torch.no_grad()
 def accuracy_by_class(model: LatentVariableModel, test_set: tuple[Tensor, Tensor]) -> list[float]:
-    """Return the share of each class's images whose label is found."""
+    """Return the classifier's accuracy for each class."""
     found, labels = _found(model, test_set)
     counts = labels.bincount(minlength=model.y_dim)
     right = labels[found == labels].bincount(minlength=model.y_dim)

@@ -1,4 +1,4 @@
-"""Pictures of what a model learned, and of how: matplotlib's Figures, which `png` writes.
+"""Pictures of a model and of its training, as matplotlib Figures, which `png` encodes.
 
 They use only the model's methods and attributes.
 """
@@ -42,14 +42,14 @@ PALETTE = (
 
 @contextlib.contextmanager
 def isolated_draws(device: torch.device) -> Iterator[None]:
-    """Draw random numbers for a picture: the run's generators go on as if nothing was drawn."""
+    """Isolate the draws for a picture, so the run's generators are not affected."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
         torch.manual_seed(SEED)
         yield
 
 
 def png(figure: Figure, heading: str = "") -> bytes:
-    """Return a figure, with a heading above it, as the contents of a PNG file."""
+    """Encode a figure, with a heading above it, as a PNG."""
     if heading:
         titled = figure.axes[0] if len(figure.axes) == 1 else None
         text = f"{heading}\n{titled.get_title()}" if titled else heading
@@ -110,7 +110,7 @@ def comparison(models: dict[str, LatentVariableModel], x: Tensor, y: Tensor) -> 
 
 
 def traversal(model: LatentVariableModel, x: Tensor, y: Tensor, most: int = 10) -> Figure:
-    """Draw E[x|z] as one dimension of z goes from −3 to 3 and the others keep an image's values.
+    """Draw E[x|z] as one dimension of z varies from −3 to 3 and the others keep an image's values.
 
     A dimension counts as used to the extent that its posterior mean varies over images (an active
     unit: Burda et al. 2016, section 5.2); the most used ones come first.
@@ -184,7 +184,7 @@ def posterior_means(model: LatentVariableModel, x: Tensor, labels: Tensor) -> Te
 def latent_plane(model: LatentVariableModel, x: Tensor, labels: Tensor) -> Figure:
     """Draw posterior means by digit, and a mixture prior's components as ellipses.
 
-    Points are drawn in random order, so that no digit hides another. The ellipses have a
+    Points are drawn in random order, so no digit hides another. The ellipses have a
     radius of one standard deviation, and are darker the more images their component is used for;
     only the most used components are drawn.
 
@@ -253,14 +253,14 @@ def component_shares(model: LatentVariableModel, means: Tensor) -> Tensor:
 def manifold(model: LatentVariableModel, x: Tensor, labels: Tensor, size: int = 20) -> Figure:
     """Draw E[x|z] on a grid over the range of the posterior means, z_1 to the right and z_2 up.
 
-    The grid's lines are at quantiles of the means, so that they are close where the images are: on
-    an even grid, a few outlying images would squeeze most digits into the middle.
+    The grid's lines are at quantiles of the means, so they are dense where images are dense. On an
+    even grid, a few outlying images would squeeze most digits into the middle.
 
     Args:
         model: a model with two-dimensional z
         x: tensor: (n, x_dim): images in [0, 1]
         labels: tensor: (n,)
-        size: int: lines of the grid each way
+        size: int: number of lines in each direction
     """
     z = manifold_points(posterior_means(model, x, labels), size)
     pixels = grid(model, model.compute_mean_given(z), size)

@@ -18,8 +18,8 @@ class Minibatches:
         images: tensor: (n, x_dim): grey levels or colours, uint8 from 0 to 255 or floats in
             [0, 1]; a minibatch has floats in [0, 1]
         targets: tensors: (n, ...): other data per image, such as labels
-        batch_size: int: the last minibatch of an epoch has what is left
-        binarised: bool: draw each pixel afresh from a Bernoulli at every use
+        batch_size: int: images in a minibatch; the last one of an epoch may be smaller
+        binarised: bool: whether to draw each pixel from a Bernoulli at every use
         labelled: (xl, yl): a labelled subset to add, whole, to every minibatch
 
     Raises:
@@ -94,7 +94,7 @@ class Minibatches:
     # What a resumed run needs
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the positions that are left of the epoch under way: (left,)."""
+        """Return the remaining positions of the current epoch: (left,)."""
         return {"left": self._left}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:

@@ -22,7 +22,7 @@ MODELS: dict[str, Callable[..., dict]] = {
 
 
 class UserError(Exception):
-    """A request that cannot be met. The message is one line: the cause and what to do."""
+    """An invalid request. The message is one line: the cause and what to do."""
 
 
 def name_of_run(form: str, flags: Mapping, defaults: Mapping) -> str:
@@ -47,7 +47,7 @@ def model_of_name(name: str) -> dict:
     """Return class and arguments of the model that one of the homework's names describes.
 
     Raises:
-        UserError: it is not such a name
+        UserError: it is not one of the homework's names
     """
     for form, describe in MODELS.items():
         pattern = re.sub(r"\{(\w+):0(\d)d\}", r"(?P<\1>[0-9]{\2,7})", form)

@@ -181,7 +181,7 @@ class Trainer:
     # What a resumed training needs
 
     def state_dict(self) -> dict:
-        """Return everything that the rest of the training depends on but the learning rate."""
+        """Return everything that further training depends on, except the learning rate."""
         states = [self.optimiser.state.get(parameter) for parameter in self.parameters]
         generators = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
@@ -224,12 +224,12 @@ class Trainer:
 
 
 def _numbers(summaries: dict[str, Tensor]) -> dict[str, float]:
-    """Return each scalar as a number, all in one copy from the device."""
+    """Return each scalar as a number, copied from the device together."""
     values = torch.stack([scalar.detach() for scalar in summaries.values()]).tolist()
     return dict(zip(summaries, values, strict=True))
 
 
 def _headline(scalars: dict[str, float]) -> dict[str, str]:
-    """Return what the progress bar shows."""
+    """Return the numbers that the progress bar shows."""
     shown = (("train/loss", "loss", 1), ("class/acc", "acc", 2))
     return {name: f"{scalars[tag]:.{n}f}" for tag, name, n in shown if tag in scalars}

@@ -1,4 +1,4 @@
-"""A data set's files: found under the names that people give them, checked, or downloaded."""
+"""Find a data set's files under their usual names, check them, or download them."""
 
 import gzip
 import hashlib
@@ -94,7 +94,7 @@ def download(dataset: str, names: list[str], data_dir: Path) -> str | None:
     """Download files, each from the first of torchvision's mirrors that has it.
 
     Returns:
-        None if every file was downloaded, else what each mirror answered for the first failure
+        None if every file was downloaded, else each mirror's error for the first file that failed
 
     Raises:
         OSError: the folder cannot be written

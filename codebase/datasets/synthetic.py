@@ -1,4 +1,4 @@
-"""Digits drawn by strokes, used if MNIST or SVHN cannot be had.
+"""Draw digits from strokes, for use if MNIST or SVHN is not available.
 
 Each image shows its digit, written in one of several ways: its control points are moved, and it is
 slanted, rotated, scaled, shifted and inked by a pen of random width and softness. Every machine

@@ -1,4 +1,4 @@
-"""Make the page of a run: choose the run, the images and the file."""
+"""Create the page of a run: choose the run, the images and the file."""
 
 import os
 import re
@@ -27,7 +27,7 @@ def explore(run: str | None, data_dir: Path, out: Path) -> None:
     Args:
         run: its name or path, see `codebase.load_run`; None: your last run, else the reference
             weights
-        data_dir: folder of the data sets; what is not there is not downloaded
+        data_dir: folder of the data sets; missing ones are not downloaded
         out: the page's path
 
     Raises:
@@ -44,7 +44,7 @@ def explore(run: str | None, data_dir: Path, out: Path) -> None:
 def write_page(
     run: Run, model: LatentVariableModel, step: int, found: data.Data | None, path: Path
 ) -> None:
-    """Write the page of a trained model, whose data may be None.
+    """Write the page of a trained model. Its data may be None.
 
     Raises:
         UserError: see `export.write`

@@ -1,8 +1,8 @@
-"""A trained model as one file of HTML, which runs its networks in the browser.
+"""Export a trained model as one HTML file, which runs its networks in the browser.
 
 page/ has the template, the style and the modules of JavaScript. The output combines them with the
-model: its networks layer by layer, its prior, images, and PyTorch's numbers for three images, with
-which the page compares its own.
+model: its networks layer by layer, its prior, images, and PyTorch's numbers for three images, to
+check the page's own numbers.
 """
 
 import base64
@@ -41,7 +41,7 @@ class Images(NamedTuple):
 
     x: tensor: (n, x_dim) in [0, 1]
     y: tensor: (n,): their labels
-    source: what they are, such as "test image"
+    source: their kind, such as "test image"
     """
 
     x: Tensor
@@ -64,12 +64,12 @@ def write(
         path: the file to write
         model: any model of the project, with its weights
         title: plain text
-        about: plain text: a line below it
+        about: plain text: the line below the title
         images: images to encode; None: the model's own samples
         test: images, with labels, whose posterior means are shown if z has two dimensions; None:
             no means are shown
-        examples: images, with labels, that say which dimensions are used most, as in traversal.png;
-            None: those to encode
+        examples: images, with labels, that determine the most used dimensions, as in traversal.png;
+            None: the images to encode
 
     Raises:
         UserError: the page does not know a layer or likelihood of the model, or its numbers are not
@@ -87,7 +87,7 @@ def write(
 
 
 class _Tensors:
-    """Tensors in one block of bytes; a description has their kinds, places and lengths."""
+    """Tensors in one block of bytes, with references of dtype, offset and length."""
 
     def __init__(self):
         self.block = bytearray()
@@ -115,7 +115,7 @@ class _Tensors:
 def describe(
     model: LatentVariableModel, tensors: _Tensors, images=None, test=None, order=None
 ) -> dict:
-    """Return all that the page knows of a model; see `write`."""
+    """Return the page's description of a model; see `write`."""
     if images is None:
         x, y, source = _samples(model)
     else:
@@ -246,7 +246,7 @@ def checks(model: LatentVariableModel, x: Tensor, y: Tensor, tensors: _Tensors) 
 def assembled(title: str, page: dict, tensors: str) -> str:
     """Fill in the template.
 
-    The page may load nothing, and runs no script but its own: the policy names it by its hash.
+    The page loads nothing and runs only its own script, which its policy identifies by hash.
     """
     script, style = bundle(), (PAGE / "style.css").read_text(encoding="utf-8")
     policy = (
@@ -272,7 +272,7 @@ def _hash(text: str) -> str:
 def bundle() -> str:
     """Join the modules into one script, because a page opened as a file cannot import modules.
 
-    A module becomes a function that returns what it exports, so that its other names stay its own.
+    Each module becomes a function that returns its exports; its other names stay local.
     """
     parts = []
     for name in MODULES:

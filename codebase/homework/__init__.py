@@ -1,3 +1,3 @@
-"""Marking and handing out: what is graded, the grader, its catalogue of mistakes, the starter."""
+"""The homework: questions, grader, catalogue of mistakes, starter and solutions."""
 
 SANDBOXES = ("bubblewrap", "container", "none")

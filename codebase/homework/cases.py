@@ -1,4 +1,4 @@
-"""Test cases for the graded functions, and what right functions and mistakes give for them."""
+"""Test cases for the graded functions, and the outputs of correct functions and mistakes."""
 
 import ast
 import functools
@@ -32,7 +32,7 @@ SEED = 0  # of arguments and weights: all submissions share the right outputs
 
 
 class Plan(NamedTuple):
-    """A case, and the indices of its calls by what they test."""
+    """A case, and the indices of its calls, grouped by what they test."""
 
     case: Case
     groups: dict[str, range]
@@ -45,8 +45,8 @@ def plan(problem: Problem, kind: str = "first", seed: int | None = None) -> Plan
         problem: the function
         kind: "first", enough for most functions: draws set to one number, to one number per row,
             and not set; "hundred": a batch of 100, the only size for which some functions work;
-            "average": many draws, for noise that cannot be set; "weights": its part for importance
-            weights
+            "average": many draws, for noise that cannot be set; "weights": only the importance
+            weights of "average"
         seed: seed of arguments and weights; None: the same for all submissions
     """
     groups = _densities(problem) if not problem.model else _bound(problem, kind)
@@ -162,21 +162,21 @@ def _model(kind: str, options: tuple) -> torch.nn.Module:
 
 @functools.lru_cache(maxsize=3)  # of 30 MB for FSVAE
 def drawn(case: Case) -> calling.Drawn:
-    """Draw a case's tensors, which right functions and mistakes share."""
+    """Draw a case's tensors, which correct functions and mistakes share."""
     return calling.draw(case)
 
 
 @functools.lru_cache(maxsize=16384)
 def outputs(case: Case, function: Callable, sign: int = 1) -> list[list[dict] | str]:
-    """Call a right function, or a mistake, with a case.
+    """Call a correct function, or a mistake, with a case.
 
     Args:
         case: the case
-        function: takes the arguments of the case's function, the model first if it is a method
-        sign: −1: with the noise that is set negated; 0: the means of both
+        function: function with the arguments of the case's function; for a method, the model first
+        sign: −1: the set noise is negated; 0: the mean of the outputs for 1 and −1
 
     Returns:
-        see `calling.outputs`; a call that raises an error gives it as a text
+        see `calling.outputs`; for a call that raises an error, its text
     """
     if not sign:
         both = (outputs(case, function, one) for one in (1, -1))
@@ -201,7 +201,7 @@ def outputs(case: Case, function: Callable, sign: int = 1) -> list[list[dict] | 
 
 
 def _mean(one: list[dict] | str, other: list[dict] | str) -> list[dict] | str:
-    """Average outputs for z = m + √v·ε and z = m − √v·ε, without derivatives w.r.t. it."""
+    """Average outputs for z = m + √v·ε and z = m − √v·ε, without derivatives w.r.t. ε."""
     if isinstance(one, str) or isinstance(other, str):
         return one
 
@@ -240,10 +240,10 @@ MARKED_BEFORE: dict[str, set[str]] = {
 
 @functools.cache
 def helpers_for(problem: Problem) -> Mapping[str, str]:
-    """Collect utils.py, without the graded function and later ones; and for a method, the networks.
+    """Collect utils.py without the graded function and later ones; for a method, also the networks.
 
     Returns:
-        sources by path below the package. No bound of a model is among them
+        sources by path below the package, without any bound of a model
     """
     tree = ast.parse(inspect.getsource(utils))
     later = MARKED_BEFORE.keys() - MARKED_BEFORE.get(problem.function, MARKED_BEFORE.keys())

@@ -1,4 +1,4 @@
-"""The right bounds in every form that students write, and the parts of which mistakes are made.
+"""The correct bounds in every form that students write, and their parts, for the mistakes too.
 
 KL in closed form, at the draw of z, and with the entropy of q in closed form agree on average.
 """
@@ -37,7 +37,7 @@ def means(*terms):
 
 
 def bound(*terms):
-    """Average the terms of each image; return their sum, then each of them."""
+    """Average the terms over images; return their sum, then each of them."""
     terms = means(*terms)
     return sum(terms), *terms
 
@@ -78,7 +78,7 @@ def _elbo(kl):
 
 
 def _iwae(reported, by_image=False):
-    """Make an importance-weighted bound, with the rows of draws (iw, batch), or (batch, iw)."""
+    """Return an importance-weighted bound with rows of draws (iw, batch), or (batch, iw)."""
 
     def run(model, x, iw):
         def repeated(rows):
@@ -95,7 +95,7 @@ def _iwae(reported, by_image=False):
 
 
 def _labels(kl, shared):
-    """Make the SSVAE's bound, with a draw of noise for each label and image, or for each image."""
+    """Return the SSVAE's bound, with noise for each label and image, or for each image."""
 
     def run(model, x):
         log_q_y = F.log_softmax(model.cls.classify(x), -1)

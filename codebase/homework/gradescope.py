@@ -1,4 +1,4 @@
-"""The zip that Gradescope grades with, and what it runs there."""
+"""Create the zip that Gradescope grades with, and run it there."""
 
 import json
 import sys
@@ -71,7 +71,7 @@ def grade(root: Path) -> None:
     """Grade root/submission, and write root/results/results.json.
 
     Raises:
-        UserError: it was not graded: then there are no results, because 0 points would look real
+        UserError: it was not graded; it writes no results, because 0 points would look real
     """
     from codebase.homework import grading, report, sandbox  # which need Linux; `make` does not
     from codebase.homework.submission import Entry

@@ -1,4 +1,4 @@
-"""Grading submissions, one or a class: each is read once, graded in parallel, and cached."""
+"""Grade one submission or a class: each is read once, graded in parallel, and cached."""
 
 import contextlib
 import hashlib
@@ -41,14 +41,14 @@ HELPED = "Your code raises an error with this project's helper functions."
 
 @dataclass(frozen=True)
 class Settings:
-    """How to grade.
+    """The settings of grading.
 
     Args:
         points: points by question
         kind: kind of sandbox
-        with_weights: evaluate the submissions' checkpoints
-        data_dir: folder of MNIST, for that
-        show_points, show_output: whether reports show points; printed output
+        with_weights: whether to evaluate the submissions' weights
+        data_dir: folder of MNIST, for the evaluation
+        show_points, show_output: whether reports show points, and printed output
     """
 
     points: Mapping[str, float]
@@ -59,7 +59,7 @@ class Settings:
     show_output: bool = False
 
     def key(self, handed_in: Submission) -> str:
-        """Hash what the marks depend on: code, weights, points, and the grader itself."""
+        """Hash everything that the marks depend on: code, weights, points, and the grader."""
         found = hashlib.sha256(repr((handed_in.digest, sorted(self.points.items()))).encode())
         if self.with_weights:
             for path in sorted(handed_in.files):
@@ -74,7 +74,7 @@ class Settings:
 
 
 class _Running:
-    """Runs a submission's cases until its time is used up, and keeps what else is said."""
+    """Runs a submission's cases until its time is used up, and collects notes and prints."""
 
     def __init__(self, sandbox: Sandbox, handed_in: Submission):
         self.sandbox, self.handed_in, self.left = sandbox, handed_in, float(SECONDS)
@@ -101,7 +101,7 @@ class _Running:
         return output
 
     def notes(self) -> list[str]:
-        """Say what was mended: packages that are not here, files that could not be imported."""
+        """Return notes about missing packages, and files that cannot be imported."""
         notes = []
         if self.missing:
             names = ", ".join(sorted(self.missing))[:200]
@@ -120,7 +120,7 @@ def grade_code(handed_in: Submission, points: Mapping[str, float], sandbox: Sand
     Args:
         handed_in: the submission
         points: by question
-        sandbox: where it runs
+        sandbox: the sandbox in which it runs
     """
     running, seed = _Running(sandbox, handed_in), int(handed_in.digest[:15], 16)
     marks: dict[str, Mark] = {}
@@ -151,13 +151,13 @@ def grade_one(
 
     Args:
         name: name for its reports
-        entry: where it is
-        settings: how to grade
-        sandbox: where it runs
-        out: folder of the reports, where results are cached; its texts are copied there too
+        entry: its location
+        settings: see `Settings`
+        sandbox: the sandbox in which it runs
+        out: folder of the reports, of the cache and of copied texts; None: only grade
 
     Returns:
-        what was found, and lines for the teacher
+        the results, and lines for the teacher
     """
     lines: list[str] = []
     cache = None if out is None else out / CACHE / f"{name}.json"
@@ -196,10 +196,10 @@ def find(paths: list[Path]) -> tuple[dict[str, Entry], list[str]]:
     """Find submissions: zips and folders, and the entries of a class's folder or zip.
 
     Returns:
-        (found, skipped): submissions by name; and a line for each entry that is not one
+        (found, skipped): submissions by name, and a line for each other entry
 
     Raises:
-        UserError: there is none at a path, or two have one name
+        UserError: a path has no submission, or two have the same name
     """
     found: dict[str, Entry] = {}
     skipped = []
@@ -264,7 +264,7 @@ _sandboxes: list[Sandbox] = []  # a grading process's own
 
 
 def _begin(parent: int, folder: str, kind: str) -> None:
-    """Set up a grading process: it leaves interrupts to its parent, and ends with it."""
+    """Set up a grading process, which ignores interrupts and ends with its parent."""
     tempfile.tempdir = folder
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
@@ -280,7 +280,7 @@ def _grade_one(name: str, entry: Entry, settings: Settings, out: Path | None):
 
 
 def command(paths: list[Path], settings: Settings, out: Path | None, jobs: int) -> None:
-    """Grade submissions and print how they did."""
+    """Grade submissions, print their tables, and write reports."""
     found, skipped = find(paths)
     if out is not None:
         _check_out(out, paths, found)
@@ -328,7 +328,7 @@ def command(paths: list[Path], settings: Settings, out: Path | None, jobs: int) 
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a file, unless it has this content already."""
+    """Write a file if its content has changed."""
     if not path.is_file() or path.read_bytes() != content:
         write_atomically(path, content)
 

@@ -1,4 +1,4 @@
-"""Marking a function: its outputs beside a right function's at the same noise."""
+"""Mark a function by comparing its outputs with a correct function's at the same noise."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -42,12 +42,12 @@ Form = tuple[Callable, int]  # a right function, and the sign of its noise: see 
 
 @dataclass(frozen=True)
 class Mark:
-    """What a submission gets for a question.
+    """The mark of a submission for a question.
 
     Args:
         question: the question
-        points: the most that it may get
-        score: what it gets
+        points: maximum score
+        score: the score
         lost: the parts that are wrong
         said: sentences for the student
         mistakes: the sentences that name a known mistake
@@ -65,14 +65,14 @@ class Mark:
 
 @dataclass(frozen=True)
 class Given:
-    """A function's output in a case, beside right ones."""
+    """A function's output in a case, and the correct functions to compare it with."""
 
     problem: Problem
     plan: cases.Plan
     found: Output
 
     def pairs(self, group: str, form: Form) -> Iterator[tuple[Any, Any]]:
-        """Yield each output of a group of calls, or why there is none, with a right function's."""
+        """Yield each output of a group of calls, or its error, with a correct function's output."""
         right = cases.outputs(self.plan.case, *form)
         for i in self.plan.groups.get(group, ()):
             one = self.found.calls[i]
@@ -80,7 +80,7 @@ class Given:
                 yield (one if isinstance(one, str) else one[j]), other
 
     def outputs(self, group: str) -> list[dict]:
-        """Return a group's outputs, without the calls that gave none."""
+        """Return a group's outputs, except those of calls that failed."""
         calls = (self.found.calls[i] for i in self.plan.groups.get(group, ()))
         return [output for one in calls if isinstance(one, list) for output in one]
 
@@ -100,11 +100,11 @@ class Given:
 
 @dataclass(frozen=True)
 class Checked:
-    """A function with its own helpers, or given ones: what is wrong with each part.
+    """What is wrong with each part of a function, with its own helpers or this project's.
 
     Args:
         given: its output in the first case
-        reasons: sentences by part; empty for what is right
+        reasons: sentences by part; empty if the part is correct
     """
 
     given: Given
@@ -112,7 +112,7 @@ class Checked:
 
     @property
     def lost(self) -> tuple[str, ...]:
-        """The parts lost: all if no value is right, and they do not vary as they should."""
+        """The parts lost: all parts if every value is wrong and unlike the correct values."""
         problem = self.given.problem
         wrong = {part for part, reason in self.reasons.items() if reason}
         if wrong.issuperset(problem.terms) and not self._resembles():
@@ -127,11 +127,11 @@ class Checked:
 
     @property
     def ended(self) -> bool:
-        """Whether it gave nothing: its process died or timed out, or it is not there."""
+        """Whether it has no output: its process died or timed out, or it is missing."""
         return self.given.found.kind in ("Ended", "Absent")
 
     def _resembles(self) -> bool:
-        """Return whether wrong values vary as the right ones do."""
+        """Return whether wrong values correlate with the correct ones."""
         if not self.given.found.calls:
             return False
         one, right = next(self.given.pairs(next(iter(self.given.plan.groups)), self.given.own))
@@ -161,7 +161,7 @@ def mark(
 
     Args:
         problem: the function
-        points: the most that it may get
+        points: maximum score
         run: runs a case in the submission's sandbox
         earlier: marks of the submission's functions that were marked before
         seed: seed of arguments and weights when draws are averaged
@@ -211,7 +211,7 @@ def check(
         run: runs a case in the submission's sandbox
         seed: seed of arguments and weights when draws are averaged
         helpers: this project's functions in place of the submission's own
-        before: what is returned if the function gives the same with these helpers
+        before: its result without helpers, returned if these helpers change nothing
     """
 
     def give(kind: str) -> Given:
@@ -257,7 +257,7 @@ def _all_close(found: list[float], right: list[float], tolerance: float = TOLERA
 
 
 def _value(problem: Problem, i: int, one: dict, right: dict, only_shape: bool = False) -> str:
-    """Say what is wrong with the shape or value of a term, or of a function's only result."""
+    """Return what is wrong with the shape or value of a term, or of a function's only result."""
     shape, expected = right["shapes"][i], right["values"][i]
     if not problem.model:
         if one["shapes"] != [shape]:
@@ -280,18 +280,18 @@ def _value(problem: Problem, i: int, one: dict, right: dict, only_shape: bool = 
 
 
 def _shown(found: float, right: float) -> str:
-    """Format a wrong value and the right one, in too few digits to hand in the right one."""
+    """Format a wrong and a correct value, with too few digits to copy the correct one."""
     if f"{found:.4g}" == f"{right:.4g}":
         return f"{found:.6g}, which is slightly off"
     return f"{found:.4g}; it should be {right:.4g}"
 
 
 def _noise(i: int, one: dict, right: dict, several: bool) -> str:
-    """Say what is wrong with the draws that a term depends on.
+    """Return what is wrong with the draws that a term depends on.
 
-    The derivatives with respect to the draws are the same numbers, in any order, for every right
-    function: each element of z has a draw of its own. A mean over several draws of z divides each
-    into as many parts, and so the sum of their squares.
+    The derivatives with respect to the draws are the same numbers, in any order, for every correct
+    function, because each element of z has its own draw. A mean over n draws of z divides each
+    derivative, and the sum of their squares, by n.
     """
     if "noise" not in right or not any(right["noise"][i]) or not any(one["noise"][i]):
         return ""  # one that is detached does not show its draws
@@ -317,13 +317,13 @@ ARGUMENTS = {"0": "the first argument", "1": "the second argument", "2": "the th
 
 
 def _gradient(what: str, one: dict, right: dict, wrong: bool = False, loss: bool = False) -> str:
-    """Say what is wrong with gradients.
+    """Return what is wrong with gradients.
 
     Args:
         what: the name of the value
         one, right: outputs
-        wrong: whether the value is wrong: gradients then only have to be there
-        loss: whether the gradients are of kl + rec, which a model without beta lacks
+        wrong: whether the value is wrong; then gradients need only be nonzero
+        loss: whether these are the gradients of kl + rec; a model without beta has none
     """
     for name, expected in right["gradients"].items():
         if name.startswith("kl + rec") is not loss or loss and name not in one["gradients"]:
@@ -381,7 +381,7 @@ def _check_draws(given: Given, give: Callable) -> dict[str, str]:
 
 
 def _gradient_of_draws(args: list, output: dict, wrong: bool) -> str:
-    """Say what is wrong with the gradients of z = m + √v·ε, at the draws that were returned."""
+    """Return what is wrong with the gradients of z = m + √v·ε at the returned draws."""
     given = [output["gradients"].get(name, []) for name in "01"]
     if not all(map(any, given)):
         return "Your z has no gradient for the mean or the variance; nothing would train."
@@ -425,7 +425,7 @@ def _check_bound(given: Given, give: Callable) -> dict[str, str]:
 
 
 def _may_be_for_a_hundred(given: Given) -> bool:
-    """Return whether a call fails, or a term is right but for a division by 100."""
+    """Return whether a call fails, or a term is divided by 100 instead of the batch size."""
     share = cases.BATCHES[given.problem.model] / cases.HUNDRED
     return any(
         isinstance(one, str)
@@ -438,7 +438,7 @@ def _may_be_for_a_hundred(given: Given) -> bool:
 
 
 def _kept(given: Given, random: list) -> list[str]:
-    """Return the random terms whose values are the same for two seeds."""
+    """Return the random terms that have the same value for two seeds."""
     (_, one), (_, other) = given.pairs("random", given.own)
     terms = enumerate(given.problem.terms)
     return [
@@ -451,7 +451,7 @@ def _kept(given: Given, random: list) -> list[str]:
 
 
 def _of_noise(given: Given, give: Callable) -> dict[str, str]:
-    """Say what is wrong with each part of a bound whose noise was set."""
+    """Return what is wrong with each part of a bound, from outputs with set noise."""
     problem = given.problem
     reasons = _of_group(given, "set")
     right = [i for i, term in enumerate(problem.terms) if not reasons[term]]
@@ -477,7 +477,7 @@ def _of_noise(given: Given, give: Callable) -> dict[str, str]:
 
 
 def _of_sizes(given: Given, i: int) -> str:
-    """Say at which batch size and iw a term is wrong."""
+    """Return at which batch size and iw a term is wrong."""
     for call in given.plan.groups["sizes"]:
         plan = given.plan._replace(groups={"sizes": range(call, call + 1)})
         if reason := _of_term(replace(given, plan=plan), i, "sizes")[0]:
@@ -489,7 +489,7 @@ def _of_sizes(given: Given, i: int) -> str:
 
 
 def _of_group(given: Given, group: str) -> dict[str, str]:
-    """Say what is wrong with each term, and the gradient, in a group of calls with set noise."""
+    """Return what is wrong with each term and the gradient, in a group of calls with set noise."""
     found = [_of_term(given, i, group) for i in range(len(given.problem.terms))]
     told = [reason for reason, _ in found]
     if told[-1] in NOISE_REASONS and not told[0]:  # the bound has rec in it
@@ -508,12 +508,12 @@ def _of_group(given: Given, group: str) -> dict[str, str]:
 
 
 def _drawn(problem: Problem) -> tuple[str, ...]:
-    """Return the terms that show how many draws there are: IWAE's kl and rec are always means."""
+    """Return the terms whose derivatives show the number of draws; IWAE's kl and rec are means."""
     return ("niwae",) if problem.terms[0] == "niwae" else ("rec", "draws")
 
 
 def _of_term(given: Given, i: int, group: str) -> tuple[str, Form | None]:
-    """Return why no right form fits a term, or the form that does."""
+    """Return the correct form that a term matches, or why it matches none."""
     problem, first = given.problem, ""
     of_weights = problem.terms[i] == "niwae"
     drawn = problem.terms[i] in _drawn(problem) and group == "set"
@@ -534,7 +534,7 @@ def _of_term(given: Given, i: int, group: str) -> tuple[str, Form | None]:
 
 
 def _overflow(given: Given, reasons: dict[str, str]) -> dict[str, str]:
-    """Say if a term is not finite where the decoder's output is far from 0."""
+    """Return which term is not finite if the decoder's output is far from 0."""
     for one in given.outputs("steep"):
         for i, term in reversed(list(enumerate(given.problem.terms))):
             values = one["values"][i] if i < len(one["values"]) else []
@@ -548,7 +548,7 @@ def _overflow(given: Given, reasons: dict[str, str]) -> dict[str, str]:
 
 
 def _on_average(given: Given, groups: tuple[str, ...]) -> dict[str, str]:
-    """Say what is wrong with each term, and the gradient, on average over many draws."""
+    """Return what is wrong with each term and the gradient, on average over many draws."""
     if not given.found.calls:
         return dict.fromkeys(given.problem.parts, said(given.found.error, given.found.kind))
     reasons = dict.fromkeys(given.problem.parts, "")
@@ -607,7 +607,7 @@ def _moments(given: Given, draws: list[list[float]]) -> dict[str, list[float]]:
 
 
 def _mean(name: str, values: list[float], right: list[float], only: bool = False) -> str:
-    """Say what is wrong with a mean over draws and, unless `only`, their spread around it."""
+    """Return what is wrong with a mean over draws and, unless `only`, with its spread."""
     found, other = (torch.tensor(v, dtype=torch.float64) for v in (values, right))
     if not (found.abs() < LARGEST).all():  # nan, too
         return f"{name} is not finite for some draws."
@@ -659,7 +659,7 @@ def named(checked: Checked) -> tuple[str, ...]:
 
 
 def _by_term(checked: Checked, outputs: dict, right: Any) -> tuple[str, ...]:
-    """If no mistake explains everything, find one for each wrong term except the bound."""
+    """Return a mistake for each wrong term except the bound, if none explains everything."""
     problem, found = checked.given.problem, []
     [one, *_] = checked.given.outputs(next(iter(checked.given.plan.groups)))
     bound = problem.terms[0] not in checked.lost

@@ -1,4 +1,4 @@
-"""What the homework asks: seventeen questions, their points, and what is marked of each."""
+"""The homework's seventeen questions, their points, and their parts."""
 
 import json
 import math
@@ -11,16 +11,16 @@ from codebase.project import UserError
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """A question, or a part of one that is marked by itself.
+    """A question, or a part of a question that is marked separately.
 
     Args:
         number: number of the homework's problem and question
         kind: "code", "report", "picture" or "text"
-        points: the most that it may get
-        title: what it asks for, in a few words
+        points: maximum score
+        title: a short name
         bonus: whether its points are bonus points
-        key: its name in files of points and grades; a question that has several parts has several
-        parts: what is marked, with shares of the points that add up to 1
+        key: its name in files of points and grades; a question with several parts has several keys
+        parts: shares of the points by part; they add up to 1
     """
 
     number: str
@@ -38,12 +38,12 @@ class Question:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Report(Question):
-    """Values that a student reports of a trained model, marked with the weights.
+    """Reported values of a trained model, marked by evaluating its weights.
 
     Args:
         group: the run's name without its number
-        metrics: the values
-        function: which computes them in the student's code, if it is graded
+        metrics: names of the values
+        function: the graded function that computes them; empty if there is none
     """
 
     group: str
@@ -57,7 +57,7 @@ class Problem(Question):
 
     Args:
         file: file that it is written in, below the package
-        summary: what it gives, without its equation
+        summary: description of its result, without the equation
         options: arguments of the model in tests
     """
 
@@ -82,7 +82,7 @@ class Problem(Question):
 
     @property
     def terms(self) -> list[str]:
-        """The names of what a bound returns: the bound, then its terms."""
+        """The names of a bound's results: the bound, then its terms."""
         return [part for part in self.parts if part not in LESSER]
 
 
@@ -166,7 +166,7 @@ POINTS = {question.key: question.points for question in QUESTIONS}
 
 
 def read_points(path: Path | None) -> dict[str, float]:
-    """Read points from a JSON object; questions that are not in it keep the homework's.
+    """Read points from a JSON object; other questions keep the homework's points.
 
     Args:
         path: path of an object of points by function ("log_normal"), by part ("3.4 report"), or by

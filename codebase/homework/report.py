@@ -1,6 +1,6 @@
-"""What grading says: a table for the terminal, Gradescope's results.json, Markdown for students.
+"""Reports: a table for the terminal, Gradescope's results.json, Markdown for students.
 
-All are drawn from two things: what the grader found, and what a person gave (`written.Row`).
+All are made from two inputs: the grader's results, and a person's points (`written.Row`).
 """
 
 import json
@@ -19,7 +19,7 @@ RESULTS, REPORT = "results.json", "report.md"
 
 @dataclass(frozen=True)
 class Found:
-    """What is known of a submission.
+    """The results of grading a submission.
 
     Args:
         name: its name
@@ -27,10 +27,10 @@ class Found:
         notes: notes about the submission as a whole
         copies: a sentence for the teacher, see `submission.Submission`
         printed: what its code printed
-        ungraded: why there was nothing to grade; empty for others
-        seconds: time that each function took
+        ungraded: why it was not graded; empty if it was
+        seconds: grading time by function
         prints: fingerprints of its functions, see `summary.fingerprints`
-        key: hash of what the marks depend on; empty if they must be made again
+        key: hash of everything that the marks depend on; empty: do not reuse them
     """
 
     name: str
@@ -55,18 +55,18 @@ class Found:
 
     @classmethod
     def decoded(cls, content: bytes) -> "Found":
-        """Read what `encoded` has written. Raises ValueError, TypeError or LookupError."""
+        """Decode the output of `encoded`. Raises ValueError, TypeError or LookupError."""
         fields = json.loads(content)
         marks = (one | {"question": BY_KEY[one["question"]]} for one in fields["marks"])
         return cls(**fields | {"marks": tuple(Mark(**one) for one in marks)})
 
 
 def merged(found: Found, row: Row, points: Mapping[str, float]) -> Found:
-    """Add what a person gave, and what is not graded yet.
+    """Add a person's points, and a note about questions that are not graded yet.
 
     Args:
-        found: what the grader found
-        row: what a person gave
+        found: the grader's results
+        row: a person's points
         points: by question
     """
     marks = {mark.question.key: mark for mark in found.marks}
@@ -89,7 +89,7 @@ def merged(found: Found, row: Row, points: Mapping[str, float]) -> Found:
     return replace(found, marks=ordered, notes=tuple(filter(None, notes)))
 
 
-# Texts, which a submission may have written
+# Texts that a submission may have written
 
 
 def plain(text: str) -> str:
@@ -102,7 +102,7 @@ def plain(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Remove control sequences and line breaks: a second line might look like the grader's."""
+    """Remove control sequences and line breaks, so a text cannot imitate the grader's lines."""
     return " ".join(plain(text).split())
 
 
@@ -112,12 +112,12 @@ def in_markdown(text: str) -> str:
 
 
 def cell(text: str) -> str:
-    """Return a text, in one line, that no spreadsheet reads as a formula."""
+    """Return a text in one line that spreadsheets do not read as a formula."""
     return quoted(one_line(text))
 
 
 def number(points: float) -> str:
-    """Format points without needless digits."""
+    """Format points without trailing zeros."""
     return f"{points:.2f}".rstrip("0").rstrip(".")
 
 

@@ -1,7 +1,7 @@
-"""Where submissions run: processes that see no solution, no other submission, and no network.
+"""The sandbox: processes without access to the solution, other submissions or the network.
 
 A grading process has one sandbox. Its first process has torch imported and forks a process for each
-case (`sandboxed.server`); what a submission answers is checked here, because it may be anything.
+case (`sandboxed.server`). A submission's answer may be anything, so it is checked here.
 """
 
 import contextlib
@@ -45,14 +45,14 @@ FORBIDDEN = (
 
 @dataclass(frozen=True)
 class Output:
-    """What a submission's function gave in a case.
+    """The output of a submission's function in a case.
 
     Args:
-        calls: see `calling.outputs`; of a call that gave nothing, the sentence why
-        error: why it gave nothing at all
-        kind: the error's class; "Ended" for a process or a time that ended
-        printed: what the submission printed
-        missing: packages that it imports and that are not here
+        calls: see `calling.outputs`; for a call that failed, a sentence that says why
+        error: why there are no calls
+        kind: the error's class; "Ended" if the process ended or timed out
+        printed: the submission's printed output
+        missing: packages that it imports but that are not installed
         broken: modules that could not be imported, and why
         cpu: CPU time in seconds
     """
@@ -71,7 +71,7 @@ class SandboxEnded(Exception):
 
 
 def said(error: str, kind: str) -> str:
-    """Say in a sentence why a function gave nothing."""
+    """Return a sentence that says why a function has no output."""
     error = error[:400].rstrip(".")
     if kind == "NotImplementedError" and ":" not in error.partition(")")[2]:  # torch gives a reason
         return "It is not written yet, or calls a function that is not (NotImplementedError)."
@@ -81,7 +81,7 @@ def said(error: str, kind: str) -> str:
 
 
 def check(kind: str) -> None:
-    """Raise UserError, with what to do, if a kind of sandbox does not work on this machine."""
+    """Raise UserError, with instructions, if a kind of sandbox does not work on this machine."""
     if kind == "container" and os.geteuid() != 0:
         raise UserError("--sandbox container needs root, because submissions run as another user")
     if kind == "bubblewrap" and shutil.which("bwrap") is None:
@@ -101,7 +101,7 @@ def check(kind: str) -> None:
 
 
 class Sandbox:
-    """A grading process's sandbox.
+    """The sandbox of a grading process.
 
     Args:
         kind: "bubblewrap"; "container", in which only another user runs submissions, because the
@@ -120,10 +120,10 @@ class Sandbox:
         self.close()
 
     def run(self, handed_in: Submission, case: Case) -> Output:
-        """Run a case. A submission may end the sandbox: it is then run again, in one of its own.
+        """Run a case. If the submission ends the sandbox, run it once more in a new one.
 
         Raises:
-            UserError: it does not start, which is not the submission's fault
+            UserError: the sandbox does not start; this is not the submission's fault
         """
         message = {"package": handed_in.package, "sources": handed_in.sources, "case": case}
         content, longest = json.dumps(message).encode(), server.WAITING * case.seconds
@@ -141,10 +141,10 @@ class Sandbox:
         return Output((), "the submission ended its sandbox", "Ended")
 
     def start(self) -> None:
-        """Start its first process, if it is not running.
+        """Start the first process if it is not running.
 
         Raises:
-            UserError: it does not start
+            UserError: the process does not start
         """
         if self._process is not None:
             return
@@ -174,7 +174,7 @@ class Sandbox:
             raise UserError(f"the sandbox does not start ({trouble:.300}): grade again")
 
     def close(self) -> None:
-        """End all its processes. In a PID namespace, killing the first one ends them all."""
+        """End all processes. In a PID namespace, killing the first one ends them all."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
@@ -186,7 +186,7 @@ class Sandbox:
             self._folder.cleanup()
 
     def _receive(self, seconds: float) -> tuple[bytes, dict]:
-        """Return what a case's process wrote, and what the first process then says about it."""
+        """Return the output of a case's process, and the first process's report about it."""
         answer, said = self._process.stdout.fileno(), self._process.stderr.fileno()
         content, line, deadline = bytearray(), bytearray(), time.monotonic() + seconds
         while not line.endswith(b"\n"):
@@ -223,12 +223,12 @@ def _environment(kind: str) -> dict[str, str]:
 
 
 def _python() -> Path:
-    """Return the path of this Python without links and dots: bubblewrap knows only such folders."""
+    """Return the path of this Python without links and dots, as bubblewrap needs it."""
     return Path(sys.executable).parent.resolve() / Path(sys.executable).name
 
 
 def _folders() -> list[str]:
-    """Return the folders that a sandbox sees: programs and libraries, Python and its packages."""
+    """Return the folders visible in a sandbox: programs, libraries, Python and its packages."""
     folders = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/alternatives"]
     packages = [path for path in map(Path, sys.path) if path.name == "site-packages"]
     own = [Path(sys.base_prefix), Path(sys.prefix), _python().parent, *packages]
@@ -268,8 +268,8 @@ def checked(answer: bytes, told: dict, case: Case) -> Output:
     """Keep only an answer's numbers and texts, in the form that the case expects.
 
     Args:
-        answer: what the submission's process wrote; it cannot be trusted
-        told: how the process ended; this is trusted
+        answer: output of the submission's process, not trusted
+        told: how the process ended, trusted
         case: the case
     """
     ended = ""

@@ -1,6 +1,6 @@
-"""The solutions to all questions as a document: Markdown with pictures, and one page of HTML.
+"""Write a document with the solutions to all questions, as Markdown and as one HTML page.
 
-Nothing is written twice: questions come from the hand-out, code from the sources, derivations from
+Questions come from the hand-out, code from the sources, derivations from
 the equations' page, values and pictures from the trained weights.
 """
 
@@ -63,7 +63,7 @@ img, table, math, pre { break-inside: avoid }
 
 
 def make(folder: Path, points: Mapping[str, float], data_dir: Path) -> None:
-    """Write solutions.md with its pictures, and solutions.html, which has them in it.
+    """Write solutions.md and its pictures, and solutions.html, which embeds them.
 
     Args:
         folder: folder of the document; files of these names in it are replaced
@@ -71,7 +71,7 @@ def make(folder: Path, points: Mapping[str, float], data_dir: Path) -> None:
         data_dir: folder of MNIST
 
     Raises:
-        UserError: MNIST or a package is not there, or the folder is a file
+        UserError: MNIST or a package is missing, or the folder is a file
     """
     convert = _converter()
     if folder.exists() and not folder.is_dir():
@@ -86,7 +86,7 @@ def make(folder: Path, points: Mapping[str, float], data_dir: Path) -> None:
 
 
 class _Document:
-    """The document, as it is put together."""
+    """The document under construction."""
 
     def __init__(self, points: Mapping[str, float], data_dir: Path):
         self.points, self.data_dir = points, data_dir
@@ -204,7 +204,7 @@ class _Trained:
 
 
 def _code(problem: Problem) -> str:
-    """Return the code of a function, and of what only graded functions use."""
+    """Return the code of a function, and of helpers that only graded functions use."""
     source = (ROOT / "codebase" / problem.file).read_text(encoding="utf-8")
     lines, found = source.splitlines(), starter.nodes(ast.parse(source))
     names = {problem.function, *starter.PARTS.get(problem.function, ())} & found.keys()
@@ -217,13 +217,13 @@ def _code(problem: Problem) -> str:
 
 
 def _dedented(lines: list[str], node: ast.stmt) -> list[str]:
-    """Return the lines of a node, at the margin, with its decorators."""
+    """Return the lines of a node without indentation, with its decorators."""
     first = min([node.lineno, *(one.lineno for one in getattr(node, "decorator_list", []))])
     return [line[node.col_offset :] for line in lines[first - 1 : node.end_lineno]]
 
 
 def _replicates() -> dict[str, dict[str, tuple[float, float, int]]]:
-    """Mean, standard deviation and number of runs: yours in logs/, if there are several."""
+    """Return mean, standard deviation and number of runs; of your runs if there are several."""
     try:
         rows = table.rows(table.collect())
     except UserError:
@@ -236,7 +236,7 @@ def _replicates() -> dict[str, dict[str, tuple[float, float, int]]]:
 
 
 def _sections(text: str, pattern: str) -> dict[str, str]:
-    """Sections of a page by what the pattern's group finds in their headings, in order."""
+    """Split a page into sections, by the group that the pattern matches in their headings."""
     found = {}
     for section in re.split(r"(?m)^(?=##+ )", text):
         if match := re.match(pattern, section):
@@ -245,7 +245,7 @@ def _sections(text: str, pattern: str) -> dict[str, str]:
 
 
 def _folder(name: str) -> Path:
-    """Return the folder of your run, if it was trained to the end, otherwise the reference's."""
+    """Return the folder of your run if its training is complete, otherwise the reference run's."""
     own, reference = checkpoints.run_folder(name), checkpoints.reference_folder(name)
     usual = published.ITERATIONS.get(group_of(name), max(steps_in(reference), default=1))
     return own if max(steps_in(own), default=0) >= usual else reference
@@ -260,7 +260,7 @@ def _whose(run: runs.Run) -> str:
 
 
 def _converter():
-    """Return a function that makes a page of Markdown and pictures by name."""
+    """Return a function that converts Markdown, with pictures by name, to an HTML page."""
     try:
         from latex2mathml import converter
         from markdown_it import MarkdownIt

@@ -1,4 +1,4 @@
-"""The homework as students get it, made from the solution: its graded functions are blanks."""
+"""Create the students' version of the homework by blanking the solution's graded functions."""
 
 import ast
 import functools
@@ -78,12 +78,12 @@ def make(
 
     Args:
         folder: a new or empty folder
-        equations: whether docstrings keep the equations of the blanks, as a hint
+        equations: whether docstrings of blanks keep their equations, as a hint
         points: by question
 
     Raises:
-        UserError: the folder has something in it
-        OSError: it cannot be written; nothing of it is left
+        UserError: the folder is not empty
+        OSError: the folder cannot be written; the partial result is deleted
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is not empty: choose a new or empty folder")
@@ -145,7 +145,7 @@ def handed_out(name: str, points: Mapping[str, float]) -> str:
 
 
 def solution() -> dict[str, str]:
-    """Read the solution's files that students get, changed or not."""
+    """Read the solution's files that are part of the starter."""
     paths = [ROOT / name for name in SCRIPTS]
     for path in sorted((ROOT / "codebase").rglob("*.py")):
         name = path.relative_to(ROOT).as_posix()
@@ -158,7 +158,7 @@ def solution() -> dict[str, str]:
 
 
 def nodes(tree: ast.Module) -> dict[str, Any]:
-    """Find functions, methods and constants of a file by their names, such as VAE.loss."""
+    """Return functions, methods and constants of a file by name, such as VAE.loss."""
     found: dict[str, ast.stmt] = {}
     for node in tree.body:
         if isinstance(node, ast.FunctionDef):
@@ -173,7 +173,7 @@ def nodes(tree: ast.Module) -> dict[str, Any]:
 
 
 def _blanked(source: str, graded: list[Problem], equations: bool) -> str:
-    """Blank the graded functions of a file, and remove what only they used."""
+    """Blank the graded functions of a file, and remove helpers that only they use."""
     found, lines = nodes(ast.parse(source)), source.splitlines()
     edits = []  # (first line, line after the last, new lines)
     for problem in graded:
@@ -197,7 +197,7 @@ def _blanked(source: str, graded: list[Problem], equations: bool) -> str:
 def _blank(
     node: Any, problem: Problem, lines: list[str], equations: bool
 ) -> tuple[int, int, list[str]]:
-    """Return the edit that keeps a function's head and docstring, without equation or errors."""
+    """Return the edit that keeps a function's signature, and its docstring without equation."""
     indent = " " * (node.col_offset + 4)
     docstring = node.body[0]
     kept = lines[docstring.lineno - 1 : docstring.end_lineno]
@@ -211,7 +211,7 @@ def _blank(
 
 
 def _inherited(problem: Problem, equations: bool) -> list[str]:
-    """Return a method that the solution inherits from the VAE, as a blank of its own class."""
+    """Return the blank of a method that the solution inherits from the VAE."""
     lines = (ROOT / "codebase" / "models" / "vae.py").read_text(encoding="utf-8").splitlines()
     node = nodes(ast.parse("\n".join(lines)))[f"VAE.{problem.method}"]
     _, _, blank = _blank(node, problem, lines, equations)
@@ -219,7 +219,7 @@ def _inherited(problem: Problem, equations: bool) -> list[str]:
 
 
 def _tidied(lines: list[str]) -> str:
-    """Join lines; drop headings of empty sections and more than two empty lines in a row."""
+    """Join lines; remove comments above empty sections, and surplus empty lines."""
     text = "\n".join(lines) + "\n"
     text = re.sub(r"(?m)^( *)# .*\n(?:\n)+(?=\1# )", "", text)
     text = re.sub(r"\n{4,}", "\n\n\n", text)

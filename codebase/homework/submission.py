@@ -1,4 +1,4 @@
-"""What a student handed in: read once, from a zip or a folder, into memory. Nothing is unpacked."""
+"""Read a submission once, from a zip or a folder, into memory. Nothing is unpacked to disk."""
 
 import ast
 import hashlib
@@ -34,8 +34,8 @@ class Submission:
         name: name of the zip or folder
         package: name by which its modules import one another, "codebase" or "submission"
         sources: contents of Python files, by paths such as codebase/models/vae.py; empty if
-            nothing can be graded
-        notes: sentences about what was left out or mended
+            there is nothing to grade
+        notes: sentences about ignored or repaired files
         copies: a sentence for the teacher if there were several copies of the code, else empty
         files: contents of answers, and of runs' weights, by path
         root: the folder above the package, with a slash; empty if there is none
@@ -51,17 +51,17 @@ class Submission:
 
     @property
     def digest(self) -> str:
-        """A hash of the code: two submissions of the same code get the same marks."""
+        """A hash of the code: submissions with the same code get the same marks."""
         content = repr((self.package, sorted(self.sources.items()))).encode(errors="replace")
         return hashlib.sha256(content).hexdigest()
 
     def helped(self, helpers: Mapping[str, str], broken: Collection[str]) -> "Submission":
-        """Return it with this project's helper functions.
+        """Return the submission with this project's helper functions.
 
         Args:
             helpers: sources by path below the package. The functions of utils.py are added to the
                 submission's; other files are replaced
-            broken: its files that cannot be imported, and are replaced
+            broken: files that cannot be imported; they are replaced
         """
         sources = dict(self.sources)
         for name, text in helpers.items():
@@ -73,14 +73,14 @@ class Submission:
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a submission is: a zip or folder, or a zip in the zip of a class."""
+    """The location of a submission: a zip or folder, or a zip in the zip of a class."""
 
     path: Path
     inner: str = ""
 
     @property
     def name(self) -> str:
-        """A submission's name: its folder's, or its archive's without the suffix."""
+        """Name of the submission: its folder's, or its archive's without the suffix."""
         inner = PurePosixPath(self.inner)
         if self.inner and inner.parent.name and inner.stem.lower() in GENERIC:
             return inner.parent.name
@@ -89,7 +89,7 @@ class Entry:
 
 
 def without_suffix(name: str) -> str:
-    """Return a name without the suffix of an archive, in any case."""
+    """Remove the suffix of an archive, in upper or lower case, from a name."""
     for end in (".zip", *OTHER_ARCHIVES):
         if name.lower().endswith(end) and len(name) > len(end):
             return name[: -len(end)]
@@ -97,7 +97,7 @@ def without_suffix(name: str) -> str:
 
 
 def is_noise(name: str) -> bool:
-    """Return whether a file or folder of this name is not of the student's making."""
+    """Return whether a file or folder of this name is not the student's work."""
     return name in NOISE or name.startswith(".")
 
 
@@ -144,11 +144,11 @@ def entries(path: Path) -> tuple[list[Entry], list[str]]:
 
 
 def read(entry: Entry, weights: bool = False) -> Submission:
-    """Read a submission; if it has one zip and no package, the package in the zip.
+    """Read a submission. If it has one zip and no package, read the package in the zip.
 
     Args:
-        entry: where it is
-        weights: whether the weights of runs are read, too
+        entry: the submission's location
+        weights: whether to read the weights of runs too
 
     Raises:
         UserError: it is neither a zip nor a folder, or cannot be read
@@ -226,7 +226,7 @@ def _in_zip(path: Path, content: bytes) -> tuple[Files, list[str]]:
 
 
 def _member(archive: zipfile.ZipFile, one: zipfile.ZipInfo) -> bytes:
-    """Read no more than the zip's directory says."""
+    """Read at most the size that the zip's directory states."""
     with archive.open(one) as file:
         return file.read(one.file_size)
 
@@ -296,7 +296,7 @@ def _submission(entry: Entry, files: Files, notes: list[str], weights: bool) -> 
 
 
 def _without_code(files: Files) -> str:
-    """Say why there is no code to grade."""
+    """Return why there is no code to grade."""
     about = "expected a folder codebase/ or submission/ with utils.py and models/"
     others = [path for path in files if without_suffix(path) != path]
     if not files:

@@ -1,7 +1,7 @@
-"""A class at a glance: grades.csv; summary.md with points, mistakes and similar submissions.
+"""Summarise a class: grades.csv, and summary.md with points, mistakes and similar submissions.
 
-Submissions are similar if the syntax of their graded functions is, whatever its names, layout and
-comments: their fingerprints (winnowing, Schleimer et al. 2003) weigh more the rarer they are.
+Similarity compares the syntax of graded functions without names, layout and comments, by
+fingerprints (winnowing, Schleimer et al. 2003). Rare fingerprints have larger weights.
 """
 
 import ast
@@ -52,7 +52,7 @@ def _by_question(graded: list[Found]) -> dict[str, list[float]]:
 
 
 def _most(graded: list[Found], key: str) -> float:
-    """Return the most points that a question may get."""
+    """Return the maximum score of a question."""
     marks = (mark for found in graded for mark in found.marks if mark.question.key == key)
     return max((mark.points for mark in marks), default=POINTS[key])
 
@@ -126,7 +126,7 @@ def summary(graded: list[Found], skipped: list[str]) -> str:
 
 
 def picture(graded: list[Found]):
-    """Histograms of points, one a question: a matplotlib Figure."""
+    """Draw a histogram of points for each question: a matplotlib Figure."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -152,7 +152,7 @@ def clusters(graded: list[Found]) -> list[Cluster]:
     """Find groups of similar submissions, the most similar first.
 
     Returns:
-        (names, least, most): the names, and the least and the largest similarity of a similar pair
+        (names, least, most): the names, and the range of similarities of the similar pairs
     """
     prints = {found.name: {tuple(one) for one in found.prints} for found in graded}
     count = Counter(one for own in prints.values() for one in own)
@@ -197,7 +197,7 @@ def fingerprints(handed_in: Submission) -> tuple[tuple[str, int], ...]:
 
 
 def _tokens(node: ast.FunctionDef):
-    """Yield a function's syntax tree in order, with its names numbered as they come."""
+    """Yield the tokens of a function's syntax tree, with names replaced by numbers."""
     numbers: dict[str, int] = {}
     body = node.body
     if isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):

@@ -1,4 +1,4 @@
-"""The values that a student reports: marked by evaluating the weights with this project's code."""
+"""Mark reported values by evaluating the submitted weights with this project's code."""
 
 import contextlib
 import io
@@ -40,7 +40,7 @@ def marks(
         data_dir: folder of MNIST
 
     Raises:
-        UserError: MNIST is not there
+        UserError: MNIST is missing
     """
     data.find_or_download("mnist", "mnist", data_dir)
     checkpoints = checkpoints_of(handed_in)
@@ -61,9 +61,9 @@ def marks(
 
 
 def expected(group: str, metric: str) -> tuple[float, float]:
-    """Return the range of a metric after such training: replicates' mean ± 4 standard deviations.
+    """Return the expected range of a metric: the replicates' mean ± 4 standard deviations.
 
-    The larger deviation counts, this project's or the published one: some are of four runs.
+    The standard deviation is this project's or the published one, whichever is larger.
     """
     mean, deviation, _ = REPLICATES[group][metric]
     deviation = max(deviation, PUBLISHED[group][metric][1] or 0)
@@ -95,7 +95,7 @@ def checkpoints_of(handed_in: Submission) -> dict[str, tuple[int, str]]:
 
 
 def metrics_of(model: LatentVariableModel, data_dir: Path) -> dict[str, float]:
-    """Evaluate a model on MNIST, always with the same draws; metrics by name."""
+    """Evaluate a model on MNIST with a fixed seed; return its metrics by name."""
     source = data.Source("mnist", data_dir, torch.device("cpu"), train=False)
     test = data.to_evaluate(model, source)
     with torch.random.fork_rng([]), contextlib.redirect_stdout(io.StringIO()):
@@ -104,7 +104,7 @@ def metrics_of(model: LatentVariableModel, data_dir: Path) -> dict[str, float]:
 
 
 def _evaluate(content: bytes, run: str, step: int, data_dir: Path) -> dict[str, float] | str:
-    """Return the metrics of a file of weights, or why it has none."""
+    """Return the metrics of a file of weights, or why it cannot be evaluated."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, run, f"model-{step:05d}.pt")
         write_atomically(file, content)
@@ -169,7 +169,7 @@ def _out_of_range(report: Report, step: int, metrics: list[str], code: Mapping[s
 
 
 def _missing(report: Report, points: float, checkpoints: Mapping[str, object]) -> Mark:
-    """Say that no weights were handed in, or which ones do not count."""
+    """Return the mark for missing weights, or for weights that do not count."""
     of_digits = f"{report.group}_data=synthetic"
     reason = (
         f"You handed in no weights of {report.group}_run=0000; train this model, and hand in "

@@ -1,7 +1,7 @@
-"""What a person marks: pictures, text, and reports that were handed in without weights.
+"""Collect the pictures and texts that a person marks, and read that person's points.
 
-`collect` puts pictures and texts where the person looks; `read_sheet` reads the points that the
-person gave from written.csv, the only place where they are.
+`collect` copies pictures and texts. `read_sheet` reads the points from written.csv, the only file
+that has them.
 """
 
 import csv
@@ -38,7 +38,7 @@ def collect(handed_in: Submission, folder: Path) -> list[str]:
         folder: folder for the copies
 
     Returns:
-        lines for the teacher: earlier copies were replaced, a file was not copied
+        lines for the teacher about replaced copies and files that were not copied
     """
     answers = {folder / name: content for name, content in _answers(handed_in).items()}
     before = {path for path in folder.rglob("*") if path.is_file()}
@@ -58,7 +58,7 @@ def collect(handed_in: Submission, folder: Path) -> list[str]:
 
 
 def _answers(handed_in: Submission) -> dict[str, bytes]:
-    """Return the files that are answers, by the names of their copies: write-ups first."""
+    """Return answers by the names of their copies, write-ups first."""
     found: dict[str, bytes] = {}
     shown = _links(handed_in)
 
@@ -126,7 +126,7 @@ def rubric(points: Mapping[str, float]) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """What a person gave a submission: points and remarks by question, and a comment."""
+    """A person's marks of a submission: points and remarks by question, and a comment."""
 
     scores: Mapping[str, float] = field(default_factory=dict)
     comment: str = ""
@@ -144,10 +144,10 @@ def read_sheet(path: Path, points: Mapping[str, float], names: list[str]) -> dic
         names: names of the submissions
 
     Returns:
-        rows by name, other submissions' too
+        rows by name, including other submissions'
 
     Raises:
-        UserError: it cannot be read, or has impossible points; it is not changed
+        UserError: it cannot be read, or has invalid points; the file is not changed
     """
     keys = [q.key for q in QUESTIONS if q.kind != "code" and points[q.key]]
     try:
@@ -175,7 +175,7 @@ def quoted(name: str) -> str:
 def _read_rows(
     path: Path, text: str, delimiter: str, keys: list[str], points: Mapping[str, float]
 ) -> dict[str, Row]:
-    """Read rows by names. Raises UserError if anything is unclear: marks may be at stake."""
+    """Read rows by name. Raises UserError if anything is ambiguous, to protect points."""
     try:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         head, *rows = list(reader) or [[]]

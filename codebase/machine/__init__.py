@@ -1,1 +1,1 @@
-"""Settings of the process that were measured to matter, and files written whole or not at all."""
+"""Settings of the process that affect speed, and atomic writing of files."""

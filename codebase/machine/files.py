@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Write files atomically."""
 
 import errno
 import os
@@ -9,7 +9,7 @@ def make_folder(path: Path) -> None:
     """Create a folder and those above it, unless they exist.
 
     Raises:
-        OSError: it cannot be created; one of them is a file, or a link to a folder that is missing
+        OSError: it cannot be created, such as below a file or a broken link
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -21,10 +21,10 @@ def make_folder(path: Path) -> None:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file under a temporary name beside it, flush it to disk, and rename it.
 
-    Whenever the process is killed, the path holds its old contents or its new, never a part.
+    If the process is killed, the path has its old contents or its new contents, never a part.
 
     Raises:
-        OSError: the folder or the disk refuses; the old contents are untouched
+        OSError: it cannot be written; the old contents are unchanged
     """
     make_folder(path.parent)
     temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}.tmp")
@@ -42,6 +42,6 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """Return what an error says, in one line."""
+    """Return an error's message in one line."""
     lines = str(error).splitlines()
     return lines[0] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""Settings of the whole process: its threads and memory, its vector instructions, its device.
+"""Settings of the whole process: threads, memory, vector instructions and device.
 
 Importing this module imports neither torch nor NumPy, which take seconds.
 """
@@ -30,10 +30,10 @@ CPU_INFO = Path("/proc/cpuinfo")  # of Linux
 
 
 def load_torch() -> None:
-    """Import torch with the settings that it reads only then.
+    """Import torch with settings that it reads only during the import.
 
-    The garbage collector is off meanwhile, and never visits torch's modules: visiting them, while
-    they load and again at exit, takes 0.8 of 3 seconds.
+    The garbage collector is off during the import and never visits torch's modules. Visiting them
+    during the import and at exit takes 0.8 of 3 seconds.
     """
     if not any(name in os.environ for name in OF_OPENMP):
         os.environ.update(SPINS)
@@ -57,8 +57,8 @@ def tune_process(threads: int | None = None) -> None:
     iterations at 7 steps per second with such numbers and at 47 without (two cores), at the same
     losses. This project's SSVAE leaves these labels out, and showed no difference.
 
-    The C library keeps what a step frees for the next step. By default, glibc returns large blocks
-    to the system when they are freed, so every step pays page faults for its gradients and
+    The C library keeps the memory that a step frees for the next step. By default, glibc returns
+    large freed blocks to the system, so every step pays page faults for its gradients and
     activations: an FSVAE step takes 39 ms instead of 14, an SSVAE step 27 instead of 21. Other C
     libraries stay as they are.
 

@@ -1,4 +1,4 @@
-"""Variational autoencoders, one per file, and the architectures that they are built of."""
+"""Variational autoencoders, one per file, and their architectures."""
 
 from collections.abc import Mapping
 
@@ -18,7 +18,7 @@ def build(description: Mapping, name: str) -> LatentVariableModel:
     """Build a model with initial weights, which torch's generator draws.
 
     Args:
-        description: class and arguments, as run.json has them, such as {"class": "VAE",
+        description: class and arguments, as in run.json, such as {"class": "VAE",
             "z_dim": 10, "likelihood": "bernoulli"}
         name: str: the model's name
 

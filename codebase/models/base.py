@@ -1,4 +1,4 @@
-"""What the models share: their networks, the prior N(0, I), and ancestral sampling."""
+"""The models' base class: networks, the prior N(0, I), and ancestral sampling."""
 
 from collections.abc import Callable
 
@@ -105,7 +105,7 @@ class LatentVariableModel(torch.nn.Module):
         return self.sample_x_given(*self.sample_latents(batch))
 
     def compute_sigmoid_given(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Return `compute_mean_given`, by the homework's name: there the mean is a sigmoid."""
+        """Return `compute_mean_given`, by the homework's name; there, the mean is a sigmoid."""
         return self.compute_mean_given(z, y)
 
     @torch.no_grad()
@@ -124,11 +124,11 @@ class LatentVariableModel(torch.nn.Module):
         return self.observed(self.likelihood.observe(grey), y)
 
     def infer_latents(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return the decoder's inputs that reconstruct x: the posterior mean of z, and y if any."""
+        """Return the decoder's inputs to reconstruct x: the posterior mean of z, and y if any."""
         return (self.enc.encode(x)[0],)
 
     def reconstruct(self, *observed: Tensor) -> Tensor:
-        """Return E[x|z, y] at what `infer_latents` finds.
+        """Return E[x|z, y] at the result of `infer_latents`.
 
         Args:
             observed: tensors: arguments of the bounds: x (batch, x_dim); for FSVAE also y
@@ -143,11 +143,11 @@ class LatentVariableModel(torch.nn.Module):
         return self.compute_mean_given(*self.infer_latents(*observed))
 
     def check_images(self, x: Tensor) -> None:
-        """Raise ValueError, with what to do, unless x is (batch, x_dim) of floats in [0, 1].
+        """Raise ValueError, with instructions, unless x is (batch, x_dim) of floats in [0, 1].
 
         The range is checked at the first call, and always if no gradient is needed or the model is
-        in evaluation mode, as after training. A step takes 4 to 24 ms, and looking at its images
-        0.07.
+        in evaluation mode, as after training. A training step takes 4 to 24 ms, and the check
+        0.07 ms.
         """
         if torch.compiler.is_compiling():
             return

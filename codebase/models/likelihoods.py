@@ -26,7 +26,7 @@ class Bernoulli:
         return torch.bernoulli(self.mean(h))
 
     def observe(self, grey: Tensor) -> Tensor:
-        """Binarise grey levels in [0, 1] by a draw, as this model sees images."""
+        """Binarise grey levels in [0, 1] by a draw, as the model expects."""
         return ut.sample_bernoulli(grey)
 
 
@@ -57,7 +57,7 @@ class Gaussian:
         return ut.sample_gaussian(mean, torch.full_like(mean, self.variance))
 
     def observe(self, grey: Tensor) -> Tensor:
-        """Return grey levels in [0, 1] as they are, as this model sees images."""
+        """Return grey levels in [0, 1] unchanged, as the model expects."""
         return grey
 
 
@@ -71,7 +71,7 @@ def pixel_likelihood(name: str, sigma2: float) -> Bernoulli | Gaussian:
 
 
 def likelihood(description: str | dict) -> Bernoulli | Gaussian:
-    """Return what run.json describes: "bernoulli", or a variance and a squash.
+    """Return the likelihood that run.json describes: "bernoulli", or a variance and a squash.
 
     Raises:
         ValueError: there is no such likelihood

@@ -42,8 +42,8 @@ class SSVAE(LatentVariableModel):
     def negative_elbo_bound(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """−ELBO(x) = KL(q(y|x) ‖ p(y)) + Σ_y q(y|x)·[KL(q(z|x,y) ‖ p(z)) − E_q log p(x|y,z)].
 
-        The sum over the ten labels is exact to rounding: labels whose q(y|x) is too small to be
-        seen are left out (section 6 of the equations). z is one draw for each label and image
+        The sum over the ten labels is exact up to rounding: labels with negligible q(y|x) are left
+        out (section 6 of the equations). z is one draw for each label and image
         (Kingma et al. 2014, eq. 7).
 
         Args:
@@ -74,8 +74,8 @@ class SSVAE(LatentVariableModel):
     def pairs_that_count(self, q_y: Tensor) -> tuple[Tensor, Tensor]:
         """Return labels and images, (pairs,) each, of the terms of Σ_y q(y|x)·[...] to compute.
 
-        On devices other than a CPU, and inside torch.compile, these are all terms: counting them
-        would make the host wait, and compiled code has fixed shapes.
+        On devices other than a CPU, and inside torch.compile, all terms are computed: counting
+        them would make the host wait, and compiled code has fixed shapes.
 
         Args:
             q_y: tensor: (label, batch): q(y|x)
@@ -125,6 +125,6 @@ class SSVAE(LatentVariableModel):
     # Reconstruction
 
     def infer_latents(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the posterior mean of z for the label that the classifier finds, and the label."""
+        """Return the posterior mean of z for the classifier's label, and the label."""
         y = F.one_hot(self.cls.classify(x).argmax(-1), self.y_dim).to(x.dtype)
         return self.enc.encode(x, y)[0], y

@@ -1,1 +1,1 @@
-"""What a run script's command does: train or evaluate a run, report it, and keep its files."""
+"""The run scripts: train or evaluate a run, report it, and manage its files."""

@@ -1,4 +1,4 @@
-"""One picture of several runs: images, and under them each run's reconstructions."""
+"""Draw one picture of several runs: images, and below them each run's reconstructions."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""TensorBoard's view of a run: scalars, pictures, and final metrics by flags."""
+"""Record a run for TensorBoard: scalars, pictures, and final metrics by flags."""
 
 import struct
 import time
@@ -15,12 +15,12 @@ from codebase.machine.files import make_folder
 class Events:
     """TensorBoard events of one run.
 
-    Each is written at once, by tensorboardX's EventsWriter: the thread of its SummaryWriter dies
-    on a full disk, and then the process waits for it for ever.
+    tensorboardX's EventsWriter writes each at once. The thread of its SummaryWriter dies on a full
+    disk, and then the process waits for it forever.
 
     Args:
-        folder: where they are written
-        from_step: int: events of this step and later ones, of an interrupted run, are superseded
+        folder: folder for the files
+        from_step: int: first step; an interrupted run's events from this step on are superseded
     """
 
     def __init__(self, folder: Path, from_step: int = 0):
@@ -46,7 +46,7 @@ class Events:
         self._write(step=step, summary=Summary(value=[Summary.Value(tag=tag, image=image)]))
 
     def hyperparameters(self, flags: dict, metrics: dict[str, float]) -> None:
-        """Record what TensorBoard's hparams tab compares, in a file of its own."""
+        """Record the flags and metrics for TensorBoard's hparams tab, in a separate file."""
         events = Events(self._folder / "hparams")
         for part in summary.hparams(flags, metrics):
             events._write(summary=part)

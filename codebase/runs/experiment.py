@@ -30,7 +30,7 @@ class Experiment:
         iter_max: iterations of training by default
         dataset: "mnist" or "svhn"
         batch_size: images in a minibatch by default
-        next: function of the flags that returns what to try next
+        next: function of the flags that returns a command to try next
         weighted: whether the model has an importance-weighted bound
     """
 
@@ -47,7 +47,7 @@ class Experiment:
     weighted: bool = False
 
     def how_to_run(self) -> list[Flag]:
-        """Return the flags that say how to run; of these, only --iter_max changes the weights."""
+        """Return the flags that control the run; of these, only --iter_max changes the weights."""
         flags = [
             Flag("iter_max", self.iter_max, "training iterations", COUNT),
             Flag("iter_save", 10_000, "iterations between saved weights", COUNT),
@@ -84,7 +84,7 @@ class Experiment:
         ]
 
     def identity(self, given: Mapping, data: str) -> dict:
-        """Return the values of those flags, given the data's name: mnist, svhn or synthetic."""
+        """Return the values of `of_weights`, given the data's name: mnist, svhn or synthetic."""
         flags = {flag.name: given.get(flag.name, flag.default) for flag in self.of_weights()}
         seed = flags["run"] if flags["seed"] is None else flags["seed"]
         return flags | {"seed": seed, "data": data}

@@ -1,4 +1,4 @@
-"""The flags of the run scripts: their default values and ranges, and what a command line gives."""
+"""The flags of the run scripts, their default values and ranges, and their parser."""
 
 import argparse
 import math
@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 
 def number(kind: type, least: float, most: float) -> Callable[[str], int | float]:
-    """Make an argparse type for numbers of a kind, int or float, in a range."""
+    """Return an argparse type for int or float numbers in a range."""
 
     def parse(text: str) -> int | float:
         try:
@@ -42,10 +42,10 @@ class Flag:
     Args:
         name: name of the flag
         default: the homework's value
-        help: what it is
-        type: parses the flag's text
-        choices: the values that it may have; None: any value of the type
-        shown: the default value, as --help prints it
+        help: description
+        type: parser of the flag's text
+        choices: allowed values; None: any value of the type
+        shown: the default value as --help prints it
     """
 
     name: str
@@ -76,14 +76,14 @@ CW = Flag("cw", 100, "weight of the cross-entropy", number(int, 0, 1_000_000))
 
 
 def described(flags: argparse.Namespace) -> str | dict:
-    """Return the likelihood of --likelihood and --sigma2, as run.json has it."""
+    """Return the likelihood of --likelihood and --sigma2, in the form of run.json."""
     if flags.likelihood == "bernoulli":
         return flags.likelihood
     return {"variance": flags.sigma2, "squash": "sigmoid"}
 
 
 class Parser(argparse.ArgumentParser):
-    """An argparse parser that says what is wrong in one line, without the usage."""
+    """An argparse parser that prints errors in one line, without the usage."""
 
     def __init__(self, **options):
         formatter = argparse.ArgumentDefaultsHelpFormatter

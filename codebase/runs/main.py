@@ -19,7 +19,7 @@ NO_MEMORY = ("you tried to allocate", "out of memory")  # in torch's errors, of 
 
 
 def main(experiment: Experiment, argv: Sequence[str] | None = None) -> None:
-    """Do what the command line asks: train and report, or evaluate.
+    """Train and report, or evaluate, as the command line specifies.
 
     Args:
         experiment: model, data and evaluation
@@ -47,10 +47,10 @@ def main(experiment: Experiment, argv: Sequence[str] | None = None) -> None:
 
 @contextlib.contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """End the process with one line and an exit status if what is inside fails.
+    """End the process with one line and an exit status if the code inside fails.
 
-    The status is 2 if the request cannot be met, such as a wrong flag, a missing run or too little
-    memory; 1 if something failed on the way, such as a full disk or a loss that is not finite; 130
+    The status is 2 for an invalid request, such as a wrong flag, a missing run or too little
+    memory; 1 for a failure during the run, such as a full disk or a loss that is not finite; 130
     after Ctrl-C or SIGTERM.
     """
     for stream in (sys.stdout, sys.stderr):

@@ -1,4 +1,4 @@
-"""The results that were published with the homework, and replicates of this project's own."""
+"""The results published with the homework, and the results of this project's replicates."""
 
 METRICS = ("NELBO", "KL", "Rec", "IWAE-1", "IWAE-10", "IWAE-100", "IWAE-1000")
 

@@ -1,4 +1,4 @@
-"""The weights that come with the project: runs of its own, in half precision."""
+"""Keep a run as reference weights, in half precision. The project includes these files."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Many runs of one model, on one machine or several, and the table of their metrics.
+"""Train many runs of one model, on one machine or several, and print a table of metrics.
 
 Under torchrun, rank r trains every WORLD_SIZE-th run. A run with results is not trained again, and
 an interrupted run resumes. After any failure, repeat the command to complete the table.
@@ -26,7 +26,7 @@ def replicate(experiment: Experiment, args: Namespace) -> None:
     """Train runs that differ in their numbers and seeds; print their table.
 
     Raises:
-        UserError: the run.json of one contradicts the flags
+        UserError: a run's run.json contradicts the flags
     """
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     found = []

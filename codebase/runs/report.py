@@ -1,4 +1,4 @@
-"""What a trained model shows of itself: the printed report and pictures."""
+"""Report on a trained model: printed metrics, results.json and pictures."""
 
 import math
 import sys
@@ -39,15 +39,15 @@ def make_report(
 
     Args:
         experiment: its `evaluate` prints and returns the metrics
-        run, model, step: what to report: a run, its model, and iterations that it was trained for
-        data: what to evaluate on
+        run, model, step: the run, its model, and the iterations that it was trained for
+        data: evaluation data
         sheet: rows and columns of the sample grid
         folder: folder for the files
-        more: what else to write into results.json
-        whose: where the weights come from, for the first line
+        more: additional values for results.json
+        whose: the origin of the weights, for the first line
 
     Returns:
-        the results, as in results.json, and the pictures, as PNGs, by their names
+        the results, as in results.json, and the pictures, as PNGs by name
 
     Raises:
         NotFinite: a metric is not a number
@@ -84,7 +84,7 @@ def make_report(
 def _pictures(
     model: LatentVariableModel, data: Data, sheet: tuple[int, int]
 ) -> dict[str, Callable]:
-    """Return the pictures of a trained model, as functions that make them, by their names.
+    """Return functions that draw the pictures of a trained model, by the pictures' names.
 
     A model whose generative part was not trained has none.
     """
@@ -106,7 +106,7 @@ def _pictures(
 def write_sheet(
     model: LatentVariableModel, sheet: tuple[int, int], path: Path, heading: str
 ) -> bytes | None:
-    """Write a sample grid of so many rows and columns; return the file's contents, if any."""
+    """Write a sample grid with the given rows and columns; return the PNG, if any."""
     if not model.generates:
         return None
     return write_picture(model, lambda: figures.sample_sheet(model, *sheet), path, heading)
@@ -115,9 +115,9 @@ def write_sheet(
 def write_picture(
     model: LatentVariableModel, picture: Callable, path: Path, heading: str = ""
 ) -> bytes | None:
-    """Make a picture, write it, and print its path; return the file's contents.
+    """Draw a picture, write it, and print its path; return the PNG.
 
-    If it fails, print a warning and return None: a trained model is never lost for a picture.
+    If it fails, print a warning and return None, because a picture must not cost a trained model.
     """
     try:
         with figures.isolated_draws(next(model.parameters()).device):
@@ -150,7 +150,7 @@ def held_out_bound(model: LatentVariableModel, data: Data) -> dict[str, float]:
 def say_what_now(
     experiment: Experiment, run: Run, folder: Path, metrics: Mapping[str, float]
 ) -> None:
-    """Print to standard error where the results are and what to try next."""
+    """Print the folder of the results and a command to try next, to standard error."""
     what = f"Next: {experiment.next(Namespace(**run.flags))}"
     if any(abs(value) > DIVERGED for value in metrics.values()):
         what = "Training has diverged: train again with a smaller --lr, and --overwrite 1"

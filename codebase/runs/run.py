@@ -35,7 +35,7 @@ class Run:
         name: its folder in checkpoints/ and logs/
         flags: the flags that determine its weights, by their names; empty if only its name is known
         model: class and arguments of its model, see `codebase.models.build`
-        recorded: whether it has a run.json. If not, it is new, or other people trained it
+        recorded: whether it has a run.json. A new run, or other people's, has none
     """
 
     name: str
@@ -68,7 +68,7 @@ class Run:
         write_json(self.folder / RUN_FILE, content | circumstances(device))
 
     def results(self, step: int, metrics: dict[str, float], device: torch.device) -> dict:
-        """Return the metrics of its weights, as results.json has them."""
+        """Return the metrics of its weights, in the form of results.json."""
         return {
             "name": self.name,
             "data": self.flags.get("data"),
@@ -93,7 +93,7 @@ def find_run(
         experiment, args: the run script's, and its flags
         data: the name of its data
         folder: folder of its weights; None: the one in checkpoints/
-        new: whether it starts anew, whatever is in the folder
+        new: whether it starts from scratch, even if the folder has weights
 
     Raises:
         UserError: a flag that was given contradicts run.json
@@ -140,7 +140,7 @@ def has_begun(folder: Path) -> bool:
 
 
 def circumstances(device: torch.device) -> dict:
-    """Return what may change the last digits of metrics: when, on what and with what versions."""
+    """Return what may change the last digits of metrics: date, machine and versions."""
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "device": str(device),
@@ -190,7 +190,7 @@ def read_json(path: Path) -> dict | None:
     """Read the object in a file; None if there is no file.
 
     Raises:
-        UserError: it cannot be read, or holds something else
+        UserError: it cannot be read, or is not an object
     """
     try:
         content = json.loads(path.read_bytes())
@@ -219,13 +219,13 @@ def load_run(run: str | Path, step: int | None = None) -> models.LatentVariableM
             "reference/<name>" for the latter in any case; or path to its folder or to a file
             model-<step>.pt. The kind of model is read from run.json, or from the name if other
             people trained it
-        step: iteration; None is the last one whose weights were saved
+        step: iteration; None: the last one with saved weights
 
     Returns:
         the model, with its weights, which require no gradient
 
     Raises:
-        UserError: there is no such run, or its weights are not what they should be
+        UserError: there is no such run, or its weights do not fit the model
     """
     folder, step, found = located(run, step)
     with torch.random.fork_rng([]):  # the weights drawn here are replaced

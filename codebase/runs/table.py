@@ -55,14 +55,14 @@ def rows(all_results: Iterable[dict]) -> list[dict]:
 
 
 def _kind(results: dict) -> dict:
-    """Return what the runs of one row have in common."""
+    """Return the flags that the runs of one row share."""
     flags = dict.fromkeys(USUAL) if results["trained"] == runs.NOT_RECORDED else results["trained"]
     kept = {flag: value for flag, value in flags.items() if flag not in OWN}
     return {"group": group_of(results["name"]), **kept, "iterations": results["iterations"]}
 
 
 def _published(kind: dict) -> dict[str, tuple[float, float | None]]:
-    """Return a kind's published results; none if its runs were trained in another way."""
+    """Return a kind's published results; none if its runs had other flags."""
     usual = {"iterations": ITERATIONS.get(kind["group"]), **USUAL}
     if any(kind.get(key) not in (value, None) for key, value in usual.items()):
         return {}
@@ -70,7 +70,7 @@ def _published(kind: dict) -> dict[str, tuple[float, float | None]]:
 
 
 def markdown(table: list[dict]) -> str:
-    """Return the table in Markdown, with flags in which a model's rows differ."""
+    """Return the table in Markdown, with the flags that differ between a model's rows."""
     values: dict[tuple, set] = {}
     for row in table:
         for key in row.keys() - {"group", *OWN, *FIELDS}:

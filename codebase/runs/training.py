@@ -1,4 +1,4 @@
-"""The training of one run: what it starts from, what it saves and logs, and its report."""
+"""Train one run: find its data and state, save, log, and report."""
 
 import shutil
 import sys
@@ -126,17 +126,17 @@ def _state_to_continue(run: Run, args: Namespace) -> dict | None:
 
 
 class Record:
-    """What a training run leaves on disk: run.json, training states, weights, events, pictures.
+    """The files of a training run: run.json, training states, weights, events, pictures.
 
     Nothing is written before the first 50 iterations have worked, or the first save.
 
     Args:
-        run, trainer, data: what is trained, and on what
+        run, trainer, data: the run, its trainer and its data
         args: all flags
         state: training state that the run continues from; None: it is new
 
     Attributes:
-        events: TensorBoard's; None until something was written
+        events: TensorBoard's events; None until something was written
     """
 
     def __init__(self, run: Run, trainer: Trainer, data: Data, args: Namespace, state: dict | None):

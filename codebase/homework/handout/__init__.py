@@ -1,1 +1,1 @@
-"""What students get besides the solution with blanks: the assignment, and public tests."""
+"""Files that the starter adds: the assignment, the submit command, and public tests."""

@@ -33,7 +33,7 @@ TEXTS = (".md", ".pdf", ".txt", ".png", ".jpg", ".jpeg")
 
 
 def main() -> None:
-    """Run the one command of `python -m codebase` that students have."""
+    """Run the starter's only command of `python -m codebase`."""
     with errors_in_one_line():
         parser = Parser(prog="python -m codebase", description=__doc__)
         parser.add_argument("command", choices=("submit",))
@@ -50,7 +50,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def act(args: Namespace) -> None:
-    """Make the zip, print what is missing from it, and run the public tests."""
+    """Create the zip, print what is missing from it, and run the public tests."""
     blank, others = submit(args.out, bool(args.weights))
     texts = [name for name in others if not name.startswith(("checkpoints/", "logs/"))]
     if texts == ["writeup.md"] and _has_no_answers(ROOT / texts[0]):
@@ -85,15 +85,15 @@ def submit(out: Path, weights: bool) -> tuple[list[str], list[str]]:
     """Write the zip: the code, the write-up, pictures of runs.
 
     Args:
-        out: its path
-        weights: whether it has the last weights of each run, too
+        out: path of the zip
+        weights: whether to include the last weights of each run
 
     Returns:
-        the graded functions that are not written yet, and the names of files that are not code
+        graded functions that are still blank, and the names of files that are not code
 
     Raises:
-        UserError: a file is not Python, a graded function is missing, or the zip would be too large
-            or has another suffix
+        UserError: a file cannot be parsed, a graded function is missing, the zip would be too
+            large, or its suffix is not .zip
     """
     if out.suffix != ".zip":
         raise UserError(f"--out {out} must end in .zip")
@@ -121,7 +121,7 @@ def submit(out: Path, weights: bool) -> tuple[list[str], list[str]]:
 
 
 def pictures_in(text: str) -> list[str]:
-    """Find the targets of a Markdown text's pictures, in Markdown's form or HTML's."""
+    """Return the targets of pictures in a Markdown text, in Markdown or HTML syntax."""
     # No part can match where another begins, so the time is linear.
     markdown = r"!\[[^\[\]]*\]\(\s*(?:<([^<>\n]+)>|([^()<>\"'\n]+))"
     html = r"<img\b[^<>]*?\bsrc=(?:\"([^<>\"]+)\"|'([^<>']+)'|([^<>\"'\s]+))"
@@ -129,7 +129,7 @@ def pictures_in(text: str) -> list[str]:
 
 
 def _write_up() -> list[Path]:
-    """Return the student's answers: writeup.*, what is in writeup/, writeup.md's pictures."""
+    """Return the student's answers: writeup.*, files in writeup/, pictures of writeup.md."""
     found = sorted([*ROOT.glob("writeup.*"), *(ROOT / "writeup").rglob("*")])
     found = [path for path in found if path.suffix.lower() in TEXTS and path.is_file()]
     pictures = map(_picture, pictures_in(_text_of_write_up()))
@@ -142,13 +142,13 @@ def _text_of_write_up() -> str:
 
 
 def _has_no_answers(path: Path) -> bool:
-    """Return whether a write-up has only headings and lines to fill in."""
+    """Return whether a write-up has only headings and blanks."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     return all(not line.strip() or line.startswith("#") or line.endswith(":") for line in lines)
 
 
 def _picture(link: str) -> Path | None:
-    """Return the picture in this folder that a write-up shows; None if there is none."""
+    """Return the path of a write-up's picture; None if it is not in this folder."""
     try:
         path = (ROOT / link.partition("?")[0].partition("#")[0]).resolve()
         there = path.is_file() and path.suffix.lower() in TEXTS and path.is_relative_to(ROOT)
@@ -158,7 +158,7 @@ def _picture(link: str) -> Path | None:
 
 
 def _of_runs(weights: bool) -> list[Path]:
-    """Return the sample grid of each run; and its last weights, if they are asked for."""
+    """Return the sample grid of each run and, with `weights`, its last weights."""
     found = []
     for folder in sorted((ROOT / "checkpoints").glob("model=*")):
         step, logs = _last_step(folder.name), ROOT / "logs" / folder.name
@@ -170,7 +170,7 @@ def _of_runs(weights: bool) -> list[Path]:
 
 
 def _unfinished(runs: set[str]) -> list[str]:
-    """Say which values will not be graded, or not as they should be."""
+    """Return warnings about missing runs and unfinished training."""
     lines = []
     for group, iterations in REPORTED.items():
         of_group = [run for run in sorted(runs) if re.fullmatch(rf"{group}_run=\d+", run)]

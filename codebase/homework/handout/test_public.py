@@ -1,6 +1,6 @@
-"""Public tests: python -m pytest says for each function whether it is written, and right.
+"""Public tests: python -m pytest shows which functions are written, and correct.
 
-A function that passes here may still be wrong: the grader uses other inputs, and gradients.
+A function that passes may still be wrong: the grader uses other inputs, and checks gradients.
 """
 
 import json

@@ -1,7 +1,7 @@
-"""A catalogue of mistakes: what students write instead of the right functions.
+"""A catalogue of mistakes in the graded functions.
 
-Each is a sentence for the student, with a function that makes the mistake. If a wrong function has
-the outputs of one of them, the report shows its sentence; points never depend on that.
+Each mistake has a sentence for the student and a function that makes it. If a wrong function has
+the same outputs, the report shows the sentence; points never depend on that.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ def enter(
 
     Args:
         functions: names of the functions in which they are made
-        runs: by their sentences: what the student did; what to do
+        runs: functions with the mistake, by sentence: what the student did; what to do
         wrap: turns each into a function that takes the same arguments as the right function; for a
             method, the model comes first
     """

@@ -1,4 +1,4 @@
-"""What runs inside the sandbox: it is shipped there as a zip, and imports nothing of this project.
+"""The code inside the sandbox, shipped as a zip. It imports nothing else of this project.
 
-`calling` is also what the grader calls the right functions with.
+The grader also uses `calling`, to call the correct functions.
 """

@@ -1,6 +1,6 @@
-"""Test cases, and calling functions with them: the same code in the sandbox and in the grader.
+"""Test cases, and calls of functions with them: the same code in the sandbox and in the grader.
 
-It returns numbers and has no reference outputs: they are compared outside the sandbox.
+It returns numbers. They are compared outside the sandbox, so it has no reference outputs.
 """
 
 import contextlib
@@ -33,10 +33,10 @@ class Call(NamedTuple):
         seed: seed of torch's generator; each repetition adds 1 to it
         repeat: number of repetitions, in one process and with one model
         gradients: number of repetitions, from the first, that are differentiated
-        noise: what every standard normal draw is set to; None: torch's generator draws
-        rows: whether the noise is a step instead, see `SetNoise`
+        noise: value of every standard normal draw; None: torch's generator draws
+        rows: whether each row of draws has its own value, see `SetNoise`
         steep: factor of the decoder's last weights, and with them of its output
-        spread: what is added to the encoder's bias for the variances
+        spread: number added to the encoder's bias for the variances
     """
 
     args: tuple[Spec | int, ...]
@@ -74,7 +74,7 @@ class Case(NamedTuple):
 
     @classmethod
     def read(cls, message: list) -> "Case":
-        """Read a case that was written as JSON."""
+        """Convert a case from JSON."""
         case = cls(*message)
         calls = tuple(
             Call(tuple(Spec(*arg) if isinstance(arg, list) else arg for arg in call[0]), *call[1:])
@@ -84,7 +84,7 @@ class Case(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """A case's tensors: arguments by call; weights, and directions to differentiate along."""
+    """A case's tensors: arguments by call, weights, and directions of the derivatives."""
 
     args: list[list[Any]]
     weights: dict[str, Tensor]
@@ -129,7 +129,7 @@ class SetNoise(torch.overrides.TorchFunctionMode):
 
     Args:
         value: the number
-        rows: row r of all rows that are drawn is set to ±r, the sign is the value's
+        rows: whether each row of draws has its own number, with the sign of `value`
     """
 
     def __init__(self, value: float, rows: bool):
@@ -253,13 +253,13 @@ def _output(call: Call, i: int, args, drawn: Drawn, function, model, of_loss: bo
 
 
 def _summed(term: Tensor) -> Tensor:
-    """Add up the elements of a term, each with a weight of its own."""
+    """Return a weighted sum of a term's elements, with different weights."""
     weights = torch.linspace(0.5, 1.5, term.numel(), dtype=term.dtype).view(term.shape)
     return (term * weights).sum() if term.numel() > 1 else term.sum()
 
 
 def _by_arguments(term: Tensor, leaves: list[Tensor]) -> dict:
-    """Return gradients by a function's arguments, empty for what it does not depend on."""
+    """Return gradients by argument; empty for arguments that the term does not depend on."""
     if not term.requires_grad:
         return {}
     grads = torch.autograd.grad(_summed(term), leaves, allow_unused=True, retain_graph=True)

@@ -1,8 +1,8 @@
-"""The sandbox's first process: it has torch imported, and forks a process for each case.
+"""The sandbox's first process, which has imported torch and forks a process for each case.
 
-It never runs, or even reads, what a submission has written: the forked process reads the message
-with the submission and the case, calls the function, and writes numbers as JSON, never a pickle.
-When it has ended, so has all that it started, and its files are gone.
+The first process never runs or reads a submission's code. The forked process reads the submission
+and the case, calls the function, and writes numbers as JSON, never as a pickle. When it ends, all
+processes that it started are ended, and its files are deleted.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ PLACES = ("/tmp", "/dev/shm", "/var/tmp")  # where a submission may write
 
 
 def serve() -> None:
-    """Answer cases until no more come. The kind of sandbox is the first argument."""
+    """Run cases until the input ends. The first argument is the kind of sandbox."""
     kind = sys.argv[1]
     sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")
     gc.disable()
@@ -75,7 +75,7 @@ def serve() -> None:
 
 
 def _limit(kind: str) -> None:
-    """Limit this process and what it starts; as root, also become another user."""
+    """Limit this process and its children; as root, also become another user."""
     user = int(os.environ.get("GRADER_USER", "0"))
     for name, value in (
         (resource.RLIMIT_CORE, 0),
@@ -100,12 +100,12 @@ def _limit(kind: str) -> None:
 
 
 def end_with_parent(number: int) -> None:
-    """Get a signal when the parent ends; a change of the user undoes this."""
+    """Request a signal when the parent ends; a change of the user cancels this."""
     ctypes.CDLL(None).prctl(1, number)  # PR_SET_PDEATHSIG
 
 
 def _child(size: int) -> None:
-    """Read a message, call the function, and write what it returns; then end the process."""
+    """Read a message, call the function, write its result, and end the process."""
     import random
 
     import numpy
@@ -164,7 +164,7 @@ def _limit_case(seconds: float) -> None:
 
 
 def _end(process: int, seconds: float, kind: str) -> dict:
-    """Wait for a case's process, end it with all that it has started, and say how it ended."""
+    """Wait for a case's process, end it and all that it started, and return how it ended."""
     deadline, ended, late = time.monotonic() + seconds, None, False
     while ended is None and not late:
         found, status, used = os.wait4(process, os.WNOHANG)
@@ -188,7 +188,7 @@ def _end(process: int, seconds: float, kind: str) -> dict:
 
 
 def _empty() -> None:
-    """Delete what a case has left behind. An error ends this process, so the case has no output."""
+    """Delete a case's leftovers. An error ends this process, so the case has no output."""
     libc = ctypes.CDLL(None)
     for kind, arguments in (("shm", (0, None)), ("msg", (0, None)), ("sem", (0, 0))):  # IPC_RMID
         with contextlib.suppress(OSError), open(f"/proc/sysvipc/{kind}", encoding="ascii") as file:
@@ -224,7 +224,7 @@ def _write(descriptor: int, content: bytes) -> None:
 
 
 def _read(descriptor: int, size: int) -> bytes:
-    """Read `size` bytes, or fewer if the other side has closed."""
+    """Read `size` bytes, or fewer if the input ends."""
     content = io.BytesIO()
     while content.tell() < size:
         piece = os.read(descriptor, min(size - content.tell(), 1 << 16))

@@ -1,4 +1,4 @@
-"""A submission's function, found among its files: a broken file or package breaks no other."""
+"""Find a submission's function. A broken file or package does not break other files."""
 
 import importlib
 import importlib.util
@@ -20,11 +20,11 @@ SLOW = ("torchvision", "matplotlib", "tensorboard", "tensorboardX", "tensorflow"
 
 
 class Absent(Exception):
-    """What should be called is not there."""
+    """The function to call is missing."""
 
 
 class StandIn(MagicMock):
-    """A stand-in for a module that is missing or broken, or for what it has."""
+    """A stand-in for a missing or broken module, or for one of its attributes."""
 
     __path__: list[str] = []
     __version__ = "0"
@@ -35,15 +35,15 @@ class StandIn(MagicMock):
 
 
 class Modules(MetaPathFinder, Loader):
-    """Imports the files of a submission, and stand-ins for what they import and is not here.
+    """Imports the files of a submission, and stand-ins for packages that are not installed.
 
     Args:
         root: the folder of its files
         package: "codebase" or "submission"
 
     Attributes:
-        broken: by file, what its import raised
-        missing: packages that are not here
+        broken: import errors by file
+        missing: packages that are not installed
     """
 
     def __init__(self, root: str, package: str):
@@ -82,7 +82,7 @@ class Modules(MetaPathFinder, Loader):
             sys.modules[name] = importlib.util.module_from_spec(spec)
 
     def find_spec(self, name, path=None, target=None):
-        """Find a stand-in for a slow package, or for what the submission itself imports."""
+        """Find a stand-in for a slow package, or for a missing one that the submission imports."""
         package, frame = name.partition(".")[0], sys._getframe(1)
         while frame is not None and "importlib" in frame.f_code.co_filename:
             frame = frame.f_back
@@ -97,10 +97,10 @@ class Modules(MetaPathFinder, Loader):
         return StandIn()
 
     def exec_module(self, module):
-        """Do nothing: a stand-in has everything."""
+        """Do nothing: a stand-in has no code to run."""
 
     def describe(self, error: BaseException, file: str = "") -> str:
-        """Say what was raised, and at which line of the submission."""
+        """Return a description of an error, with the submission's line that raised it."""
         if isinstance(error, Absent):
             return str(error)
         lines = [
@@ -127,7 +127,7 @@ def find(case: Case, drawn: Drawn, modules: Modules) -> tuple[Callable, nn.Modul
         modules: the submission
 
     Raises:
-        Absent: it is not there
+        Absent: the function is missing
     """
     name = f"{modules.package}.{case.file[:-3].replace('/', '.')}"
     if importlib.util.find_spec(modules.package) is None or not os.path.exists(

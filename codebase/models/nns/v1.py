@@ -10,7 +10,7 @@ from codebase import utils as ut
 def perceptron(inputs: int, hidden: int, outputs: int, activation: type) -> list[nn.Module]:
     """Return the layers of a perceptron with two hidden layers.
 
-    Activations are in place: their derivative is then computed from their output, without another
+    Activations are in place, so their derivative is computed from their output, without another
     exponential. Forward and backward, ELU of SSVAE's 970 rows takes 0.45 ms instead of 0.55.
     """
     return [

@@ -1,4 +1,4 @@
-"""Perceptrons of one hidden layer for MNIST: 784 pixels, 512 rectified units on each side."""
+"""Perceptrons with one hidden layer for MNIST: 784 pixels, 512 ReLU units on each side."""
 
 from torch import nn
 
