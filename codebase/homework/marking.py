@@ -80,7 +80,7 @@ class Given:
                 yield (one if isinstance(one, str) else one[j]), other
 
     def outputs(self, group: str) -> list[dict]:
-        """Return a group's outputs, except those of calls that failed."""
+        """Return the outputs of a group's successful calls."""
         calls = (self.found.calls[i] for i in self.plan.groups.get(group, ()))
         return [output for one in calls if isinstance(one, list) for output in one]
 
