@@ -103,7 +103,7 @@ def get_mnist_data(
         use_test_subset: bool: True for the 100-image evaluation subset, binarised once; False
             for the labelled images of the semi-supervised model, in grey levels
         data_dir: the folder that torchvision's MNIST uses
-        source: "mnist", which is downloaded if it is not there, "synthetic", or "auto"
+        source: "mnist", which is downloaded if missing, "synthetic", or "auto"
 
     Returns:
         (train_loader, (xl, yl), (X_test, y_test)): minibatches of (x, label), x (97, 784)
@@ -132,7 +132,7 @@ def get_svhn_data(
     Args:
         device: device for the tensors
         data_dir: the folder that torchvision's SVHN uses
-        source: "svhn", which is downloaded if it is not there, "synthetic", or "auto"
+        source: "svhn", which is downloaded if missing, "synthetic", or "auto"
 
     Returns:
         (train_loader, (x, y), (None, None)): minibatches of (x, y), x (100, 3072) in [0, 1], y
@@ -218,7 +218,7 @@ def labelled_subset(train: Images) -> tuple[Tensor, Tensor]:
 def examples(data: Data) -> tuple[Tensor, Tensor]:
     """Return 100 images to show, with one-hot labels: the test set's first ten of each digit.
 
-    If there is no test set, they are the subset.
+    Without a test set, return the evaluation subset.
     """
     images, labels = data.test
     if images is None or labels is None:

@@ -28,8 +28,8 @@ def evaluate_lower_bound(
     """Print and return the bounds of a model on a subset, in nats.
 
     Args:
-        model: has `negative_elbo_bound` and perhaps `negative_iwae_bound`
-        subset: (x, y): tensors: (batch, x_dim): images; (batch, y_dim): one-hot labels
+        model: model with `negative_elbo_bound` and perhaps `negative_iwae_bound`
+        subset: (x, y): x is (batch, x_dim), images; y is (batch, y_dim), one-hot labels
         run_iwae: bool: the IWAE bounds too, if the model has them
         repeats: int: evaluations of the NELBO
         importance_weights: numbers m of importance weights
@@ -39,7 +39,7 @@ def evaluate_lower_bound(
         IWAE-m for each m, means over max(repeats // m, 1) evaluations
 
     Raises:
-        ValueError: the images are not what the model is trained on
+        ValueError: the images are not like the model's training images
     """
     x, y = subset
     model.check_images(x)
@@ -67,12 +67,12 @@ def evaluate_classifier(model: LatentVariableModel, test_set: tuple[Tensor, Tens
     """Print and return the accuracy of the model's classifier.
 
     Args:
-        model: has a classifier `cls`
-        test_set: (x, y): tensors: (n, x_dim): grey levels in [0, 1]; (n,): labels, or (n, y_dim):
+        model: model with a classifier `cls`
+        test_set: (x, y): x is (n, x_dim), grey levels in [0, 1]; y is (n,), labels, or (n, y_dim),
             one-hot labels
 
     Raises:
-        ValueError: the images are not what the model is trained on
+        ValueError: the images are not like the model's training images
     """
     found, labels = _found(model, test_set)
     accuracy = (found == labels).sum().item() / len(labels)

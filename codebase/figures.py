@@ -182,7 +182,7 @@ def posterior_means(model: LatentVariableModel, x: Tensor, labels: Tensor) -> Te
 
 
 def latent_plane(model: LatentVariableModel, x: Tensor, labels: Tensor) -> Figure:
-    """Draw posterior means by digit, and a mixture prior's components as ellipses.
+    """Draw posterior means, coloured by digit, and a mixture prior's components as ellipses.
 
     Points are drawn in random order, so no digit hides another. The ellipses have a
     radius of one standard deviation, and are darker the more images their component is used for;
@@ -294,10 +294,10 @@ def _plane(title: str) -> tuple[Figure, Axes]:
 
 
 def curves(history: dict[str, list[list[float]]]) -> Figure:
-    """Draw NELBO, KL and Rec against iterations, of training minibatches and of held-out images.
+    """Plot NELBO, KL and Rec against iterations, for training minibatches and held-out images.
 
     Args:
-        history: by "train" and "test": rows of iteration, NELBO, KL, Rec
+        history: rows (iteration, NELBO, KL, Rec) under the keys "train" and "test"
     """
     from matplotlib.figure import Figure
 

@@ -30,7 +30,7 @@ def name_of_run(form: str, flags: Mapping, defaults: Mapping) -> str:
 
     Args:
         form: format string, such as VAE_RUN
-        flags: the run's flags by their names
+        flags: the run's flags, keyed by name
         defaults: default values of the flags that are added to the name if changed
     """
     name = form.format(**flags)

@@ -31,7 +31,7 @@ class Trainer:
     """Minimise model.loss with Adam.
 
     Args:
-        model: `loss(*batch)` returns (loss, summaries): a scalar, and tensors by their tags
+        model: `loss(*batch)` returns (loss, summaries): a scalar, and tensors keyed by tag
         batches: minibatches, tuples of tensors; each pass over the iterable is an epoch
         learning_rate: float: Adam's; its other settings are torch's default ones
 
@@ -77,7 +77,7 @@ class Trainer:
             iter_save: int: iterations between two calls of save, which is called at the last too;
                 None: only at the last
             save: takes the iteration; `state_dict` gives what a resumed training needs
-            log: takes the iteration and its scalars by their tags, every 50 iterations
+            log: takes the iteration and its scalars, keyed by tag, every 50 iterations
             bar: a progress bar: `update()` and `set_postfix` as tqdm has them
 
         Raises:

@@ -66,9 +66,9 @@ def log_normal_mixture(z: Tensor, m: Tensor, v: Tensor) -> Tensor:
 def _log_normal_all_pairs(z: Tensor, m: Tensor, v: Tensor) -> Tensor:
     """log N(z_b; m_k, diag v_k), z (batch, dim), m and v (mix, dim) → (batch, mix) in float64.
 
-    −½z²·(1/v) + z·(m/v) + c, the Gaussian as an exponential family, makes the sum over dim one
-    matrix product. Its terms cancel: at small variances this is too inaccurate in float32, but
-    not in float64. Forward and backward for 97 points, 500 components and 10 dimensions, with the
+    Writing the Gaussian as an exponential family, −½z²·(1/v) + z·(m/v) + c, makes the sum over dim
+    one matrix product. The terms cancel: at small variances, float32 is too inaccurate, but float64
+    is not. Forward and backward for 97 points, 500 components and 10 dimensions, with the
     mean over the components: 0.7 ms, against 2.1 ms elementwise (two cores).
     """
     z, m, v = z.double(), m.double(), v.double()

@@ -32,10 +32,10 @@ def folder_of(dataset: str, data_dir: Path) -> Path:
 
 
 def locate(dataset: str, data_dir: Path) -> dict[str, Path | None]:
-    """Return the path of each of a data set's files, by torchvision's name; None if it is missing.
+    """Return the paths of a data set's files, keyed by torchvision's file names; None if missing.
 
-    It may lie in data_dir itself. Kaggle writes train-images.idx3-ubyte, some archives put each
-    file into a folder of its name, and downloads end in .gz.
+    A file may also be directly in data_dir. Kaggle's name is train-images.idx3-ubyte, some archives
+    put each file into a folder with the same name, and downloads end in .gz.
     """
     found: dict[str, Path | None] = {}
     for name in MD5[dataset]:
@@ -51,7 +51,7 @@ def locate(dataset: str, data_dir: Path) -> dict[str, Path | None]:
 
 
 def read(dataset: str, name: str, data_dir: Path) -> bytes:
-    """Read one of a data set's files, by torchvision's name.
+    """Read the file of a data set with one of torchvision's file names.
 
     Raises:
         DataError: it is missing, damaged or unreadable

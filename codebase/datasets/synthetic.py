@@ -4,7 +4,7 @@ Each image shows its digit, written in one of several ways: its control points a
 slanted, rotated, scaled, shifted and inked by a pen of random width and softness. Every machine
 draws the same images: the only draws are uniform ones from NumPy's legacy generator, whose stream
 is frozen, and the only arithmetic is +, −, ×, ÷ and square roots, one operation at a time, which
-IEEE 754 fixes to the last bit. (That is why no rotation here has a sine.)
+IEEE 754 fixes to the last bit. (So rotations do not use sines.)
 """
 
 import os

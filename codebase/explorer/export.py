@@ -72,7 +72,7 @@ def write(
             None: the images to encode
 
     Raises:
-        UserError: the page does not know a layer or likelihood of the model, or its numbers are not
+        UserError: the page does not support a layer or likelihood of the model, or a weight is not
             finite
         OSError: the file cannot be written
     """
@@ -87,7 +87,7 @@ def write(
 
 
 class _Tensors:
-    """Tensors in one block of bytes, with references of dtype, offset and length."""
+    """Tensors in one block of bytes, each referenced by dtype, offset and length."""
 
     def __init__(self):
         self.block = bytearray()
@@ -246,7 +246,7 @@ def checks(model: LatentVariableModel, x: Tensor, y: Tensor, tensors: _Tensors) 
 def assembled(title: str, page: dict, tensors: str) -> str:
     """Fill in the template.
 
-    The page loads nothing and runs only its own script, which its policy identifies by hash.
+    The page loads nothing and runs only its own script: its content security policy has its hash.
     """
     script, style = bundle(), (PAGE / "style.css").read_text(encoding="utf-8")
     policy = (

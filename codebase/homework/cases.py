@@ -47,7 +47,7 @@ def plan(problem: Problem, kind: str = "first", seed: int | None = None) -> Plan
             and not set; "hundred": a batch of 100, the only size for which some functions work;
             "average": many draws, for noise that cannot be set; "weights": only the importance
             weights of "average"
-        seed: seed of arguments and weights; None: the same for all submissions
+        seed: seed for arguments and weights; None: a fixed seed
     """
     groups = _densities(problem) if not problem.model else _bound(problem, kind)
     if not problem.model and kind == "average":
@@ -240,10 +240,10 @@ MARKED_BEFORE: dict[str, set[str]] = {
 
 @functools.cache
 def helpers_for(problem: Problem) -> Mapping[str, str]:
-    """Collect utils.py without the graded function and later ones; for a method, also the networks.
+    """Collect utils.py without the graded and later functions; for a method, also the networks.
 
     Returns:
-        sources by path below the package, without any bound of a model
+        sources keyed by path relative to the package, excluding the models' bounds
     """
     tree = ast.parse(inspect.getsource(utils))
     later = MARKED_BEFORE.keys() - MARKED_BEFORE.get(problem.function, MARKED_BEFORE.keys())

@@ -1,6 +1,7 @@
-"""The correct bounds in every form that students write, and their parts, for the mistakes too.
+"""The correct bounds in every form that students write, and their parts. The mistakes use them too.
 
-KL in closed form, at the draw of z, and with the entropy of q in closed form agree on average.
+Three forms of KL agree on average: in closed form, estimated at the draw of z, and estimated with
+the entropy of q in closed form.
 """
 
 import math

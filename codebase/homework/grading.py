@@ -44,7 +44,7 @@ class Settings:
     """The settings of grading.
 
     Args:
-        points: points by question
+        points: points keyed by question
         kind: kind of sandbox
         with_weights: whether to evaluate the submissions' weights
         data_dir: folder of MNIST, for the evaluation
@@ -119,7 +119,7 @@ def grade_code(handed_in: Submission, points: Mapping[str, float], sandbox: Sand
 
     Args:
         handed_in: the submission
-        points: by question
+        points: points keyed by question
         sandbox: the sandbox in which it runs
     """
     running, seed = _Running(sandbox, handed_in), int(handed_in.digest[:15], 16)
@@ -196,7 +196,7 @@ def find(paths: list[Path]) -> tuple[dict[str, Entry], list[str]]:
     """Find submissions: zips and folders, and the entries of a class's folder or zip.
 
     Returns:
-        (found, skipped): submissions by name, and a line for each other entry
+        (found, skipped): submissions keyed by name, and a line for each other entry
 
     Raises:
         UserError: a path has no submission, or two have the same name
@@ -334,7 +334,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _check_out(out: Path, paths: list[Path], found: Mapping[str, Entry]) -> None:
-    """Raise UserError if reports would be written over a file, or among the submissions."""
+    """Raise UserError if --out is a file, or reports would overwrite a submission."""
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file: choose a folder for the reports")
     for name, entry in found.items():

@@ -51,7 +51,7 @@ class Mark:
         lost: the parts that are wrong
         said: sentences for the student
         mistakes: the sentences that name a known mistake
-        ended: whether its process died or timed out, or the function is not there
+        ended: whether its process died or timed out, or the function is missing
     """
 
     question: Question
@@ -104,7 +104,7 @@ class Checked:
 
     Args:
         given: its output in the first case
-        reasons: sentences by part; empty if the part is correct
+        reasons: sentences keyed by part; empty if the part is correct
     """
 
     given: Given
@@ -127,7 +127,7 @@ class Checked:
 
     @property
     def ended(self) -> bool:
-        """Whether it has no output: its process died or timed out, or it is missing."""
+        """Whether the function has no output: its process died or timed out, or it is missing."""
         return self.given.found.kind in ("Ended", "Absent")
 
     def _resembles(self) -> bool:
@@ -164,7 +164,7 @@ def mark(
         points: maximum score
         run: runs a case in the submission's sandbox
         earlier: marks of the submission's functions that were marked before
-        seed: seed of arguments and weights when draws are averaged
+        seed: seed for arguments and weights of cases that average over draws
     """
     before = [one for name, one in earlier.items() if name in cases.MARKED_BEFORE]
     ours = cases.helpers_for(problem)
@@ -209,7 +209,7 @@ def check(
     Args:
         problem: the function
         run: runs a case in the submission's sandbox
-        seed: seed of arguments and weights when draws are averaged
+        seed: seed for arguments and weights of cases that average over draws
         helpers: this project's functions in place of the submission's own
         before: its result without helpers, returned if these helpers change nothing
     """
@@ -548,7 +548,7 @@ def _overflow(given: Given, reasons: dict[str, str]) -> dict[str, str]:
 
 
 def _on_average(given: Given, groups: tuple[str, ...]) -> dict[str, str]:
-    """Return what is wrong with each term and the gradient, on average over many draws."""
+    """Return what is wrong with each term and the gradient, averaged over many draws."""
     if not given.found.calls:
         return dict.fromkeys(given.problem.parts, said(given.found.error, given.found.kind))
     reasons = dict.fromkeys(given.problem.parts, "")

@@ -20,7 +20,7 @@ class Question:
         title: a short name
         bonus: whether its points are bonus points
         key: its name in files of points and grades; a question with several parts has several keys
-        parts: shares of the points by part; they add up to 1
+        parts: shares of the points, keyed by part; they add up to 1
     """
 
     number: str
@@ -169,12 +169,12 @@ def read_points(path: Path | None) -> dict[str, float]:
     """Read points from a JSON object; other questions keep the homework's points.
 
     Args:
-        path: path of an object of points by function ("log_normal"), by part ("3.4 report"), or by
-            question ("2.1"), whose parts share them as they share the homework's; None: the
-            homework's points
+        path: path of an object of points, keyed by function ("log_normal"), part ("3.4 report") or
+            question ("2.1"); the parts of a question share its points in the homework's
+            proportions. None: the homework's points
 
     Returns:
-        points by `Question.key`
+        points, keyed by `Question.key`
 
     Raises:
         UserError: the file cannot be read, names an unknown question or has invalid points

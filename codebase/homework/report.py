@@ -28,7 +28,7 @@ class Found:
         copies: a sentence for the teacher, see `submission.Submission`
         printed: what its code printed
         ungraded: why it was not graded; empty if it was
-        seconds: grading time by function
+        seconds: grading time, keyed by function
         prints: fingerprints of its functions, see `summary.fingerprints`
         key: hash of everything that the marks depend on; empty: do not reuse them
     """
@@ -67,7 +67,7 @@ def merged(found: Found, row: Row, points: Mapping[str, float]) -> Found:
     Args:
         found: the grader's results
         row: a person's points
-        points: by question
+        points: points keyed by question
     """
     marks = {mark.question.key: mark for mark in found.marks}
     for key, score in row.scores.items():
@@ -112,7 +112,7 @@ def in_markdown(text: str) -> str:
 
 
 def cell(text: str) -> str:
-    """Return a text in one line that spreadsheets do not read as a formula."""
+    """Return a text in one line, quoted if spreadsheets would treat it as a formula."""
     return quoted(one_line(text))
 
 

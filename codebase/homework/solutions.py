@@ -67,7 +67,7 @@ def make(folder: Path, points: Mapping[str, float], data_dir: Path) -> None:
 
     Args:
         folder: folder of the document; files of these names in it are replaced
-        points: by question
+        points: points keyed by question
         data_dir: folder of MNIST
 
     Raises:
@@ -260,7 +260,7 @@ def _whose(run: runs.Run) -> str:
 
 
 def _converter():
-    """Return a function that converts Markdown, with pictures by name, to an HTML page."""
+    """Return a function of Markdown and pictures (PNGs keyed by name) that returns HTML."""
     try:
         from latex2mathml import converter
         from markdown_it import MarkdownIt

@@ -79,7 +79,7 @@ def make(
     Args:
         folder: a new or empty folder
         equations: whether docstrings of blanks keep their equations, as a hint
-        points: by question
+        points: points keyed by question
 
     Raises:
         UserError: the folder is not empty
@@ -101,7 +101,7 @@ def make(
 def starter_files(
     equations: bool = False, points: Mapping[str, float] = MappingProxyType(POINTS)
 ) -> dict[str, bytes]:
-    """Build the starter's files by their paths."""
+    """Return the contents of the starter's files, keyed by path."""
     sources = solution()
     files = {}
     for name, source in sources.items():
@@ -158,7 +158,7 @@ def solution() -> dict[str, str]:
 
 
 def nodes(tree: ast.Module) -> dict[str, Any]:
-    """Return functions, methods and constants of a file by name, such as VAE.loss."""
+    """Return functions, methods and constants of a file, keyed by name, such as VAE.loss."""
     found: dict[str, ast.stmt] = {}
     for node in tree.body:
         if isinstance(node, ast.FunctionDef):

@@ -33,11 +33,11 @@ class Submission:
     Args:
         name: name of the zip or folder
         package: name by which its modules import one another, "codebase" or "submission"
-        sources: contents of Python files, by paths such as codebase/models/vae.py; empty if
+        sources: contents of Python files, keyed by paths such as codebase/models/vae.py; empty if
             there is nothing to grade
         notes: sentences about ignored or repaired files
         copies: a sentence for the teacher if there were several copies of the code, else empty
-        files: contents of answers, and of runs' weights, by path
+        files: contents of answers and weights, keyed by path
         root: the folder above the package, with a slash; empty if there is none
     """
 
@@ -59,8 +59,8 @@ class Submission:
         """Return the submission with this project's helper functions.
 
         Args:
-            helpers: sources by path below the package. The functions of utils.py are added to the
-                submission's; other files are replaced
+            helpers: sources, keyed by path relative to the package. The functions of utils.py are
+                added to the submission's; other files are replaced
             broken: files that cannot be imported; they are replaced
         """
         sources = dict(self.sources)
@@ -80,7 +80,7 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """Name of the submission: its folder's, or its archive's without the suffix."""
+        """The submission's name: its folder name, or its archive name without the suffix."""
         inner = PurePosixPath(self.inner)
         if self.inner and inner.parent.name and inner.stem.lower() in GENERIC:
             return inner.parent.name
@@ -226,7 +226,7 @@ def _in_zip(path: Path, content: bytes) -> tuple[Files, list[str]]:
 
 
 def _member(archive: zipfile.ZipFile, one: zipfile.ZipInfo) -> bytes:
-    """Read at most the size that the zip's directory states."""
+    """Read a member, but at most the size that the zip's directory states."""
     with archive.open(one) as file:
         return file.read(one.file_size)
 

@@ -35,7 +35,7 @@ def marks(
 
     Args:
         handed_in: the submission, with its weights
-        points: by question
+        points: points keyed by question
         code: marks of the submission's functions
         data_dir: folder of MNIST
 
@@ -95,7 +95,7 @@ def checkpoints_of(handed_in: Submission) -> dict[str, tuple[int, str]]:
 
 
 def metrics_of(model: LatentVariableModel, data_dir: Path) -> dict[str, float]:
-    """Evaluate a model on MNIST with a fixed seed; return its metrics by name."""
+    """Evaluate a model on MNIST with a fixed seed; return its metrics, keyed by name."""
     source = data.Source("mnist", data_dir, torch.device("cpu"), train=False)
     test = data.to_evaluate(model, source)
     with torch.random.fork_rng([]), contextlib.redirect_stdout(io.StringIO()):

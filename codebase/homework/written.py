@@ -58,7 +58,7 @@ def collect(handed_in: Submission, folder: Path) -> list[str]:
 
 
 def _answers(handed_in: Submission) -> dict[str, bytes]:
-    """Return answers by the names of their copies, write-ups first."""
+    """Return answers, keyed by the names of their copies, write-ups first."""
     found: dict[str, bytes] = {}
     shown = _links(handed_in)
 
@@ -126,7 +126,7 @@ def rubric(points: Mapping[str, float]) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """A person's marks of a submission: points and remarks by question, and a comment."""
+    """A person's marks of a submission: points and remarks keyed by question, and a comment."""
 
     scores: Mapping[str, float] = field(default_factory=dict)
     comment: str = ""
@@ -140,11 +140,11 @@ def read_sheet(path: Path, points: Mapping[str, float], names: list[str]) -> dic
 
     Args:
         path: path of a CSV file; it is created if it does not exist
-        points: by question; questions without points are left out
+        points: points keyed by question; questions with 0 points are omitted
         names: names of the submissions
 
     Returns:
-        rows by name, including other submissions'
+        rows keyed by name, including other submissions'
 
     Raises:
         UserError: it cannot be read, or has invalid points; the file is not changed
@@ -175,7 +175,7 @@ def quoted(name: str) -> str:
 def _read_rows(
     path: Path, text: str, delimiter: str, keys: list[str], points: Mapping[str, float]
 ) -> dict[str, Row]:
-    """Read rows by name. Raises UserError if anything is ambiguous, to protect points."""
+    """Return rows keyed by name. Raises UserError if anything is ambiguous, to protect points."""
     try:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         head, *rows = list(reader) or [[]]

@@ -57,7 +57,7 @@ class FSVAE(LatentVariableModel):
             y: tensor: (batch, y_dim): one-hot labels
 
         Returns:
-            (loss, summaries): a scalar, and scalars by their tags
+            (loss, summaries): a scalar, and scalars keyed by tag
         """
         nelbo, kl_z, rec = self.negative_elbo_bound(x, y)
         return nelbo, {"train/loss": nelbo, "gen/elbo": -nelbo, "gen/kl_z": kl_z, "gen/rec": rec}

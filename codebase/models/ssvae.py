@@ -102,7 +102,7 @@ class SSVAE(LatentVariableModel):
             yl: tensor: (labelled, y_dim): their one-hot labels
 
         Returns:
-            (loss, summaries): a scalar, and scalars by their tags. With gen_weight 0 the generative
+            (loss, summaries): a scalar, and scalars keyed by tag. With gen_weight 0 the generative
             terms are not computed; their summaries are 0
         """
         nelbo = kl_z = kl_y = rec = torch.zeros((), dtype=x.dtype, device=x.device)

@@ -134,7 +134,7 @@ class VAE(LatentVariableModel):
             x: tensor: (batch, x_dim): images
 
         Returns:
-            (loss, summaries): a scalar, and scalars by their tags; the ELBO among them does not
+            (loss, summaries): a scalar, and scalars keyed by tag; the ELBO among them does not
             include beta
         """
         nelbo, kl, rec = self.negative_elbo_bound(x)

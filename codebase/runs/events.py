@@ -1,4 +1,4 @@
-"""Record a run for TensorBoard: scalars, pictures, and final metrics by flags."""
+"""Record a run for TensorBoard: scalars, pictures, flags and final metrics."""
 
 import struct
 import time

@@ -47,7 +47,7 @@ def make_report(
         whose: the origin of the weights, for the first line
 
     Returns:
-        the results, as in results.json, and the pictures, as PNGs by name
+        the results, as in results.json, and the pictures, as PNGs keyed by name
 
     Raises:
         NotFinite: a metric is not a number
@@ -84,7 +84,7 @@ def make_report(
 def _pictures(
     model: LatentVariableModel, data: Data, sheet: tuple[int, int]
 ) -> dict[str, Callable]:
-    """Return functions that draw the pictures of a trained model, by the pictures' names.
+    """Return functions that draw the pictures of a trained model, keyed by picture name.
 
     A model whose generative part was not trained has none.
     """

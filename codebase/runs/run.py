@@ -33,7 +33,7 @@ class Run:
 
     Args:
         name: its folder in checkpoints/ and logs/
-        flags: the flags that determine its weights, by their names; empty if only its name is known
+        flags: the flags that determine its weights, keyed by name; empty if only its name is known
         model: class and arguments of its model, see `codebase.models.build`
         recorded: whether it has a run.json. A new run, or other people's, has none
     """
@@ -90,8 +90,9 @@ def find_run(
     """Return the run that flags describe; run.json has the values of flags that were not given.
 
     Args:
-        experiment, args: the run script's, and its flags
-        data: the name of its data
+        experiment: the run script
+        args: its parsed flags
+        data: name of the run's data set
         folder: folder of its weights; None: the one in checkpoints/
         new: whether it starts from scratch, even if the folder has weights
 

@@ -33,7 +33,7 @@ TEXTS = (".md", ".pdf", ".txt", ".png", ".jpg", ".jpeg")
 
 
 def main() -> None:
-    """Run the starter's only command of `python -m codebase`."""
+    """Run `submit`, the only command of the starter's `python -m codebase`."""
     with errors_in_one_line():
         parser = Parser(prog="python -m codebase", description=__doc__)
         parser.add_argument("command", choices=("submit",))

@@ -32,7 +32,7 @@ def enter(
 
     Args:
         functions: names of the functions in which they are made
-        runs: functions with the mistake, by sentence: what the student did; what to do
+        runs: functions with the mistake, keyed by sentence ("what you did; what to do")
         wrap: turns each into a function that takes the same arguments as the right function; for a
             method, the model comes first
     """

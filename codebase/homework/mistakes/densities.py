@@ -1,4 +1,4 @@
-"""Mistakes in densities and in drawing."""
+"""Mistakes in densities and in sampling."""
 
 import math
 

@@ -84,7 +84,7 @@ class Case(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """A case's tensors: arguments by call, weights, and directions of the derivatives."""
+    """A case's tensors: the arguments of each call, weights, and directions of derivatives."""
 
     args: list[list[Any]]
     weights: dict[str, Tensor]
@@ -176,12 +176,12 @@ def outputs(
         describe: turns an exception into a text
 
     Returns:
-        per call, a list of one dict per repetition: `values`, the terms flattened; `shapes`;
-        `gradients`, by names: of a model, derivatives of the first term, and of kl + rec if the
-        loss uses them, along each network's direction; of a function, by its arguments; `noise`, by
-        terms: sums of the derivatives with respect to the draws, of their absolute values and their
-        squares; and `drawn`: the number of draws, and of rows if they all are rows of z. A call
-        that raises something has `error` and `kind` instead
+        for each call, a list with a dict per repetition, or a dict of `error` and `kind` if it
+        raises an error. The keys of a repetition: `values`, the terms flattened; `shapes`;
+        `gradients`, for a function keyed by argument, for a model keyed by network: derivatives
+        along its direction of the first term, and of kl + rec if the loss uses them; `noise`, for
+        each term the sums of derivatives with respect to the draws, of their absolute values and
+        of their squares; `drawn`, the number of draws, and of rows if all draws are rows of z
     """
     found: list[list[dict] | dict] = []
     for call, args in zip(case.calls, drawn.args, strict=True):
@@ -259,7 +259,7 @@ def _summed(term: Tensor) -> Tensor:
 
 
 def _by_arguments(term: Tensor, leaves: list[Tensor]) -> dict:
-    """Return gradients by argument; empty for arguments that the term does not depend on."""
+    """Return gradients, keyed by argument; empty if the term does not depend on it."""
     if not term.requires_grad:
         return {}
     grads = torch.autograd.grad(_summed(term), leaves, allow_unused=True, retain_graph=True)

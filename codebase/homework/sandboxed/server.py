@@ -155,7 +155,7 @@ def _child(size: int) -> None:
 
 
 def _limit_case(seconds: float) -> None:
-    """Limit a case's CPU time and mapped memory: no other limit counts shared memory."""
+    """Limit a case's CPU time and mapped memory, because no other limit counts shared memory."""
     whole = math.ceil(seconds)
     resource.setrlimit(resource.RLIMIT_CPU, (whole, whole + 1))
     with open("/proc/self/statm", encoding="ascii") as file:

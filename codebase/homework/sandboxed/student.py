@@ -42,7 +42,7 @@ class Modules(MetaPathFinder, Loader):
         package: "codebase" or "submission"
 
     Attributes:
-        broken: import errors by file
+        broken: import errors, keyed by file
         missing: packages that are not installed
     """
 
