@@ -1,5 +1,5 @@
-"""Train a semi-supervised VAE on MNIST, 100 images labelled, and report its classifier's accuracy
-(--train 0: evaluate trained weights)."""
+"""Train a semi-supervised VAE on MNIST with 100 labelled images and report its classifier's
+accuracy (--train 0: evaluate trained weights)."""
 
 import codebase
 from codebase.project import SSVAE_RUN

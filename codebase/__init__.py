@@ -12,7 +12,7 @@ __all__ = ["ROOT", "UserError", "load_run"]
 
 
 def __getattr__(name: str):
-    """Import `codebase.data` and others at their first use: importing torch takes seconds."""
+    """Import `codebase.data` and others on first use, because importing torch takes seconds."""
     if name == "load_run":
         return importlib.import_module("codebase.runs.run").load_run
     if name in ("checkpoints", "data", "evaluate", "figures", "models", "train", "utils"):

@@ -24,7 +24,7 @@ PREFIXES = ("module.", "_orig_mod.")  # of torch's DataParallel and torch.compil
 
 
 class CheckpointError(UserError):
-    """A checkpoint is missing, damaged, or does not fit the model."""
+    """A checkpoint is missing or damaged, or does not fit the model."""
 
 
 def save_model_by_name(model: LatentVariableModel, global_step: int) -> Path:
@@ -45,8 +45,8 @@ def load_model_by_name(
         device: device to move the model to; None: do not move it
 
     Raises:
-        CheckpointError: the file is missing or damaged, or does not hold the weights of such a
-            model; the model is unchanged
+        CheckpointError: the file is missing or damaged, or its weights do not fit the model; the
+            model is unchanged
     """
     load_weights(model, weights_file(run_folder(model.name), global_step))
     if device is not None:
@@ -80,12 +80,12 @@ def write_weights(model: LatentVariableModel, path: Path) -> None:
 def load_weights(model: LatentVariableModel, path: Path) -> None:
     """Load a file's weights into the model.
 
-    Weights may be wrapped, in a dictionary under "state_dict" or the like, and by DataParallel
-    ("module." before each key) or torch.compile ("_orig_mod."), or one inside the other.
+    Weights may be nested in a dictionary, under a key such as "state_dict". Their names may have
+    the prefixes of DataParallel ("module.") and torch.compile ("_orig_mod."), in either order.
 
     Raises:
-        CheckpointError: the file is missing or damaged, or does not hold the weights of such a
-            model; the model is unchanged
+        CheckpointError: the file is missing or damaged, or its weights do not fit the model; the
+            model is unchanged
     """
     if not path.exists():
         there = ", ".join(map(str, steps_in(path.parent)))
@@ -107,10 +107,10 @@ def check_weights(state, model: LatentVariableModel, where: str) -> None:
     Args:
         state: the file's content
         model: the model
-        where: str: the file, for messages
+        where: str: name of the file in error messages
 
     Raises:
-        CheckpointError: a tensor is missing, extra, of another shape, or not finite
+        CheckpointError: a tensor is missing, unexpected, of the wrong shape, or not finite
     """
     if not isinstance(state, dict):
         raise CheckpointError(f"{where} holds a {type(state).__name__}, expected a state_dict")
@@ -141,10 +141,10 @@ def write_state(path: Path, state: dict) -> None:
 
 
 def read_state(path: Path):
-    """Read a file of `write_state` to the CPU. Nothing in it is executed.
+    """Load a PyTorch file onto the CPU, without executing anything in it.
 
     Raises:
-        CheckpointError: it cannot be read, is damaged, or holds more than tensors
+        CheckpointError: the file cannot be read, is damaged, or holds more than tensors
     """
     try:
         content = path.read_bytes()

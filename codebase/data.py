@@ -63,7 +63,7 @@ class Images(NamedTuple):
 
 
 class Source(NamedTuple):
-    """The origin of data, and the device for them.
+    """The origin of the data, and the device for its tensors.
 
     name: "mnist", "svhn" or "synthetic"
     folder: the folder of the data sets
@@ -127,7 +127,7 @@ def get_svhn_data(
 ) -> Data:
     """Return training minibatches of SVHN's `extra` split, and its first 100 images.
 
-    The homework holds no SVHN images back for a test.
+    The homework holds out no SVHN images for a test set.
 
     Args:
         device: device for the tensors
@@ -150,9 +150,9 @@ def mnist(
     """Return minibatches of MNIST's training images, the evaluation subset and the test set.
 
     Args:
-        source: its origin, and the device
+        source: the origin of the data, and the device
         batch_size: int: images in a minibatch
-        binarised: bool: whether the model's images are binary, or grey levels
+        binarised: bool: True for binary images, False for grey levels
         labels: "none": minibatches are (x,); "all": (x, label); "few": (x, xl, yl), with the 100
             labelled images of the semi-supervised model in each
 
@@ -180,9 +180,9 @@ def mnist(
 
 
 def svhn(source: Source, batch_size: int = 100) -> Data:
-    """Return minibatches (x, one-hot y) of SVHN's extra images, and the first 100 of them.
+    """Return minibatches (x, one-hot y) of SVHN's extra images, and the first 100 images.
 
-    The 100 are training images: source.train makes no difference.
+    The 100 images are training images, so source.train makes no difference.
     """
     images = read_svhn(source.folder, source.name)
     x, y = images.x.to(source.device), one_hot(images.y).to(source.device)
@@ -191,7 +191,7 @@ def svhn(source: Source, batch_size: int = 100) -> Data:
 
 
 def to_evaluate(model: LatentVariableModel, source: Source) -> Data:
-    """Return the evaluation data of any of the models."""
+    """Return the evaluation data for a model of any class."""
     if model.dataset == "svhn":
         return svhn(source)
     return mnist(source._replace(train=False), binarised=model.likelihood.binary)
@@ -228,7 +228,7 @@ def examples(data: Data) -> tuple[Tensor, Tensor]:
 
 
 def subset_index(labels: Tensor, positions: Sequence[Sequence[int]]) -> Tensor:
-    """Return 100 indices: for each class c, of its images at positions[c], counted in the class."""
+    """Return the indices of 100 images: for each class c, the images at positions[c] within it."""
     return torch.cat([(labels == c).nonzero()[list(p), 0] for c, p in enumerate(positions)])
 
 
@@ -241,20 +241,20 @@ def one_hot(labels: Tensor) -> Tensor:
 
 
 def find_or_download(dataset: str, source: str = "auto", data_dir: Path | str = DATA_DIR) -> str:
-    """Return the source to read. A missing real data set is downloaded, up to 1.3 GB.
+    """Return the source to read, and download a real data set (up to 1.3 GB) if it is missing.
 
     Args:
         dataset: "mnist" or "svhn"
-        source: "auto": the real one if available, else "synthetic"; `dataset`: only the real one;
-            or "synthetic"
+        source: "auto", which is the real data set if available, else "synthetic"; the value of
+            `dataset`, which is only the real one; or "synthetic"
         data_dir: the folder that torchvision's MNIST and SVHN use
 
     Returns:
         `dataset`, or "synthetic"
 
     Raises:
-        DataError: `source` requires the real one and it is unavailable, or its folder
-            is not writable
+        DataError: `source` requires the real data set and it is unavailable, or its folder is
+            not writable
     """
     data_dir = Path(data_dir)
     if source == "synthetic":

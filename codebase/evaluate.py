@@ -30,8 +30,8 @@ def evaluate_lower_bound(
     Args:
         model: model with `negative_elbo_bound` and perhaps `negative_iwae_bound`
         subset: (x, y): x is (batch, x_dim), images; y is (batch, y_dim), one-hot labels
-        run_iwae: bool: the IWAE bounds too, if the model has them
-        repeats: int: evaluations of the NELBO
+        run_iwae: bool: whether to evaluate the IWAE bounds too, if the model has them
+        repeats: int: number of evaluations of the NELBO
         importance_weights: numbers m of importance weights
 
     Returns:
@@ -39,7 +39,7 @@ def evaluate_lower_bound(
         IWAE-m for each m, means over max(repeats // m, 1) evaluations
 
     Raises:
-        ValueError: the images are not like the model's training images
+        ValueError: x has the wrong shape, dtype or range
     """
     x, y = subset
     model.check_images(x)
@@ -72,7 +72,7 @@ def evaluate_classifier(model: LatentVariableModel, test_set: tuple[Tensor, Tens
             one-hot labels
 
     Raises:
-        ValueError: the images are not like the model's training images
+        ValueError: x has the wrong shape, dtype or range
     """
     found, labels = _found(model, test_set)
     accuracy = (found == labels).sum().item() / len(labels)

@@ -1,6 +1,6 @@
 """Pictures of a model and of its training, as matplotlib Figures, which `png` encodes.
 
-They use only the model's methods and attributes.
+The functions use only the model's methods and attributes.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def png(figure: Figure, heading: str = "") -> bytes:
 def sample_sheet(model: LatentVariableModel, rows: int = 10, columns: int = COLUMNS) -> Figure:
     """Draw a sample grid: means of p(x|z) for z from the prior.
 
-    A model with labels has class i in row i, and in column j one style z_j for all classes.
+    For a model with labels, row i shows class i, and column j shows one style z_j for all classes.
     """
     if model.y_dim:
         z = model.sample_z(columns)
@@ -82,8 +82,8 @@ def reconstructions(model: LatentVariableModel, x: Tensor, y: Tensor) -> Figure:
     """Draw rows of images, each above the row of its reconstructions.
 
     Args:
-        model: the model that reconstructs them
-        x: tensor: (n, x_dim): images in [0, 1]; n is a multiple of the columns
+        model: the model that reconstructs the images
+        x: tensor: (n, x_dim): images in [0, 1]; n is a multiple of COLUMNS
         y: tensor: (n, y_dim): one-hot labels
     """
     x, *labels = model.observed_grey(x, y)
@@ -95,10 +95,10 @@ def reconstructions(model: LatentVariableModel, x: Tensor, y: Tensor) -> Figure:
 
 
 def comparison(models: dict[str, LatentVariableModel], x: Tensor, y: Tensor) -> Figure:
-    """Draw a row of images, and under it a row of their reconstructions by each model.
+    """Draw a row of images, and below it one row of reconstructions per model.
 
     Args:
-        models: models by the labels of their rows
+        models: models, keyed by the label of their row
         x: tensor: (n, x_dim): images in [0, 1]
         y: tensor: (n, y_dim): one-hot labels
     """
@@ -119,7 +119,7 @@ def traversal(model: LatentVariableModel, x: Tensor, y: Tensor, most: int = 10) 
         model: a model with or without labels
         x: tensor: (n, x_dim): images in [0, 1]; the middle one is varied
         y: tensor: (n, y_dim): one-hot labels
-        most: int: dimensions to show
+        most: int: number of dimensions to show
     """
     means, *labels = model.infer_latents(*model.observed_grey(x, y))
     variance, used = means.var(dim=0), most_used(means)[:most]
@@ -134,12 +134,12 @@ def traversal(model: LatentVariableModel, x: Tensor, y: Tensor, most: int = 10) 
 
 
 def most_used(means: Tensor) -> Tensor:
-    """Return dimensions of z by the variance of their posterior means (n, z_dim), largest first."""
+    """Sort dimensions of z by the variance of their posterior means (n, z_dim), largest first."""
     return means.var(dim=0).argsort(descending=True)
 
 
 def grid(model: LatentVariableModel, x: Tensor, columns: int) -> Tensor:
-    """Return images (..., x_dim) row by row with black lines between: (height, width, channels)."""
+    """Lay out images (..., x_dim) row by row, between black lines: (height, width, channels)."""
     images = x.detach().cpu().clamp(0, 1).reshape(-1, *model.enc.image_shape)
     images = F.pad(images, (EDGE, 0, EDGE, 0))  # to the left and above
     images = F.pad(images, (0, 0, 0, 0, 0, 0, 0, -len(images) % columns))  # a last row's gaps
@@ -173,7 +173,7 @@ def posterior_means(model: LatentVariableModel, x: Tensor, labels: Tensor) -> Te
     """Return the posterior mean of z for images: (n, z_dim).
 
     Args:
-        model: any
+        model: any model
         x: tensor: (n, x_dim): images in [0, 1]
         labels: tensor: (n,)
     """

@@ -23,7 +23,7 @@ class Minibatches:
         labelled: (xl, yl): a labelled subset to add, whole, to every minibatch
 
     Raises:
-        ValueError: the images have another shape, dtype or range, or a target has another length
+        ValueError: the images have the wrong shape, dtype or range, or a target the wrong length
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Minibatches:
             yield self.minibatch(order[start:stop])
 
     def minibatch(self, index: Tensor) -> tuple[Tensor, ...]:
-        """Return the minibatch of the images at some positions: index (batch,)."""
+        """Return the minibatch of the images at the positions in index (batch,)."""
         # index_select copies whole rows, in 9 μs; images[index] copies byte by byte, in 56 μs.
         x = self.images.index_select(0, index)
         x = x.float() / 255 if x.dtype == torch.uint8 else x

@@ -44,10 +44,10 @@ def name_of_run(form: str, flags: Mapping, defaults: Mapping) -> str:
 
 
 def model_of_name(name: str) -> dict:
-    """Return class and arguments of the model that one of the homework's names describes.
+    """Return the class and arguments of the model that a homework run name describes.
 
     Raises:
-        UserError: it is not one of the homework's names
+        UserError: the name is not one of the homework's run names
     """
     for form, describe in MODELS.items():
         pattern = re.sub(r"\{(\w+):0(\d)d\}", r"(?P<\1>[0-9]{\2,7})", form)

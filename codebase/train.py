@@ -31,17 +31,17 @@ class Trainer:
     """Minimise model.loss with Adam.
 
     Args:
-        model: `loss(*batch)` returns (loss, summaries): a scalar, and tensors keyed by tag
+        model: model whose `loss(*batch)` returns (loss, summaries): a scalar, tensors keyed by tag
         batches: minibatches, tuples of tensors; each pass over the iterable is an epoch
-        learning_rate: float: Adam's; its other settings are torch's default ones
+        learning_rate: float: Adam's learning rate; its other settings are torch's defaults
 
     Raises:
-        ValueError: no weight requires a gradient, as in a model of `load_run`
+        ValueError: no weight requires a gradient, as in a model from `load_run`
 
     Attributes:
         step: int: iterations so far
-        seconds: float: time they took, without saving and logging
-        loss: function of a minibatch: model.loss, or what `compile` made of it
+        seconds: float: time that the iterations took, without saving and logging
+        loss: function of a minibatch: model.loss, or its compiled version
     """
 
     def __init__(
@@ -70,19 +70,19 @@ class Trainer:
         """Minimise the loss up to iteration iter_max.
 
         Ctrl-C may arrive in the middle of a step. The trainer then goes back to the last iteration
-        that was logged or saved, calls save, and raises KeyboardInterrupt again, which names it.
+        that was logged or saved, calls save, and raises KeyboardInterrupt, naming that iteration.
 
         Args:
             iter_max: int: the last iteration
-            iter_save: int: iterations between two calls of save, which is called at the last too;
-                None: only at the last
-            save: takes the iteration; `state_dict` gives what a resumed training needs
-            log: takes the iteration and its scalars, keyed by tag, every 50 iterations
-            bar: a progress bar: `update()` and `set_postfix` as tqdm has them
+            iter_save: int: iterations between calls of save, which is also called at iter_max;
+                None: only at iter_max
+            save: function of the iteration; `state_dict` returns what a resumed run needs
+            log: function of the iteration and its scalars, keyed by tag, called every 50 iterations
+            bar: a progress bar with tqdm's methods `update` and `set_postfix`
 
         Raises:
-            NotFinite: within 50 iterations of a loss that is not finite
-            ValueError: a pass over the minibatches yields none
+            NotFinite: a loss or a weight is not finite; raised at most 50 iterations later
+            ValueError: a pass over the minibatches yields no minibatch
         """
         self.model.train()
         batches, losses = self._minibatches(), []
@@ -129,9 +129,9 @@ class Trainer:
     def compile(self) -> None:
         """Let torch.compile turn the loss and its gradient into one program, for one batch size.
 
-        The draws stay torch's own. The smaller minibatch at the end of an epoch, for which torch
-        would compile anew, is passed to model.loss. If this machine cannot compile, the reason is
-        printed and the loss stays as it is.
+        Draws still come from torch's generator. The smaller minibatch at the end of an epoch, for
+        which torch would compile again, is passed to model.loss. If this machine cannot compile,
+        the reason is printed and the loss is unchanged.
         """
         # Draws are of torch's generator, not of the compiler's.
         options: dict[str, Any] = {"fallback_random": True}
@@ -224,7 +224,7 @@ class Trainer:
 
 
 def _numbers(summaries: dict[str, Tensor]) -> dict[str, float]:
-    """Return each scalar as a number, copied from the device together."""
+    """Return the scalars as numbers, with a single copy from the device."""
     values = torch.stack([scalar.detach() for scalar in summaries.values()]).tolist()
     return dict(zip(summaries, values, strict=True))
 

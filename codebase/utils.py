@@ -1,6 +1,6 @@
 """Densities, divergences and sampling: functions on tensors, in nats.
 
-Every function follows its inputs' dtype and device; densities and divergences broadcast and are
+Every function keeps its inputs' dtype and device; densities and divergences broadcast and are
 differentiable. Shapes are written as in (batch, mix, dim); ``...`` stands for any leading
 dimensions.
 """
@@ -18,7 +18,7 @@ LOG_2PI = math.log(2 * math.pi)
 def sample_gaussian(m: Tensor, v: Tensor) -> Tensor:
     """Draw z ~ N(m, diag v) as m + sqrt(v)·ε, ε ~ N(0, I) (Kingma & Welling 2014, section 2.4).
 
-    ε is one ``randn_like`` draw from torch's global generator: one seed gives everyone the same z.
+    ε is one ``randn_like`` draw from torch's global generator, so a seed gives everyone the same z.
 
     Args:
         m: tensor: (..., dim): mean
@@ -128,7 +128,7 @@ def sample_bernoulli(p: Tensor) -> Tensor:
 
 
 def gaussian_parameters(h: Tensor, dim: int = -1) -> tuple[Tensor, Tensor]:
-    """Split h in two halves along dim: m is the first, v = softplus(second) + 1e-8 > 0.
+    """Split h into two halves along dim: m is the first, v = softplus(second) + 1e-8 > 0.
 
     Args:
         h: tensor: (..., 2·size, ...)
@@ -167,7 +167,7 @@ def log_bernoulli_with_logits(x: Tensor, logits: Tensor) -> Tensor:
 def kl_normal(qm: Tensor, qv: Tensor, pm: Tensor, pv: Tensor) -> Tensor:
     """KL(q ‖ p) = ½ Σ_d [log pv − log qv + (qv + (qm − pm)²)/pv − 1] of Gaussians, in nats.
 
-    Kingma & Welling 2014, appendix B, has it for p = N(0, I).
+    Kingma & Welling 2014, appendix B, derive it for p = N(0, I).
 
     Args:
         qm: tensor: (..., dim): mean of q
@@ -233,11 +233,11 @@ def duplicate(x: Tensor, rep: int) -> Tensor:
 
 
 def log_mean_exp(x: Tensor, dim: int) -> Tensor:
-    """Return log of the mean of exp(x) along dim, without overflow; all −inf gives −inf.
+    """Return the log of the mean of exp(x) along dim, without overflow; all −inf gives −inf.
 
     Args:
         x: tensor: (..., size, ...)
-        dim: int: the dimension of that size
+        dim: int: the dimension to reduce
 
     Returns:
         tensor: (..., ...): without that dimension
@@ -246,11 +246,11 @@ def log_mean_exp(x: Tensor, dim: int) -> Tensor:
 
 
 def log_sum_exp(x: Tensor, dim: int = 0) -> Tensor:
-    """Return log of the sum of exp(x) along dim, without overflow; all −inf gives −inf.
+    """Return the log of the sum of exp(x) along dim, without overflow; all −inf gives −inf.
 
     Args:
         x: tensor: (..., size, ...)
-        dim: int: the dimension of that size
+        dim: int: the dimension to reduce
 
     Returns:
         tensor: (..., ...): without that dimension

@@ -34,8 +34,8 @@ def folder_of(dataset: str, data_dir: Path) -> Path:
 def locate(dataset: str, data_dir: Path) -> dict[str, Path | None]:
     """Return the paths of a data set's files, keyed by torchvision's file names; None if missing.
 
-    A file may also be directly in data_dir. Kaggle's name is train-images.idx3-ubyte, some archives
-    put each file into a folder with the same name, and downloads end in .gz.
+    A file may also be directly in data_dir. Kaggle uses names such as train-images.idx3-ubyte,
+    some archives put each file into a folder with the same name, and downloads end in .gz.
     """
     found: dict[str, Path | None] = {}
     for name in MD5[dataset]:
@@ -51,10 +51,10 @@ def locate(dataset: str, data_dir: Path) -> dict[str, Path | None]:
 
 
 def read(dataset: str, name: str, data_dir: Path) -> bytes:
-    """Read the file of a data set with one of torchvision's file names.
+    """Read a data set's file, given torchvision's name for the file.
 
     Raises:
-        DataError: it is missing, damaged or unreadable
+        DataError: the file is missing, damaged or unreadable
     """
     path = locate(dataset, data_dir)[name]
     if path is None:
@@ -66,10 +66,10 @@ def read(dataset: str, name: str, data_dir: Path) -> bytes:
 
 
 def read_checked(path: Path, md5: str) -> bytes:
-    """Read a file, unpacked if its name ends in .gz, and check the MD5 of its contents.
+    """Read a file, unpack it if its name ends in .gz, and check the MD5 of its contents.
 
     Raises:
-        DataError: it is missing, damaged or unreadable
+        DataError: the file is missing, damaged or unreadable
     """
     try:
         content = path.read_bytes()

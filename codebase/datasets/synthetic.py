@@ -102,7 +102,7 @@ BLOCK = 256  # images coloured at once; another number would give other draws
 
 
 def draw_digits(folder: Path, counts: Mapping[str, tuple[int, ...]] = COUNTS) -> None:
-    """Draw 60,000 and 10,000 grey digits, as MNIST's four files.
+    """Draw 60,000 training and 10,000 test digits in grey, in four files like MNIST's.
 
     Args:
         folder: folder for the files
@@ -154,7 +154,7 @@ def draw_house_numbers(folder: Path) -> None:
 
 
 def _write(folder: Path, prefix: str, images: np.ndarray, labels: np.ndarray) -> None:
-    """Write both IDX files whole: processes that draw at the same time write the same bytes."""
+    """Write both IDX files atomically; processes that draw at the same time write equal bytes."""
     for name, values in (
         (f"{prefix}-images-idx3-ubyte", images),
         (f"{prefix}-labels-idx1-ubyte", labels.astype(np.uint8)),
@@ -177,9 +177,9 @@ def draw_ink(
 ) -> np.ndarray:
     """Draw ink on paper of size × size pixels: uint8 (n, size, size), 0 for none.
 
-    digits: (n,): what to write
-    height, centre: (n,), (n, 2): where, in pixels, x first
-    pen: (n,), (n,): half the width of its line, and the width of the line's soft edge, in pixels
+    digits: (n,): the digits to draw
+    height, centre: (n,), (n, 2): size and position of each digit, in pixels; x comes first
+    pen: (n,), (n,): half the width of a line, and the width of its soft edge, in pixels
     """
     n = len(digits)
     way = random.random_sample(n)
@@ -259,8 +259,8 @@ def _placed(lines, bend, slant, turn, aspect, height, centre) -> np.ndarray:
 def _distance(lines: np.ndarray, size: int, reach: float) -> np.ndarray:
     """Return each pixel's distance to the nearest line: (n, pieces, 2 ends, 2) → (size, size, n).
 
-    It is inf, or at least `reach`, where no line is nearer: each line is compared with
-    only the pixels that it may reach in one of the images.
+    If no line is nearer than `reach`, the value is inf or at least `reach`, because each line is
+    compared only with the pixels that it may reach in any of the images.
     """
     pixel = np.arange(size, dtype=np.float32)[:, None] + np.float32(0.5)
     squared = np.full((size, size, len(lines)), np.inf, dtype=np.float32)

@@ -1,1 +1,1 @@
-"""The interactive explorer of a trained model: `python -m codebase explore`."""
+"""The interactive explorer for a trained model: `python -m codebase explore`."""

@@ -1,4 +1,4 @@
-"""Create the page of a run: choose the run, the images and the file."""
+"""Create the explorer page for a run: choose the run, the images and the file."""
 
 import os
 import re
@@ -22,13 +22,13 @@ DEFAULT = "model=vae_z=10_run=0000"
 
 
 def explore(run: str | None, data_dir: Path, out: Path) -> None:
-    """Write the page of a run.
+    """Write the explorer page for a run.
 
     Args:
-        run: its name or path, see `codebase.load_run`; None: your last run, else the reference
-            weights
+        run: name or path of the run, see `codebase.load_run`; None: your last run, else the
+            reference weights
         data_dir: folder of the data sets; missing ones are not downloaded
-        out: the page's path
+        out: path of the page
 
     Raises:
         UserError: there is no such run, its weights are damaged, or out is not an ordinary file
@@ -44,11 +44,11 @@ def explore(run: str | None, data_dir: Path, out: Path) -> None:
 def write_page(
     run: Run, model: LatentVariableModel, step: int, found: data.Data | None, path: Path
 ) -> None:
-    """Write the page of a trained model. Its data may be None.
+    """Write the explorer page for a trained model. Without data, it shows samples.
 
     Raises:
         UserError: see `export.write`
-        OSError: it cannot be written
+        OSError: the page cannot be written
     """
     kind = type(model).__name__.replace("LaplaceVAE", "VAE")
     about = [f"{kind}, {model.z_dim} dimensions of z, iteration {step:,}"]
@@ -72,7 +72,7 @@ def write_page(
 
 
 def _last() -> Path | None:
-    """Return your run with the newest weights."""
+    """Return the folder of your run with the newest weights; None if you have no run."""
     weights = [
         weights_file(folder, steps[-1])
         for folder in checkpoints.CHECKPOINTS.glob("model=*")

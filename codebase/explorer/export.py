@@ -1,8 +1,8 @@
 """Export a trained model as one HTML file, which runs its networks in the browser.
 
-page/ has the template, the style and the modules of JavaScript. The output combines them with the
-model: its networks layer by layer, its prior, images, and PyTorch's numbers for three images, to
-check the page's own numbers.
+page/ has the template, the style sheet and the JavaScript modules. The output combines them with
+the model's networks, layer by layer, its prior, images, and PyTorch's numbers for three images,
+which check the page's own numbers.
 """
 
 import base64
@@ -41,7 +41,7 @@ class Images(NamedTuple):
 
     x: tensor: (n, x_dim) in [0, 1]
     y: tensor: (n,): their labels
-    source: their kind, such as "test image"
+    source: kind of the images, such as "test image"
     """
 
     x: Tensor
@@ -58,13 +58,13 @@ def write(
     test: tuple[Tensor, Tensor] | None = None,
     examples: tuple[Tensor, Tensor] | None = None,
 ) -> None:
-    """Write the page of a model.
+    """Write the explorer page for a model.
 
     Args:
         path: the file to write
         model: any model of the project, with its weights
-        title: plain text
-        about: plain text: the line below the title
+        title: title of the page, in plain text
+        about: line below the title, in plain text
         images: images to encode; None: the model's own samples
         test: images, with labels, whose posterior means are shown if z has two dimensions; None:
             no means are shown
@@ -164,10 +164,10 @@ def describe(
 
 @torch.no_grad()
 def in_half_precision(model: LatentVariableModel) -> LatentVariableModel:
-    """Return a copy of the model in half precision if that changes no bound; otherwise the model.
+    """Return a half-precision copy of the model if that changes no bound; otherwise the model.
 
-    Half precision halves the page. A bound counts as unchanged if the model's bound on its own
-    samples moves by less than a hundredth of a nat.
+    Half precision halves the size of the page. A bound counts as unchanged if, on the model's own
+    samples, it changes by less than a hundredth of a nat.
     """
     x, y, _ = _samples(model)
     if not x.isfinite().all():
@@ -192,7 +192,7 @@ def _samples(model: LatentVariableModel, count: int = 10) -> Images:
 
 
 def layers(net: nn.Sequential, tensors: _Tensors) -> list[dict]:
-    """Return a network, layer by layer. Raises UserError for a layer unknown to the page."""
+    """Describe a network layer by layer. Raises UserError if the page does not support a layer."""
     found = []
     for layer in net:
         if isinstance(layer, nn.Linear) and layer.bias is not None:
@@ -210,7 +210,7 @@ def layers(net: nn.Sequential, tensors: _Tensors) -> list[dict]:
 def checks(model: LatentVariableModel, x: Tensor, y: Tensor, tensors: _Tensors) -> list[dict]:
     """Return PyTorch's numbers for a few images: the posterior, and its decoded mean.
 
-    KL is in closed form or, if there is none, at the posterior's mean.
+    KL is in closed form or, if it has no closed form, estimated at the posterior's mean.
     """
     found = []
     for i in range(min(CHECKS, len(x))):
@@ -246,7 +246,7 @@ def checks(model: LatentVariableModel, x: Tensor, y: Tensor, tensors: _Tensors) 
 def assembled(title: str, page: dict, tensors: str) -> str:
     """Fill in the template.
 
-    The page loads nothing and runs only its own script: its content security policy has its hash.
+    The page loads nothing and runs only the script whose hash is in its content security policy.
     """
     script, style = bundle(), (PAGE / "style.css").read_text(encoding="utf-8")
     policy = (

@@ -39,14 +39,14 @@ class Plan(NamedTuple):
 
 
 def plan(problem: Problem, kind: str = "first", seed: int | None = None) -> Plan:
-    """Build a case of a function.
+    """Build a test case for a function.
 
     Args:
         problem: the function
-        kind: "first", enough for most functions: draws set to one number, to one number per row,
-            and not set; "hundred": a batch of 100, the only size for which some functions work;
-            "average": many draws, for noise that cannot be set; "weights": only the importance
-            weights of "average"
+        kind: "first" has draws set to one number, set to one number per row, and random, which is
+            enough for most functions; "hundred" has a batch of 100, the only size for which some
+            functions work; "average" has many draws, for noise that cannot be set; "weights" has
+            only those calls of "average" that test the importance weights
         seed: seed for arguments and weights; None: a fixed seed
     """
     groups = _densities(problem) if not problem.model else _bound(problem, kind)
@@ -142,7 +142,7 @@ def _bound(problem: Problem, kind: str) -> dict[str, list[Call]]:
 
 
 def _scale(model: str, name: str, shape: torch.Size) -> float:
-    """Return the scale of random weights, chosen so that each of them shows in the terms."""
+    """Return the scale of random weights, chosen so that each weight visibly affects the terms."""
     if name == "z_pre":
         return 0.8
     if name.endswith("bias"):
@@ -168,15 +168,15 @@ def drawn(case: Case) -> calling.Drawn:
 
 @functools.lru_cache(maxsize=16384)
 def outputs(case: Case, function: Callable, sign: int = 1) -> list[list[dict] | str]:
-    """Call a correct function, or a mistake, with a case.
+    """Run a case with a correct function or with a mistake.
 
     Args:
         case: the case
-        function: function with the arguments of the case's function; for a method, the model first
-        sign: −1: the set noise is negated; 0: the mean of the outputs for 1 and −1
+        function: function with the arguments of the case's function; a method's model comes first
+        sign: factor of the set noise, 1 or −1; 0: average the outputs for both
 
     Returns:
-        see `calling.outputs`; for a call that raises an error, its text
+        see `calling.outputs`; for a call that raises an error, the error's text
     """
     if not sign:
         both = (outputs(case, function, one) for one in (1, -1))
@@ -240,7 +240,7 @@ MARKED_BEFORE: dict[str, set[str]] = {
 
 @functools.cache
 def helpers_for(problem: Problem) -> Mapping[str, str]:
-    """Collect utils.py without the graded and later functions; for a method, also the networks.
+    """Collect utils.py without this and later graded functions; for a method, also the networks.
 
     Returns:
         sources keyed by path relative to the package, excluding the models' bounds

@@ -49,7 +49,7 @@ def log_standard(z):
 
 
 def log_prior(model, z):
-    """Return log p(z) of any of the models, nats: (batch,)."""
+    """Return log p(z) for a model of any class, nats: (batch,)."""
     return model.log_p_z(z) if isinstance(model, VAE) else log_standard(z)
 
 
@@ -96,7 +96,7 @@ def _iwae(reported, by_image=False):
 
 
 def _labels(kl, shared):
-    """Return the SSVAE's bound, with noise for each label and image, or for each image."""
+    """Return the SSVAE's bound, with noise per label and image or, if `shared`, per image."""
 
     def run(model, x):
         log_q_y = F.log_softmax(model.cls.classify(x), -1)

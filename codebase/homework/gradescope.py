@@ -1,4 +1,4 @@
-"""Create the zip that Gradescope grades with, and run it there."""
+"""Create the autograder zip for Gradescope, and grade a submission there."""
 
 import json
 import sys
@@ -71,7 +71,8 @@ def grade(root: Path) -> None:
     """Grade root/submission, and write root/results/results.json.
 
     Raises:
-        UserError: it was not graded; it writes no results, because 0 points would look real
+        UserError: the submission was not graded; no results are written, because 0 points would
+            look real
     """
     from codebase.homework import grading, report, sandbox  # which need Linux; `make` does not
     from codebase.homework.submission import Entry

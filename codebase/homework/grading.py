@@ -1,4 +1,4 @@
-"""Grade one submission or a class: each is read once, graded in parallel, and cached."""
+"""Grade one submission or a class, in parallel; read each submission once and cache its results."""
 
 import contextlib
 import hashlib
@@ -41,7 +41,7 @@ HELPED = "Your code raises an error with this project's helper functions."
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of grading.
+    """Settings for grading.
 
     Args:
         points: points keyed by question
@@ -74,7 +74,7 @@ class Settings:
 
 
 class _Running:
-    """Runs a submission's cases until its time is used up, and collects notes and prints."""
+    """Runs a submission's cases until its time is used up; collects notes and printed output."""
 
     def __init__(self, sandbox: Sandbox, handed_in: Submission):
         self.sandbox, self.handed_in, self.left = sandbox, handed_in, float(SECONDS)
@@ -154,7 +154,7 @@ def grade_one(
         entry: its location
         settings: see `Settings`
         sandbox: the sandbox in which it runs
-        out: folder of the reports, of the cache and of copied texts; None: only grade
+        out: folder for the reports, the cache and the copied texts; None: write nothing
 
     Returns:
         the results, and lines for the teacher

@@ -1,4 +1,4 @@
-"""Mark a function by comparing its outputs with a correct function's at the same noise."""
+"""Mark a function by comparing its outputs with a correct function's outputs for the same noise."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -51,7 +51,7 @@ class Mark:
         lost: the parts that are wrong
         said: sentences for the student
         mistakes: the sentences that name a known mistake
-        ended: whether its process died or timed out, or the function is missing
+        ended: whether the function is missing, or its process died or timed out
     """
 
     question: Question
@@ -91,7 +91,7 @@ class Given:
 
     @property
     def settable(self) -> bool:
-        """Whether the function draws with torch, so that its noise was set and differentiated."""
+        """Whether the function draws with torch, so its noise was set and differentiated."""
         outputs = self.outputs("set")
         return bool(outputs) and all(
             one["drawn"][0] and any(any(term) for term in one["noise"]) for one in outputs
@@ -100,10 +100,10 @@ class Given:
 
 @dataclass(frozen=True)
 class Checked:
-    """What is wrong with each part of a function, with its own helpers or this project's.
+    """The result of checking a function, with the submission's helpers or with this project's.
 
     Args:
-        given: its output in the first case
+        given: the function's output in the first case
         reasons: sentences keyed by part; empty if the part is correct
     """
 
@@ -112,7 +112,7 @@ class Checked:
 
     @property
     def lost(self) -> tuple[str, ...]:
-        """The parts lost: all parts if every value is wrong and unlike the correct values."""
+        """The wrong parts; all parts if every value is wrong and unlike the correct values."""
         problem = self.given.problem
         wrong = {part for part, reason in self.reasons.items() if reason}
         if wrong.issuperset(problem.terms) and not self._resembles():
@@ -121,7 +121,7 @@ class Checked:
 
     @property
     def share(self) -> float:
-        """The share of the points."""
+        """The share of the points that the function earns."""
         parts = self.given.problem.parts
         return sum(share for part, share in parts.items() if part not in self.lost)
 
@@ -157,13 +157,13 @@ def mark(
     earlier: Mapping[str, Mark] = MappingProxyType({}),
     seed: int = 0,
 ) -> Mark:
-    """Mark a function of a submission: with its own helper functions, or with this project's.
+    """Mark a submission's function, with the submission's helper functions or this project's.
 
     Args:
         problem: the function
         points: maximum score
-        run: runs a case in the submission's sandbox
-        earlier: marks of the submission's functions that were marked before
+        run: function that runs a case in the submission's sandbox
+        earlier: marks of the functions that were marked before, keyed by name
         seed: seed for arguments and weights of cases that average over draws
     """
     before = [one for name, one in earlier.items() if name in cases.MARKED_BEFORE]
@@ -208,10 +208,10 @@ def check(
 
     Args:
         problem: the function
-        run: runs a case in the submission's sandbox
+        run: function that runs a case in the submission's sandbox
         seed: seed for arguments and weights of cases that average over draws
-        helpers: this project's functions in place of the submission's own
-        before: its result without helpers, returned if these helpers change nothing
+        helpers: this project's functions, which replace the submission's own
+        before: the result without helpers, which is returned if the helpers change nothing
     """
 
     def give(kind: str) -> Given:
@@ -235,7 +235,7 @@ def check(
 
 
 def close(found: float, right: float, tolerance: float = TOLERANCE) -> bool:
-    """Return whether numbers differ by no more than a tolerance, relative to 1 + the right one."""
+    """Return whether two numbers differ by at most a tolerance, relative to 1 + |right|."""
     if found == right:
         return True
     finite = math.isfinite(found) and math.isfinite(right)
@@ -243,7 +243,7 @@ def close(found: float, right: float, tolerance: float = TOLERANCE) -> bool:
 
 
 def _correlation(one: list[float], other: list[float]) -> float:
-    """Return the correlation of numbers; 0 if there is none."""
+    """Return the correlation of two lists of numbers; 0 if it is undefined."""
     values = torch.tensor([one, other], dtype=torch.float64)
     found = torch.corrcoef(values)[0, 1].item() if values.isfinite().all() else 0.0
     return found if math.isfinite(found) else 0.0
@@ -289,9 +289,9 @@ def _shown(found: float, right: float) -> str:
 def _noise(i: int, one: dict, right: dict, several: bool) -> str:
     """Return what is wrong with the draws that a term depends on.
 
-    The derivatives with respect to the draws are the same numbers, in any order, for every correct
-    function, because each element of z has its own draw. A mean over n draws of z divides each
-    derivative, and the sum of their squares, by n.
+    For every correct function, the derivatives with respect to the draws are the same numbers, up
+    to their order, because each element of z has its own draw. A mean over n draws of z divides
+    each derivative, and the sum of their squares, by n.
     """
     if "noise" not in right or not any(right["noise"][i]) or not any(one["noise"][i]):
         return ""  # one that is detached does not show its draws
@@ -321,7 +321,7 @@ def _gradient(what: str, one: dict, right: dict, wrong: bool = False, loss: bool
 
     Args:
         what: the name of the value
-        one, right: outputs
+        one, right: the submission's output, and the correct one
         wrong: whether the value is wrong; then gradients need only be nonzero
         loss: whether these are the gradients of kl + rec; a model without beta has none
     """
@@ -477,7 +477,7 @@ def _of_noise(given: Given, give: Callable) -> dict[str, str]:
 
 
 def _of_sizes(given: Given, i: int) -> str:
-    """Return at which batch size and iw a term is wrong."""
+    """Return for which batch size and iw a term is wrong, and what is wrong."""
     for call in given.plan.groups["sizes"]:
         plan = given.plan._replace(groups={"sizes": range(call, call + 1)})
         if reason := _of_term(replace(given, plan=plan), i, "sizes")[0]:
@@ -593,7 +593,7 @@ def _of_means(given: Given, i: int, group: str, form: Callable) -> str:
 
 
 def _moments(given: Given, draws: list[list[float]]) -> dict[str, list[float]]:
-    """Return, for each of many draws of z = m + √v·ε, means over the elements of ε."""
+    """Return moments of ε, averaged over its elements, for each of many draws of z = m + √v·ε."""
     m, v = (arg.double() for arg in cases.drawn(given.plan.case).args[0])
     noise = (torch.tensor(draws, dtype=torch.float64).view(-1, *m.shape) - m) / v.sqrt()
     found = {
@@ -659,7 +659,7 @@ def named(checked: Checked) -> tuple[str, ...]:
 
 
 def _by_term(checked: Checked, outputs: dict, right: Any) -> tuple[str, ...]:
-    """Return a mistake for each wrong term except the bound, if none explains everything."""
+    """Return a mistake for each wrong term except the bound, if no mistake explains everything."""
     problem, found = checked.given.problem, []
     [one, *_] = checked.given.outputs(next(iter(checked.given.plan.groups)))
     bound = problem.terms[0] not in checked.lost

@@ -56,7 +56,7 @@ class Problem(Question):
     """A function that students write.
 
     Args:
-        file: file that it is written in, below the package
+        file: path of the function's file, relative to the package
         summary: description of its result, without the equation
         options: arguments of the model in tests
     """
@@ -67,17 +67,17 @@ class Problem(Question):
 
     @property
     def function(self) -> str:
-        """The name, with its class for a method."""
+        """The function's name; for a method, with its class."""
         return self.key
 
     @property
     def method(self) -> str:
-        """The name without its class."""
+        """The function's name without its class."""
         return self.function.rpartition(".")[2]
 
     @property
     def model(self) -> str:
-        """The class; empty for a function."""
+        """The method's class; empty for a function."""
         return self.function.rpartition(".")[0]
 
     @property
@@ -166,10 +166,10 @@ POINTS = {question.key: question.points for question in QUESTIONS}
 
 
 def read_points(path: Path | None) -> dict[str, float]:
-    """Read points from a JSON object; other questions keep the homework's points.
+    """Read points from a JSON file; questions that it omits keep the homework's points.
 
     Args:
-        path: path of an object of points, keyed by function ("log_normal"), part ("3.4 report") or
+        path: JSON file with points keyed by function ("log_normal"), part ("3.4 report") or
             question ("2.1"); the parts of a question share its points in the homework's
             proportions. None: the homework's points
 

@@ -45,11 +45,11 @@ class Found:
 
     @property
     def score(self) -> float:
-        """Points, with the bonus."""
+        """The points, including the bonus."""
         return round(sum(mark.score for mark in self.marks), 2)
 
     def encoded(self) -> bytes:
-        """Encode it as JSON."""
+        """Encode the results as JSON."""
         marks = [vars(mark) | {"question": mark.question.key} for mark in self.marks]
         return json.dumps(asdict(replace(self, marks=())) | {"marks": marks}).encode()
 
@@ -125,7 +125,7 @@ def number(points: float) -> str:
 
 
 def results(found: Found, show_points: bool = True, show_output: bool = False) -> bytes:
-    """Encode Gradescope's results.json. Without marks it has no score: a 0 would look real."""
+    """Encode Gradescope's results.json. Without marks it has no score, since 0 would look real."""
     visibility = "visible" if show_points else "hidden"
     output = [f"Note: {one_line(note)}" for note in found.notes]
     if not show_points:  # what explains them is hidden with them

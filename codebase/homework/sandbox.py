@@ -1,6 +1,6 @@
 """The sandbox: processes without access to the solution, other submissions or the network.
 
-A grading process has one sandbox. Its first process has torch imported and forks a process for each
+A grading process has one sandbox. Its first process has imported torch and forks a process for each
 case (`sandboxed.server`). A submission's answer may be anything, so it is checked here.
 """
 
@@ -67,7 +67,7 @@ class Output:
 
 
 class SandboxEnded(Exception):
-    """The sandbox's first process has ended, or does not answer."""
+    """The sandbox's first process has ended or does not respond."""
 
 
 def said(error: str, kind: str) -> str:
@@ -104,8 +104,8 @@ class Sandbox:
     """The sandbox of a grading process.
 
     Args:
-        kind: "bubblewrap"; "container", in which only another user runs submissions, because the
-            container around it is theirs; or "none", for your own code
+        kind: "bubblewrap"; "container", which only runs submissions as another user, and needs a
+            container around the grader; or "none", for your own code
     """
 
     def __init__(self, kind: str):
@@ -120,7 +120,7 @@ class Sandbox:
         self.close()
 
     def run(self, handed_in: Submission, case: Case) -> Output:
-        """Run a case. If the submission ends the sandbox, run it once more in a new one.
+        """Run a case. If a sandbox that was used before ends, run the case again in a new one.
 
         Raises:
             UserError: the sandbox does not start; this is not the submission's fault
@@ -174,7 +174,7 @@ class Sandbox:
             raise UserError(f"the sandbox does not start ({trouble:.300}): grade again")
 
     def close(self) -> None:
-        """End all processes. In a PID namespace, killing the first one ends them all."""
+        """End all processes. In a PID namespace, killing the first process ends the others."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
@@ -223,7 +223,7 @@ def _environment(kind: str) -> dict[str, str]:
 
 
 def _python() -> Path:
-    """Return the path of this Python without links and dots, as bubblewrap needs it."""
+    """Return the path of this Python, with its folder resolved, as bubblewrap needs it."""
     return Path(sys.executable).parent.resolve() / Path(sys.executable).name
 
 
@@ -315,7 +315,7 @@ def _text(text: object, longest: int) -> str:
 
 
 def _numbers(output: dict, call: Call, of_model: bool) -> dict:
-    """Keep the numbers of an output: values, shapes, gradients, derivatives by the noise."""
+    """Keep the numbers of an output: values, shapes, gradients, derivatives w.r.t. the noise."""
     values = [[float(value) for value in term] for term in output["values"]]
     shapes = [[int(size) for size in shape] for shape in output["shapes"]]
     if not values:

@@ -1,7 +1,7 @@
 """Write a document with the solutions to all questions, as Markdown and as one HTML page.
 
-Questions come from the hand-out, code from the sources, derivations from
-the equations' page, values and pictures from the trained weights.
+Questions come from the hand-out, code from the sources, derivations from the page of equations,
+values and pictures from the trained weights.
 """
 
 import ast
@@ -66,7 +66,7 @@ def make(folder: Path, points: Mapping[str, float], data_dir: Path) -> None:
     """Write solutions.md and its pictures, and solutions.html, which embeds them.
 
     Args:
-        folder: folder of the document; files of these names in it are replaced
+        folder: folder of the document; existing files with these names are replaced
         points: points keyed by question
         data_dir: folder of MNIST
 
@@ -223,7 +223,7 @@ def _dedented(lines: list[str], node: ast.stmt) -> list[str]:
 
 
 def _replicates() -> dict[str, dict[str, tuple[float, float, int]]]:
-    """Return mean, standard deviation and number of runs; of your runs if there are several."""
+    """Return mean, standard deviation and number of runs, from your runs if there are several."""
     try:
         rows = table.rows(table.collect())
     except UserError:
@@ -236,7 +236,7 @@ def _replicates() -> dict[str, dict[str, tuple[float, float, int]]]:
 
 
 def _sections(text: str, pattern: str) -> dict[str, str]:
-    """Split a page into sections, by the group that the pattern matches in their headings."""
+    """Split a page into sections, keyed by the pattern's first group in their headings."""
     found = {}
     for section in re.split(r"(?m)^(?=##+ )", text):
         if match := re.match(pattern, section):
@@ -245,7 +245,7 @@ def _sections(text: str, pattern: str) -> dict[str, str]:
 
 
 def _folder(name: str) -> Path:
-    """Return the folder of your run if its training is complete, otherwise the reference run's."""
+    """Return your run's folder if its training is complete, else the reference run's folder."""
     own, reference = checkpoints.run_folder(name), checkpoints.reference_folder(name)
     usual = published.ITERATIONS.get(group_of(name), max(steps_in(reference), default=1))
     return own if max(steps_in(own), default=0) >= usual else reference
@@ -260,7 +260,7 @@ def _whose(run: runs.Run) -> str:
 
 
 def _converter():
-    """Return a function of Markdown and pictures (PNGs keyed by name) that returns HTML."""
+    """Return a function that converts Markdown and pictures (PNGs keyed by name) to HTML."""
     try:
         from latex2mathml import converter
         from markdown_it import MarkdownIt

@@ -197,7 +197,7 @@ def _blanked(source: str, graded: list[Problem], equations: bool) -> str:
 def _blank(
     node: Any, problem: Problem, lines: list[str], equations: bool
 ) -> tuple[int, int, list[str]]:
-    """Return the edit that keeps a function's signature, and its docstring without equation."""
+    """Return the edit that blanks a function, but keeps its signature and docstring."""
     indent = " " * (node.col_offset + 4)
     docstring = node.body[0]
     kept = lines[docstring.lineno - 1 : docstring.end_lineno]
@@ -234,7 +234,8 @@ def public_values() -> dict[str, list[list[float]]]:
     """Compute the public values that the students' tests use, see handout/test_public.py.
 
     Returns:
-        for each function: its values with seed 0; their means, and standard deviations, over seeds
+        for each function, its values with seed 0, and their means and standard deviations over
+        seeds
     """
     import codebase.homework.handout.test_public as public
     from codebase import models, utils

@@ -51,7 +51,7 @@ class Submission:
 
     @property
     def digest(self) -> str:
-        """A hash of the code: submissions with the same code get the same marks."""
+        """A hash of the code; submissions with the same code get the same marks."""
         content = repr((self.package, sorted(self.sources.items()))).encode(errors="replace")
         return hashlib.sha256(content).hexdigest()
 
@@ -59,9 +59,9 @@ class Submission:
         """Return the submission with this project's helper functions.
 
         Args:
-            helpers: sources, keyed by path relative to the package. The functions of utils.py are
-                added to the submission's; other files are replaced
-            broken: files that cannot be imported; they are replaced
+            helpers: sources, keyed by path relative to the package. The functions in utils.py are
+                added to the submission's utils.py; other files replace the submission's files
+            broken: files that cannot be imported; if utils.py is one of them, it is replaced
         """
         sources = dict(self.sources)
         for name, text in helpers.items():
@@ -106,7 +106,7 @@ def _is_archive(path: Path) -> bool:
 
 
 def entries(path: Path) -> tuple[list[Entry], list[str]]:
-    """Find submissions: one, or the members of a class's folder or zip.
+    """Find submissions: a single one, or the members of a class's folder or zip.
 
     Returns:
         (found, skipped): the submissions; and a line for each other member of a class
@@ -151,7 +151,7 @@ def read(entry: Entry, weights: bool = False) -> Submission:
         weights: whether to read the weights of runs too
 
     Raises:
-        UserError: it is neither a zip nor a folder, or cannot be read
+        UserError: the submission is neither a zip nor a folder, or cannot be read
     """
     path = entry.path
     if path.suffix == ".py":
@@ -192,7 +192,7 @@ def _in_folder(root: Path) -> tuple[Files, list[str]]:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """Yield the files below a folder, and links."""
+    """Yield the files and links below a folder."""
     for path in sorted(folder.iterdir()):
         if not is_noise(path.name):
             yield from _below(path) if path.is_dir() and not path.is_symlink() else [path]
@@ -226,7 +226,7 @@ def _in_zip(path: Path, content: bytes) -> tuple[Files, list[str]]:
 
 
 def _member(archive: zipfile.ZipFile, one: zipfile.ZipInfo) -> bytes:
-    """Read a member, but at most the size that the zip's directory states."""
+    """Read a member of a zip, up to the size that the zip's directory states."""
     with archive.open(one) as file:
         return file.read(one.file_size)
 

@@ -1,7 +1,7 @@
 """Summarise a class: grades.csv, and summary.md with points, mistakes and similar submissions.
 
-Similarity compares the syntax of graded functions without names, layout and comments, by
-fingerprints (winnowing, Schleimer et al. 2003). Rare fingerprints have larger weights.
+Similarity compares fingerprints (winnowing, Schleimer et al. 2003) of the syntax of graded
+functions, without names, layout and comments. Rare fingerprints have larger weights.
 """
 
 import ast
@@ -28,7 +28,7 @@ Cluster = tuple[list[str], float, float]
 
 
 def grades(graded: list[Found]) -> str:
-    """Format grades.csv: a row per submission, a column per question; empty if not graded."""
+    """Format grades.csv: a row per submission, a column per question; ungraded cells are empty."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["submission", *BY_KEY, "total", "note"])
@@ -58,7 +58,7 @@ def _most(graded: list[Found], key: str) -> float:
 
 
 def summary(graded: list[Found], skipped: list[str]) -> str:
-    """Format the page in Markdown.
+    """Format the summary page in Markdown.
 
     Args:
         graded: the submissions
@@ -152,7 +152,7 @@ def clusters(graded: list[Found]) -> list[Cluster]:
     """Find groups of similar submissions, the most similar first.
 
     Returns:
-        (names, least, most): the names, and the range of similarities of the similar pairs
+        (names, least, most) per group: the names, and the range of its pairs' similarities
     """
     prints = {found.name: {tuple(one) for one in found.prints} for found in graded}
     count = Counter(one for own in prints.values() for one in own)

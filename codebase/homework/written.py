@@ -31,7 +31,7 @@ ROUNDING = 0.02  # points: steps of a rubric with other points are rounded
 
 
 def collect(handed_in: Submission, folder: Path) -> list[str]:
-    """Copy the pictures and texts of a submission; copies that differ are replaced.
+    """Copy the pictures and texts of a submission; copies that differ are replaced, old ones deleted.
 
     Args:
         handed_in: the submission
@@ -126,7 +126,7 @@ def rubric(points: Mapping[str, float]) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """A person's marks of a submission: points and remarks keyed by question, and a comment."""
+    """A person's marks for a submission: points and remarks keyed by question, and a comment."""
 
     scores: Mapping[str, float] = field(default_factory=dict)
     comment: str = ""
@@ -144,10 +144,10 @@ def read_sheet(path: Path, points: Mapping[str, float], names: list[str]) -> dic
         names: names of the submissions
 
     Returns:
-        rows keyed by name, including other submissions'
+        rows keyed by name, including the rows of other submissions
 
     Raises:
-        UserError: it cannot be read, or has invalid points; the file is not changed
+        UserError: the table cannot be read, or has invalid points; the file is not changed
     """
     keys = [q.key for q in QUESTIONS if q.kind != "code" and points[q.key]]
     try:

@@ -1,1 +1,1 @@
-"""Settings of the process that affect speed, and atomic writing of files."""
+"""Process settings that affect speed, and atomic writing of files."""

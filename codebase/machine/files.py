@@ -6,10 +6,10 @@ from pathlib import Path
 
 
 def make_folder(path: Path) -> None:
-    """Create a folder and those above it, unless they exist.
+    """Create a folder and its parents, unless they exist.
 
     Raises:
-        OSError: it cannot be created, such as below a file or a broken link
+        OSError: the folder cannot be created, for example below a file or a broken link
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -21,10 +21,10 @@ def make_folder(path: Path) -> None:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file under a temporary name beside it, flush it to disk, and rename it.
 
-    If the process is killed, the path has its old contents or its new contents, never a part.
+    If the process is killed, the file has all of its old contents or all of its new contents.
 
     Raises:
-        OSError: it cannot be written; the old contents are unchanged
+        OSError: the file cannot be written; the old contents are unchanged
     """
     make_folder(path.parent)
     temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}.tmp")
@@ -42,6 +42,6 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error's message in one line."""
+    """Return the first line of an error's message; the error's class if it has no message."""
     lines = str(error).splitlines()
     return lines[0] if lines else type(error).__name__

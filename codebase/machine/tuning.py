@@ -52,18 +52,19 @@ def load_torch() -> None:
 def tune_process(threads: int | None = None) -> None:
     """Apply the settings that training on a CPU needs.
 
-    Numbers below 1e-38 become 0: multiplying by one takes forty times as long. An SSVAE whose bound
-    multiplies each label's gradients by q(y|x), as students write it, trains after 10,000
-    iterations at 7 steps per second with such numbers and at 47 without (two cores), at the same
-    losses. This project's SSVAE leaves these labels out, and showed no difference.
+    Numbers below 1e-38 become 0, because multiplying by them takes forty times as long.
+    The SSVAE's bound, as students write it, multiplies each label's gradients by q(y|x). After
+    10,000 iterations, such an SSVAE trains at 7 steps per second with these numbers and at 47
+    without them (two cores), with the same losses. This project's SSVAE leaves out labels with
+    negligible q(y|x), and showed no difference.
 
-    The C library keeps the memory that a step frees for the next step. By default, glibc returns
-    large freed blocks to the system, so every step pays page faults for its gradients and
-    activations: an FSVAE step takes 39 ms instead of 14, an SSVAE step 27 instead of 21. Other C
-    libraries stay as they are.
+    The memory that a step frees is kept for the next step. By default, glibc returns large freed
+    blocks to the system, so every step has page faults for its gradients and activations: an FSVAE
+    step takes 39 ms instead of 14, an SSVAE step 27 instead of 21. Settings of other C libraries
+    are not changed.
 
     Args:
-        threads: number of CPU threads; None leaves them as they are
+        threads: number of CPU threads; None: do not change it
     """
     import numpy as np
     import torch
@@ -82,7 +83,7 @@ def tune_process(threads: int | None = None) -> None:
 
 
 def pick_device(name: str) -> "torch.device":
-    """Return the device of a --device flag, and make it the current one.
+    """Return the device that --device names, and make it the current one.
 
     auto is cuda if there is one, else the CPU. It is never mps: these networks are small, runs on
     the CPU repeat bit for bit, and nobody has measured MPS.

@@ -15,7 +15,7 @@ CLASSES = {kind.__name__: kind for kind in (VAE, LaplaceVAE, GMVAE, SSVAE, FSVAE
 
 
 def build(description: Mapping, name: str) -> LatentVariableModel:
-    """Build a model with initial weights, which torch's generator draws.
+    """Build a model, with initial weights drawn from torch's generator.
 
     Args:
         description: class and arguments, as in run.json, such as {"class": "VAE",

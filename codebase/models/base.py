@@ -28,7 +28,7 @@ class LatentVariableModel(torch.nn.Module):
         family: str: distributions p(z) and q(z|x), "gaussian" or "laplace"
         generates: bool: whether the loss trains the decoder
         compiles: bool: whether torch.compile makes the loss faster
-        dataset: str: the data set that the homework trains it on, "mnist" or "svhn"
+        dataset: str: the data set on which the homework trains the model, "mnist" or "svhn"
 
     Raises:
         ValueError: there is no such architecture
@@ -66,7 +66,7 @@ class LatentVariableModel(torch.nn.Module):
     # The prior
 
     def init_prior(self) -> None:
-        """Create the prior's parameters: N(0, I) has two constants, kept with the weights."""
+        """Create the prior's parameters: for N(0, I), two constants saved with the weights."""
         self.register_buffer("z_prior_m", torch.zeros(1))
         self.register_buffer("z_prior_v", torch.ones(1))
 
@@ -105,7 +105,7 @@ class LatentVariableModel(torch.nn.Module):
         return self.sample_x_given(*self.sample_latents(batch))
 
     def compute_sigmoid_given(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Return `compute_mean_given`. In the homework it has this name: its mean is a sigmoid."""
+        """Return `compute_mean_given`; the homework uses this name, as its mean is a sigmoid."""
         return self.compute_mean_given(z, y)
 
     @torch.no_grad()
@@ -120,7 +120,7 @@ class LatentVariableModel(torch.nn.Module):
         return (x,)
 
     def observed_grey(self, grey: Tensor, y: Tensor) -> tuple[Tensor, ...]:
-        """Return `observed` for grey levels in [0, 1], binarised if the model's images are."""
+        """Return `observed` for grey levels in [0, 1], binarised if the likelihood is binary."""
         return self.observed(self.likelihood.observe(grey), y)
 
     def infer_latents(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -128,22 +128,22 @@ class LatentVariableModel(torch.nn.Module):
         return (self.enc.encode(x)[0],)
 
     def reconstruct(self, *observed: Tensor) -> Tensor:
-        """Return E[x|z, y] at the result of `infer_latents`.
+        """Return E[x|z, y] for the z and y that `infer_latents` returns.
 
         Args:
-            observed: tensors: arguments of the bounds: x (batch, x_dim); for FSVAE also y
+            observed: tensors: the bounds' arguments, x (batch, x_dim) and, for the FSVAE, y
 
         Returns:
             tensor: (batch, x_dim)
 
         Raises:
-            ValueError: x has another shape, dtype or range than the training images
+            ValueError: x has the wrong shape, dtype or range
         """
         self.check_images(observed[0])
         return self.compute_mean_given(*self.infer_latents(*observed))
 
     def check_images(self, x: Tensor) -> None:
-        """Raise ValueError, with instructions, unless x is (batch, x_dim) of floats in [0, 1].
+        """Raise ValueError, with instructions, unless x is float images in [0, 1]: (batch, x_dim).
 
         The range is checked at the first call, and always if no gradient is needed or the model is
         in evaluation mode, as after training. A training step takes 4 to 24 ms, and the check

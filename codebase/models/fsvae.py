@@ -32,7 +32,7 @@ class FSVAE(LatentVariableModel):
             (nelbo, kl_z, rec): scalars, nats, means over the batch
 
         Raises:
-            ValueError: x has another shape, dtype or range, or y another shape
+            ValueError: x has the wrong shape, dtype or range, or y has the wrong shape or dtype
         """
         self.check_images(x)
         found = (tuple(y.shape), y.dtype) if isinstance(y, Tensor) else type(y).__name__
@@ -69,5 +69,5 @@ class FSVAE(LatentVariableModel):
         return x, y
 
     def infer_latents(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        """Return the posterior mean of z, and y as it is."""
+        """Return the posterior mean of z, and y unchanged."""
         return self.enc.encode(x, y)[0], y

@@ -10,7 +10,7 @@ from codebase.models.vae import VAE
 
 
 class GMVAE(VAE):
-    """p(z) = (1/k) Σ_i N(μ_i, diag σ²_i) with trained μ, σ²; the rest as in the VAE.
+    """p(z) = (1/k) Σ_i N(μ_i, diag σ²_i) with trained μ, σ²; otherwise the VAE.
 
     Args:
         nn, z_dim, name: see `VAE`
@@ -38,7 +38,7 @@ class GMVAE(VAE):
         return ut.gaussian_parameters(self.z_pre, dim=1)
 
     def sample_z(self, batch: int) -> Tensor:
-        """Draw z ~ p(z), a component for each and then z from it: (batch, z_dim)."""
+        """Draw z ~ p(z): (batch, z_dim). Each z comes from a randomly drawn component."""
         component = torch.distributions.Categorical(self.pi).sample((batch,))
         m, v = self.z_prior
         return ut.sample_gaussian(m[0, component], v[0, component])
@@ -48,5 +48,5 @@ class GMVAE(VAE):
         return ut.log_normal_mixture(z, *self.z_prior)
 
     def kl_to_prior(self, z: Tensor, q_m: Tensor, q_v: Tensor) -> Tensor:
-        """Return log q(z|x) − log p(z) at the draw z: KL to a mixture has no closed form."""
+        """Return log q(z|x) − log p(z) at the draw z, since KL to a mixture has no closed form."""
         return self.log_q(z, q_m, q_v) - self.log_p_z(z)

@@ -9,7 +9,7 @@ from codebase.models.vae import VAE
 class LaplaceVAE(VAE):
     """p(z) = Laplace(0, 1) and q(z|x) = Laplace(m(x), b(x)) in each dimension; otherwise the VAE.
 
-    Where the VAE has a variance v, of the prior or from the encoder, this model has a scale b.
+    A scale b replaces the VAE's variance v, both in the prior and in the encoder's output.
     """
 
     family = "laplace"

@@ -26,7 +26,7 @@ class Bernoulli:
         return torch.bernoulli(self.mean(h))
 
     def observe(self, grey: Tensor) -> Tensor:
-        """Binarise grey levels in [0, 1] by a draw, as the model expects."""
+        """Binarise grey levels in [0, 1] by drawing each pixel, as the model expects."""
         return ut.sample_bernoulli(grey)
 
 
@@ -35,7 +35,7 @@ class Gaussian:
 
     Args:
         variance: float: variance of each pixel
-        squash: function of tensors: μ, such as torch.sigmoid to keep it in [0, 1]; None: μ(h) = h
+        squash: function μ, such as torch.sigmoid to keep the mean in [0, 1]; None: μ(h) = h
     """
 
     binary = False

@@ -53,7 +53,7 @@ class SSVAE(LatentVariableModel):
             (nelbo, kl_z, kl_y, rec): scalars, nats, means over the batch
 
         Raises:
-            ValueError: x has another shape, dtype or range
+            ValueError: x has the wrong shape, dtype or range
         """
         self.check_images(x)
         log_q_y = F.log_softmax(self.cls.classify(x), dim=-1)  # (batch, label)
@@ -72,10 +72,10 @@ class SSVAE(LatentVariableModel):
         return kl_y + kl_z + rec, kl_z, kl_y, rec
 
     def pairs_that_count(self, q_y: Tensor) -> tuple[Tensor, Tensor]:
-        """Return labels and images, (pairs,) each, of the terms of Σ_y q(y|x)·[...] to compute.
+        """Return label and image of each term of Σ_y q(y|x)·[...] to compute: (pairs,) each.
 
-        On devices other than a CPU, and inside torch.compile, all terms are computed: counting
-        them would make the host wait, and compiled code has fixed shapes.
+        On devices other than a CPU, and inside torch.compile, all terms are computed, because
+        counting them would make the host wait, and compiled code has fixed shapes.
 
         Args:
             q_y: tensor: (label, batch): q(y|x)
@@ -88,7 +88,7 @@ class SSVAE(LatentVariableModel):
         return labels.repeat_interleave(len(images)), images.repeat(len(labels))
 
     def classification_cross_entropy(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return −log q(y|x), nats, a mean: x (batch, x_dim), one-hot y (batch, y_dim)."""
+        """Return the mean of −log q(y|x), nats: x (batch, x_dim), one-hot y (batch, y_dim)."""
         return F.cross_entropy(self.cls.classify(x), y)
 
     # Loss

@@ -66,7 +66,7 @@ class VAE(LatentVariableModel):
             (nelbo, kl, rec): scalars, nats, means over the batch, with one draw of z for each image
 
         Raises:
-            ValueError: x has another shape, dtype or range
+            ValueError: x has the wrong shape, dtype or range
         """
         self.check_images(x)
         q_m, q_v = self.enc.encode(x)
@@ -87,21 +87,21 @@ class VAE(LatentVariableModel):
             sampled terms, log q(z|x) − log p(z) and −log p(x|z)
 
         Raises:
-            ValueError: iw is below 1, or x has another shape, dtype or range
+            ValueError: iw is below 1, or x has the wrong shape, dtype or range
         """
         kl, rec = self.importance_terms(x, iw)
         niwae = -ut.log_mean_exp(-(kl + rec), dim=0).mean()
         return niwae, kl.mean(), rec.mean()
 
     def importance_terms(self, x: Tensor, iw: int) -> tuple[Tensor, Tensor]:
-        """log q(z_i|x) − log p(z_i) and −log p(x|z_i) for each draw z_i ~ q(z|x) and image.
+        """Return log q(z_i|x) − log p(z_i) and −log p(x|z_i), z_i ~ q(z|x), per draw and image.
 
         log_w = −(kl + rec) are the log weights: log_mean_exp(log_w, 0) is each image's bound, and
         1 / log_w.softmax(0).square().sum(0) its effective sample size. The draws are
-        reparameterised: the bound's gradient is the weighted sum of Burda et al., eq. 14.
+        reparameterised, so the bound's gradient is the weighted sum of Burda et al., eq. 14.
 
-        The decoder is given 5,000 rows at a time. Without gradients memory does not grow with the
-        number of pixels times iw; with gradients it does.
+        The decoder is given 5,000 rows at a time. Without gradients, memory does not grow with
+        the number of pixels times iw; with gradients, it does.
 
         Args:
             x: tensor: (batch, x_dim): images
@@ -111,7 +111,7 @@ class VAE(LatentVariableModel):
             (kl, rec): tensors: each (iw, batch), nats
 
         Raises:
-            ValueError: iw is below 1, or x has another shape, dtype or range
+            ValueError: iw is below 1, or x has the wrong shape, dtype or range
         """
         self.check_images(x)
         if not isinstance(iw, numbers.Integral) or iw < 1:

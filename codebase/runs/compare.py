@@ -15,17 +15,17 @@ def compare(runs: Sequence[str], labels: Sequence[str], data_dir: Path, out: Pat
     """Draw the comparison.
 
     Args:
-        runs: names or paths, of runs on one kind of data
-        labels: labels of their rows
+        runs: names or paths of runs on one kind of data
+        labels: row labels, one per run
         data_dir: folder of the data sets
-        out: the picture's file
+        out: path of the picture
 
     Returns:
-        its path
+        path of the picture
 
     Raises:
-        UserError: there is no such run, their images are not of one kind, or a label is
-            missing or repeated
+        UserError: a run does not exist or has no decoder, the runs' images are of different kinds,
+            or a label is missing or repeated
     """
     if len(labels) != len(runs) or len(set(labels)) != len(labels):
         raise UserError(

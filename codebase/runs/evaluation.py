@@ -17,7 +17,7 @@ from codebase.runs.training import find_source
 
 
 def evaluate_saved(experiment: Experiment, args: Namespace) -> None:
-    """Load weights and report them: your own run's or, if there is none, the reference weights.
+    """Load and evaluate your run's weights or, if you have no run, the reference weights.
 
     Raises:
         UserError: there are no such weights, or a flag contradicts their run.json
@@ -69,14 +69,14 @@ def evaluate_saved(experiment: Experiment, args: Namespace) -> None:
 
 
 def _choose(experiment: Experiment, args: Namespace) -> tuple[str, Path, list[str]]:
-    """Choose the weights: your run's before the reference ones, real data before synthetic.
+    """Choose weights: your run before the reference weights, real data before synthetic.
 
     Returns:
         the name of the data that they were trained on, their folder, and the flags that choose
         other weights
 
     Raises:
-        UserError: there are none
+        UserError: there are no such weights
     """
     own, kept = [], []
     sources = (experiment.dataset, "synthetic") if args.data == "auto" else (args.data,)

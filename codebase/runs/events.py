@@ -15,8 +15,8 @@ from codebase.machine.files import make_folder
 class Events:
     """TensorBoard events of one run.
 
-    tensorboardX's EventsWriter writes each at once. The thread of its SummaryWriter dies on a full
-    disk, and then the process waits for it forever.
+    tensorboardX's EventsWriter writes each event at once. Its SummaryWriter uses a thread that dies
+    if the disk is full, and then the process waits for that thread forever.
 
     Args:
         folder: folder for the files

@@ -24,12 +24,12 @@ class Experiment:
         name: format string of run names, see `codebase.project`
         flags: the script's own flags. A flag that is not in the format is added to the name of a
             run if its value differs from the default
-        model: function of the flags that returns class and arguments of the model
+        model: function of the flags that returns the class and arguments of the model
         data: function of the flags and a `data.Source` that returns minibatches and evaluation data
         evaluate: function that prints and returns the metrics of a model on such data
-        iter_max: iterations of training by default
+        iter_max: default number of training iterations
         dataset: "mnist" or "svhn"
-        batch_size: images in a minibatch by default
+        batch_size: default number of images in a minibatch
         next: function of the flags that returns a command to try next
         weighted: whether the model has an importance-weighted bound
     """
@@ -84,7 +84,7 @@ class Experiment:
         ]
 
     def identity(self, given: Mapping, data: str) -> dict:
-        """Return the values of `of_weights`, given the data's name: mnist, svhn or synthetic."""
+        """Return the values of the flags `of_weights`; data: mnist, svhn or synthetic."""
         flags = {flag.name: given.get(flag.name, flag.default) for flag in self.of_weights()}
         seed = flags["run"] if flags["seed"] is None else flags["seed"]
         return flags | {"seed": seed, "data": data}

@@ -76,7 +76,7 @@ CW = Flag("cw", 100, "weight of the cross-entropy", number(int, 0, 1_000_000))
 
 
 def described(flags: argparse.Namespace) -> str | dict:
-    """Return the likelihood of --likelihood and --sigma2, in the form of run.json."""
+    """Return the likelihood that --likelihood and --sigma2 describe, as run.json has it."""
     if flags.likelihood == "bernoulli":
         return flags.likelihood
     return {"variance": flags.sigma2, "squash": "sigmoid"}
@@ -101,7 +101,7 @@ def end(status: int, message: str) -> NoReturn:
 
 
 def parse(experiment, argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read a run script's command line: all flags and, as `given`, those that were given."""
+    """Parse a run script's command line: all flags and, as `given`, the flags that it contains."""
     parser, defaults = Parser(description=experiment.about), {"replicates": None, "test_set": 0}
     groups = {
         "how to run": experiment.how_to_run(),

@@ -23,7 +23,7 @@ def main(experiment: Experiment, argv: Sequence[str] | None = None) -> None:
 
     Args:
         experiment: model, data and evaluation
-        argv: the flags; None: the process's own
+        argv: the flags; None: the process's command line
     """
     with errors_in_one_line():
         args = flags.parse(experiment, argv)

@@ -1,4 +1,4 @@
-"""Keep a run as reference weights, in half precision. The project includes these files."""
+"""Keep a run's weights as reference weights, which the project includes in half precision."""
 
 from pathlib import Path
 
@@ -10,13 +10,13 @@ from codebase.runs import run as runs
 def keep_as_reference(name: str) -> Path:
     """Copy a finished run's run.json and last weights to checkpoints/reference/.
 
-    Half precision changes a weight by at most 1/2000 of its value, and halves the file.
+    Half precision changes a weight above 6e-5 by at most 1/2000 of its value, and halves the size of the file.
 
     Args:
         name: name of a run in checkpoints/
 
     Returns:
-        the file of weights
+        path of the file of weights
 
     Raises:
         UserError: there is no such run, it is not finished, or its weights are not finite in half

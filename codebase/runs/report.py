@@ -35,10 +35,10 @@ def make_report(
 ) -> tuple[dict, dict[str, bytes]]:
     """Evaluate a trained model; print the report; write pictures, and results.json last.
 
-    The evaluation draws with the run's seed, so it can be repeated to the digit.
+    The evaluation draws with the run's seed, so its metrics can be reproduced exactly.
 
     Args:
-        experiment: its `evaluate` prints and returns the metrics
+        experiment: the run script, whose `evaluate` prints and returns the metrics
         run, model, step: the run, its model, and the iterations that it was trained for
         data: evaluation data
         sheet: rows and columns of the sample grid
@@ -50,7 +50,7 @@ def make_report(
         the results, as in results.json, and the pictures, as PNGs keyed by name
 
     Raises:
-        NotFinite: a metric is not a number
+        NotFinite: a metric is not finite
     """
     dataset, iteration = experiment.dataset.upper(), f"iteration {step:,}"
     if step < experiment.iter_max:
@@ -117,7 +117,7 @@ def write_picture(
 ) -> bytes | None:
     """Draw a picture, write it, and print its path; return the PNG.
 
-    If it fails, print a warning and return None, because a picture must not cost a trained model.
+    If that fails, print a warning and return None, because a picture must not end a run.
     """
     try:
         with figures.isolated_draws(next(model.parameters()).device):
@@ -133,10 +133,10 @@ def write_picture(
 def held_out_bound(model: LatentVariableModel, data: Data) -> dict[str, float]:
     """Compute the bound on held-out images without changing the run's generators.
 
-    FSVAE has no held-out images: its bound is on the first training images.
+    The FSVAE has no held-out images, so its bound is on the first training images.
 
     Returns:
-        the terms by TensorBoard's tags; empty if the model's generative part is not trained
+        the terms, keyed by TensorBoard's tags; empty if the model's generative part is not trained
     """
     if not model.generates:
         return {}

@@ -1,7 +1,7 @@
 """A run: the flags that determine its weights, and its files run.json and results.json.
 
-checkpoints/<name>/run.json, written before the first weights, says how the model was built and
-trained; only --overwrite 1 replaces it. logs/<name>/results.json has the metrics.
+checkpoints/<name>/run.json, written before the first weights, describes how the model was built
+and trained; only --overwrite 1 replaces it. logs/<name>/results.json has the metrics.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ class Run:
         name: its folder in checkpoints/ and logs/
         flags: the flags that determine its weights, keyed by name; empty if only its name is known
         model: class and arguments of its model, see `codebase.models.build`
-        recorded: whether it has a run.json. A new run, or other people's, has none
+        recorded: whether it has a run.json; new runs and other people's runs have none
     """
 
     name: str
@@ -87,7 +87,7 @@ def find_run(
     folder: Path | None = None,
     new: bool = False,
 ) -> Run:
-    """Return the run that flags describe; run.json has the values of flags that were not given.
+    """Return the run that flags describe; the values of omitted flags come from its run.json.
 
     Args:
         experiment: the run script
@@ -119,7 +119,7 @@ def read_run(folder: Path) -> Run | None:
     """Read the run.json in a run's folder; None if there is none.
 
     Raises:
-        UserError: it is damaged, or of a run of another name
+        UserError: the file is damaged, or belongs to a run with a different name
     """
     path = folder / RUN_FILE
     content = read_json(path)
@@ -156,7 +156,7 @@ def locked(name: str) -> Iterator[None]:
     """Hold a run's lock while it trains. The system releases it when the process ends.
 
     Raises:
-        UserError: another process holds it
+        UserError: another process holds the lock
     """
     path = checkpoints.CHECKPOINTS / ".locks" / checkpoints.run_folder(name).name
     make_folder(path.parent)
@@ -183,15 +183,15 @@ def read_results(name: str) -> dict | None:
 
 
 def write_json(path: Path, content: dict) -> None:
-    """Write an object, atomically."""
+    """Write an object as JSON, atomically."""
     write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def read_json(path: Path) -> dict | None:
-    """Read the object in a file; None if there is no file.
+    """Read the object in a JSON file; None if there is no file.
 
     Raises:
-        UserError: it cannot be read, or is not an object
+        UserError: the file cannot be read, or does not hold an object
     """
     try:
         content = json.loads(path.read_bytes())
@@ -217,9 +217,9 @@ def load_run(run: str | Path, step: int | None = None) -> models.LatentVariableM
 
     Args:
         run: name of a run in checkpoints/ or, if there is none, in checkpoints/reference/;
-            "reference/<name>" for the latter in any case; or path to its folder or to a file
-            model-<step>.pt. The kind of model is read from run.json, or from the name if other
-            people trained it
+            "reference/<name>" for the latter even if both exist; or path to its folder or to a file
+            model-<step>.pt. The kind of model is read from run.json or, for runs that other people
+            trained, from the name
         step: iteration; None: the last one with saved weights
 
     Returns:

@@ -26,11 +26,11 @@ FIELDS = ("figure", "mean", "sd", "se", "n", "published", "published sd", "diffe
 def rows(all_results: Iterable[dict]) -> list[dict]:
     """Return a row for each kind of run and metric.
 
-    Runs are of one kind if they differ in nothing but their numbers and seeds. The difference is
+    Runs are of one kind if they differ only in their numbers and seeds. The difference is
     between the means, in published standard deviations.
 
     Args:
-        all_results: as in results.json
+        all_results: results of runs, as in results.json
 
     Returns:
         rows with the keys `group`, the flags of the runs, `iterations`, and FIELDS
@@ -121,10 +121,10 @@ def write(table: list[dict], path: Path) -> None:
 
 
 def collect(everything: bool = False) -> list[dict]:
-    """Return the results in logs/: of runs like the published ones, or of all runs.
+    """Return the results in logs/ of runs with the published flags, or of all runs.
 
     Raises:
-        UserError: there are none
+        UserError: there are no such results
     """
     read = (runs.read_results(folder.name) for folder in sorted(runs.LOGS.glob("model=*")))
     found = [one for one in read if one and (everything or _published(_kind(one)))]

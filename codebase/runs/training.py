@@ -73,7 +73,7 @@ def train_run(experiment: Experiment, args: Namespace) -> dict:
 
 
 def find_source(experiment: Experiment, args: Namespace, name: str | None = None) -> Source:
-    """Find the data: --data's, a resumed run's, or the real ones if possible.
+    """Find the data that --data names, that a resumed run uses, or the real data if available.
 
     Args:
         name: "mnist", "svhn" or "synthetic", if it is known
@@ -98,7 +98,7 @@ def _state_to_continue(run: Run, args: Namespace) -> dict | None:
     """Read the training state that a run continues from; None if it is new.
 
     Raises:
-        UserError: there is a run, and no flag says what to do with it; or it cannot be continued
+        UserError: a run exists but no flag continues or replaces it, or it cannot be continued
     """
     path, steps = run.folder / checkpoints.STATE_FILE, steps_in(run.folder)
     evaluate = f"--train 0 to evaluate iterations {steps}, " if steps else ""
@@ -128,15 +128,15 @@ def _state_to_continue(run: Run, args: Namespace) -> dict | None:
 class Record:
     """The files of a training run: run.json, training states, weights, events, pictures.
 
-    Nothing is written before the first 50 iterations have worked, or the first save.
+    Nothing is written before the first call of `log`, after 50 iterations, or of `save`.
 
     Args:
         run, trainer, data: the run, its trainer and its data
         args: all flags
-        state: training state that the run continues from; None: it is new
+        state: training state that the run continues from; None: the run is new
 
     Attributes:
-        events: TensorBoard's events; None until something was written
+        events: TensorBoard's events; None before the first write
     """
 
     def __init__(self, run: Run, trainer: Trainer, data: Data, args: Namespace, state: dict | None):
@@ -150,7 +150,7 @@ class Record:
         With --overwrite 1, the old run is deleted first.
 
         Returns:
-            the events, and whether it is the first time of a new run
+            the events, and whether this is the first call for a new run
         """
         from codebase.runs.events import Events
 

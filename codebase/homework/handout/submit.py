@@ -82,7 +82,7 @@ def act(args: Namespace) -> None:
 
 
 def submit(out: Path, weights: bool) -> tuple[list[str], list[str]]:
-    """Write the zip: the code, the write-up, pictures of runs.
+    """Write the zip with the code, the write-up and pictures of runs.
 
     Args:
         out: path of the zip
@@ -194,7 +194,7 @@ def _name(path: Path) -> str:
 
 
 def _parsed(name: str, content: bytes) -> ast.Module:
-    """Parse a file of Python. Raises UserError if it cannot be parsed."""
+    """Parse a Python file. Raises UserError if it cannot be parsed."""
     try:
         return ast.parse(content)
     except (SyntaxError, ValueError, RecursionError) as error:

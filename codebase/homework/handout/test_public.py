@@ -1,4 +1,4 @@
-"""Public tests: python -m pytest shows which functions are written, and correct.
+"""Public tests: run python -m pytest to see which functions are written and correct.
 
 A function that passes may still be wrong: the grader uses other inputs, and checks gradients.
 """

@@ -28,13 +28,13 @@ def enter(
     runs: dict[str, Callable],
     wrap: Callable[[Callable], Callable] = lambda run: run,
 ) -> None:
-    """Enter mistakes in the catalogue.
+    """Add mistakes to the catalogue.
 
     Args:
-        functions: names of the functions in which they are made
-        runs: functions with the mistake, keyed by sentence ("what you did; what to do")
-        wrap: turns each into a function that takes the same arguments as the right function; for a
-            method, the model comes first
+        functions: names of the functions that contain the mistakes, separated by spaces
+        runs: functions with one mistake each, keyed by sentence ("what you did; what to do")
+        wrap: function that converts each of them to one with the correct function's arguments; a
+            method's model comes first
     """
     for sentence, run in runs.items():
         wrapped = wrap(run)
@@ -44,7 +44,7 @@ def enter(
 
 
 def zeros(count: int) -> Callable:
-    """Return a function of any arguments that returns zeros in place of its values."""
+    """Return a function that takes any arguments and returns `count` zeros."""
     return lambda *args: torch.zeros(count).unbind()
 
 

@@ -94,7 +94,7 @@ enter("GMVAE.negative_elbo_bound", {
 
 
 def _of_q(change):
-    """Make a bound with other parameters of q(z|x), for z or also for KL."""
+    """Make a bound with wrong parameters of q(z|x), either only for z or also for KL."""
 
     def other(model, x):
         q_m, q_v = model.enc.encode(x)

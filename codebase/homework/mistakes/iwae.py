@@ -10,7 +10,7 @@ from codebase.homework.mistakes import WRONG_NOISE, enter, zeros
 
 
 def _weighted(model, x, iw, sample=ut.sample_gaussian):
-    """Return q's parameters and z of iw·batch rows, and log q − log p and −log p(x|z) of each."""
+    """Return, for iw·batch rows, q's mean and variance, z, log q − log p, and −log p(x|z)."""
     q_m, q_v = (ut.duplicate(q, iw) for q in model.enc.encode(x))
     z = sample(q_m, q_v)
     kl = ut.log_normal(z, q_m, q_v) - model.log_p_z(z)
@@ -18,12 +18,12 @@ def _weighted(model, x, iw, sample=ut.sample_gaussian):
 
 
 def _niwae(log_weights, dim=0):
-    """Return the correct bound of log weights, (iw, batch)."""
+    """Return the correct bound, computed from log weights (iw, batch)."""
     return -ut.log_mean_exp(log_weights, dim).mean()
 
 
 def _of_weights(run):
-    """Make a bound with a mistake in kl and rec, each (iw, batch)."""
+    """Make a bound from a mistake that takes kl and rec, each (iw, batch)."""
 
     def other(model, x, iw):
         *_, kl, rec = _weighted(model, x, iw)

@@ -26,7 +26,7 @@ class _Labels:
 
     @property
     def q_y(self) -> torch.Tensor:
-        """(label, batch)."""
+        """q(y|x): (label, batch)."""
         return self.log_q_y.exp().T
 
     def terms(self, q_y=None, kl_z=None, rec=None):

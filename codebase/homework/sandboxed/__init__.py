@@ -1,4 +1,4 @@
-"""The code inside the sandbox, shipped as a zip. It imports nothing else of this project.
+"""The code inside the sandbox, shipped as a zip. It imports nothing else from this project.
 
 The grader also uses `calling`, to call the correct functions.
 """

@@ -1,6 +1,6 @@
-"""Test cases, and calls of functions with them: the same code in the sandbox and in the grader.
+"""Test cases, and code that calls functions with them, in the sandbox and in the grader.
 
-It returns numbers. They are compared outside the sandbox, so it has no reference outputs.
+This code returns numbers, which are compared outside the sandbox, so it needs no correct outputs.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ class Call(NamedTuple):
         gradients: number of repetitions, from the first, that are differentiated
         noise: value of every standard normal draw; None: torch's generator draws
         rows: whether each row of draws has its own value, see `SetNoise`
-        steep: factor of the decoder's last weights, and with them of its output
+        steep: factor for the decoder's last weights, and so for its output
         spread: number added to the encoder's bias for the variances
     """
 
@@ -54,7 +54,7 @@ class Case(NamedTuple):
 
     Args:
         function: name of the function or method
-        model: name of its class; empty for a function of utils.py
+        model: name of the method's class; empty for a function in utils.py
         file: file of the function, below the package
         calls: the calls
         seed: seed of the arguments and weights
@@ -122,10 +122,10 @@ def draw(case: Case) -> Drawn:
 class SetNoise(torch.overrides.TorchFunctionMode):
     """Set every standard normal draw, and keep the draws for derivatives.
 
-    If all are one number, a function's outputs are the same in whatever order it draws. If each row
-    of draws has a number of its own, an image's importance weights differ, and a right bound is
-    still the same for every layout and order of the rows. Derivatives with respect to the draws
-    show which of them a term depends on.
+    If all draws are the same number, a function's outputs do not depend on the order of its draws.
+    If each row of draws has its own number, an image's importance weights differ, but a correct
+    bound is the same for every layout and order of the rows. Derivatives with respect to the draws
+    show which draws a term depends on.
 
     Args:
         value: the number
@@ -166,22 +166,22 @@ class SetNoise(torch.overrides.TorchFunctionMode):
 def outputs(
     case: Case, drawn: Drawn, function: Callable, model: nn.Module | None, describe: Callable
 ) -> list[list[dict] | dict]:
-    """Call a function as a case says.
+    """Call a function as a case specifies.
 
     Args:
         case: the case
         drawn: its tensors
         function: the function
         model: the model, if the function is a method
-        describe: turns an exception into a text
+        describe: function that describes an exception
 
     Returns:
-        for each call, a list with a dict per repetition, or a dict of `error` and `kind` if it
-        raises an error. The keys of a repetition: `values`, the terms flattened; `shapes`;
-        `gradients`, for a function keyed by argument, for a model keyed by network: derivatives
-        along its direction of the first term, and of kl + rec if the loss uses them; `noise`, for
-        each term the sums of derivatives with respect to the draws, of their absolute values and
-        of their squares; `drawn`, the number of draws, and of rows if all draws are rows of z
+        for each call, a list with a dict per repetition, or a dict of `error` and `kind` if the
+        call raises an error. The keys of a repetition are `values`, the flattened terms; `shapes`;
+        `gradients`, the first term's gradients keyed by argument or, for a method, its derivatives
+        along each network's direction keyed by network (also of kl + rec if the loss uses them);
+        `noise`, each term's sums of derivatives w.r.t. the draws, of their absolute values and of
+        their squares; `drawn`, the number of draws, and of their rows if all are rows of z
     """
     found: list[list[dict] | dict] = []
     for call, args in zip(case.calls, drawn.args, strict=True):
@@ -200,7 +200,7 @@ def outputs(
 
 
 def _set(model: Any, weights: dict[str, Tensor], call: Call) -> None:
-    """Give the model the weights of a call."""
+    """Set the model's weights for a call."""
     if model is None:
         return
     parameters = dict(model.named_parameters())
@@ -259,7 +259,7 @@ def _summed(term: Tensor) -> Tensor:
 
 
 def _by_arguments(term: Tensor, leaves: list[Tensor]) -> dict:
-    """Return gradients, keyed by argument; empty if the term does not depend on it."""
+    """Return gradients keyed by argument; [] if the term does not depend on the argument."""
     if not term.requires_grad:
         return {}
     grads = torch.autograd.grad(_summed(term), leaves, allow_unused=True, retain_graph=True)

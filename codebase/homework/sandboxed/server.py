@@ -100,7 +100,7 @@ def _limit(kind: str) -> None:
 
 
 def end_with_parent(number: int) -> None:
-    """Request a signal when the parent ends; a change of the user cancels this."""
+    """Request a signal when the parent ends; changing the user cancels the request."""
     ctypes.CDLL(None).prctl(1, number)  # PR_SET_PDEATHSIG
 
 
@@ -155,7 +155,7 @@ def _child(size: int) -> None:
 
 
 def _limit_case(seconds: float) -> None:
-    """Limit a case's CPU time and mapped memory, because no other limit counts shared memory."""
+    """Limit a case's CPU time and its mapped memory (no other limit counts shared memory)."""
     whole = math.ceil(seconds)
     resource.setrlimit(resource.RLIMIT_CPU, (whole, whole + 1))
     with open("/proc/self/statm", encoding="ascii") as file:
@@ -213,7 +213,7 @@ def _run(*command: str) -> int:
 
 
 def _tell(message: dict) -> None:
-    """Write a line about a case, or this process, to the grader: on standard error."""
+    """Write a line about a case or this process to the grader, on standard error."""
     _write(2, json.dumps(message).encode() + b"\n")
 
 

@@ -1,4 +1,4 @@
-"""Interchangeable architectures: each has an Encoder and a Decoder, v1 a Classifier too."""
+"""Interchangeable architectures: each has an Encoder and a Decoder; v1 also has a Classifier."""
 
 import importlib
 import pkgutil

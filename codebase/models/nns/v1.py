@@ -11,7 +11,7 @@ def perceptron(inputs: int, hidden: int, outputs: int, activation: type) -> list
     """Return the layers of a perceptron with two hidden layers.
 
     Activations are in place, so their derivative is computed from their output, without another
-    exponential. Forward and backward, ELU of SSVAE's 970 rows takes 0.45 ms instead of 0.55.
+    exponential. For the SSVAE's 970 rows, ELU takes 0.45 ms forward and backward instead of 0.55.
     """
     return [
         nn.Linear(inputs, hidden),
