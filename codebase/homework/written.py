@@ -31,7 +31,7 @@ ROUNDING = 0.02  # points: steps of a rubric with other points are rounded
 
 
 def collect(handed_in: Submission, folder: Path) -> list[str]:
-    """Copy the pictures and texts of a submission; copies that differ are replaced, old ones deleted.
+    """Copy the pictures and texts of a submission; replace or delete earlier copies.
 
     Args:
         handed_in: the submission
