@@ -305,14 +305,7 @@ ATTACKS = {
     " fcntl.fcntl(f, 8, os.getppid()); fcntl.fcntl(f, 10, 9); fcntl.fcntl(f, 4, 0o22001)\n"
     "    except OSError: pass\nos._exit(0)",
     "space": "open('/tmp/x', 'wb').write(bytes(31 << 20)); open('/dev/shm/x', 'wb').write(b'1')",
-    "memory": "import ctypes; ctypes.CDLL(None).shmget(0x4242, 1 << 20, 0o1600)",
-    "keys": "import ctypes; ctypes.CDLL(None).syscall(248, b'user', b'left', b'x', 1, -4)",
 }
-LOOKS = (
-    "import ctypes; libc = ctypes.CDLL(None)\n"
-    "found = libc.shmget(0x4242, 0, 0), libc.syscall(250, 10, -4, b'user', b'left', 0)\n"
-    "if max(found) >= 0: raise ValueError('LEAK')\n"
-)
 
 
 @AS_ROOT
@@ -322,9 +315,7 @@ def test_an_attack_costs_another_submission_nothing(tmp_path, box, name):
     bodies = dict.fromkeys(["sample_gaussian", "FSVAE.negative_elbo_bound"], body)
     found = graded(tmp_path / "evil", students.homework(bodies), box)
     assert not any(scores(found)[function] for function in bodies)
-    right = textwrap.dedent(students.RIGHT["sample_gaussian"][0])
-    looks = students.homework({"sample_gaussian": LOOKS + right})
-    assert scores(graded(tmp_path / "good", looks, box)) == POINTS
+    assert scores(graded(tmp_path / "good", students.homework(), box)) == POINTS
 
 
 def test_what_is_said_with_helpers_holds_no_source(tmp_path, box):

@@ -6,7 +6,6 @@ case (`sandboxed.server`). A submission's answer may be anything, so it is check
 
 import contextlib
 import json
-import math
 import os
 import select
 import shutil
@@ -14,24 +13,25 @@ import struct
 import subprocess
 import sys
 import tempfile
-import time
-import zipfile
+import zipapp
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from codebase.homework import sandboxed
 from codebase.homework.sandboxed import server
-from codebase.homework.sandboxed.calling import MOST_VALUES, Call, Case, Spec
+from codebase.homework.sandboxed.calling import Call, Case
 from codebase.homework.submission import Submission
 from codebase.project import ROOT, UserError
 
 START_SECONDS = 60  # importing torch takes 2, and on a busy machine 20
-LARGEST_ANSWER = 4 << 20  # bytes
-MOST_DRAWN, MOST_AXES = 1 << 30, 8  # numbers of draws, or elements of an axis; axes
+ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8"}
+ENVIRONMENT |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 # As root: a user id that systemd's table leaves free. Grading processes have several, because the
 # limit on processes counts a user's.
 USER = 60_706 + os.getpid() % 478
+SYSTEM = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64"]
+SYSTEM += ["/etc/alternatives", "/etc/ld.so.cache"]
 ABSENT = (
     "grading needs bubblewrap, which keeps submissions from your files: run "
     "`apt install bubblewrap`, or use Docker (homework/README.md, The sandbox)"
@@ -87,17 +87,7 @@ def check(kind: str) -> None:
     if kind == "bubblewrap" and shutil.which("bwrap") is None:
         raise UserError(ABSENT)
     with Sandbox(kind) as sandbox:
-        try:
-            sandbox.start()
-        except UserError as error:
-            if kind != "bubblewrap":
-                raise
-            command = [*_command(kind, os.devnull)[:-4], "/bin/true"]
-            done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
-            why = (done.stderr.strip().splitlines() or [""])[-1]
-            if not why:
-                raise
-            raise UserError(f"bubblewrap fails with {why!r:.200}. {FORBIDDEN}") from error
+        sandbox.start()
 
 
 class Sandbox:
@@ -134,8 +124,7 @@ class Sandbox:
             try:
                 self._process.stdin.write(struct.pack("<If", len(content), longest) + content)
                 self._process.stdin.flush()
-                answer, told = self._receive(longest + START_SECONDS)
-                return checked(answer, told, case)
+                return checked(*self._receive(longest + START_SECONDS), case)
             except (SandboxEnded, OSError):
                 self.close()
         return Output((), "the submission ended its sandbox", "Ended")
@@ -151,121 +140,84 @@ class Sandbox:
         self._folder = tempfile.TemporaryDirectory(prefix="grader-")
         os.chmod(self._folder.name, 0o711)  # another user passes through it
         archive = Path(self._folder.name, "grader.pyz")
-        with zipfile.ZipFile(archive, "w") as file:
-            for path in sorted(Path(sandboxed.__file__).parent.glob("*.py")):
-                file.write(path, f"sandboxed/{path.name}")
-            file.writestr("__main__.py", "from sandboxed.server import serve\n\nserve()\n")
-        archive.chmod(0o644)
-        self._process = subprocess.Popen(
-            _command(self.kind, str(archive)),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=_environment(self.kind),
-            start_new_session=True,
+        zipapp.create_archive(
+            Path(sandboxed.__file__).parents[1],
+            archive,
+            main="sandboxed.server:serve",
+            filter=lambda path: path.parent.name == "sandboxed" and path.suffix == ".py",
         )
+        archive.chmod(0o644)
+        pipes: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        command = _command(self.kind, str(archive))
+        self._process = subprocess.Popen(command, env=ENVIRONMENT, start_new_session=True, **pipes)
         try:
-            _, told = self._receive(START_SECONDS)
-            trouble = told.get("error")
+            self._receive(START_SECONDS)
         except SandboxEnded as error:
-            trouble = str(error)
-        if trouble:
+            self._process.kill()
+            said = self._process.stderr.read().decode(errors="replace").strip()
             self.close()
-            raise UserError(f"the sandbox does not start ({trouble:.300}): grade again")
+            hint = FORBIDDEN if said.startswith("bwrap") else "grade again"
+            why = said.splitlines()[-1] if said else str(error)
+            raise UserError(f"the sandbox does not start ({why:.300}): {hint}") from None
 
     def close(self) -> None:
         """End all processes. In a PID namespace, killing the first process ends the others."""
         process, self._process = self._process, None
         if process is not None:
-            process.kill()
-            process.wait()
-            for stream in (process.stdin, process.stdout, process.stderr):
-                with contextlib.suppress(OSError):
-                    stream.close()
+            with contextlib.suppress(OSError), process:
+                process.kill()
         if self._folder is not None:
             self._folder.cleanup()
 
     def _receive(self, seconds: float) -> tuple[bytes, dict]:
         """Return the output of a case's process, and the first process's report about it."""
-        answer, said = self._process.stdout.fileno(), self._process.stderr.fileno()
-        content, line, deadline = bytearray(), bytearray(), time.monotonic() + seconds
-        while not line.endswith(b"\n"):
-            ready, _, _ = select.select([answer, said], [], [], max(deadline - time.monotonic(), 0))
-            if not ready:
-                raise SandboxEnded("its first process does not answer")
-            if said in ready:
-                line += (piece := os.read(said, 1 << 16))
-                if not piece:
-                    raise SandboxEnded(f"its first process has ended, {self._process.poll()}")
-            if answer in ready:
-                content += os.read(answer, 1 << 16)
-                del content[LARGEST_ANSWER + 1 :]
-        while select.select([answer], [], [], 0)[0] and (piece := os.read(answer, 1 << 16)):
-            content += piece
-        try:
-            return bytes(content), dict(json.loads(line))
-        except (ValueError, TypeError):  # bubblewrap's own words
-            raise SandboxEnded(line.decode(errors="replace").strip()) from None
-
-
-def _environment(kind: str) -> dict[str, str]:
-    environment = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8"}
-    environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    root = os.geteuid() == 0
-    # The limit on processes counts all threads of a user; the other user has none before.
-    others = 0 if root else sum(1 for _ in Path("/proc").glob("[0-9]*/task/*"))
-    environment["GRADER_PROCESSES"] = str(others)
-    if root and kind != "none":
-        environment["GRADER_USER"] = str(USER)
-    if kind == "container":
-        environment["GRADER_HIDDEN"] = str(ROOT)
-    return environment
-
-
-def _python() -> Path:
-    """Return the path of this Python, with its folder resolved, as bubblewrap needs it."""
-    return Path(sys.executable).parent.resolve() / Path(sys.executable).name
-
-
-def _folders() -> list[str]:
-    """Return the folders visible in a sandbox: programs, libraries, Python and its packages."""
-    folders = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/alternatives"]
-    packages = [path for path in map(Path, sys.path) if path.name == "site-packages"]
-    own = [Path(sys.base_prefix), Path(sys.prefix), _python().parent, *packages]
-    folders += ["/etc/ld.so.cache", *(str(path.resolve()) for path in own)]
-    return [folder for folder in dict.fromkeys(folders) if os.path.lexists(folder)]
+        pipe = self._process.stdout
+        if not select.select([pipe], [], [], seconds)[0]:
+            raise SandboxEnded("its first process does not answer")
+        if not (line := pipe.readline()):
+            raise SandboxEnded("its first process has ended")
+        told = json.loads(line)
+        return pipe.read(told["size"]), told
 
 
 def _command(kind: str, archive: str) -> list[str]:
     """Return the command that runs the archive with Python, in a sandbox."""
-    python = str(_python())
+    # bubblewrap needs its folder without links and dots.
+    python = Path(sys.executable).parent.resolve() / Path(sys.executable).name
+    root = os.geteuid() == 0
+    # The limit on processes counts all threads of a user; the other user has none before.
+    others = 0 if root else sum(1 for _ in Path("/proc").glob("[0-9]*/task/*"))
+    arguments = [kind, str(USER if root and kind != "none" else 0), str(others)]
+    arguments.append(str(ROOT) if kind == "container" else "")
     if kind != "bubblewrap":
-        return [python, "-I", archive, kind]
+        return [str(python), "-I", archive, *arguments]
     command = [shutil.which("bwrap") or "bwrap", "--die-with-parent", "--new-session"]
-    command += ["--unshare-pid", "--unshare-net"]
-    command += ["--unshare-ipc", "--unshare-uts", "--proc", "/proc", "--dev", "/dev"]
+    command += ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
+    command += ["--proc", "/proc", "--dev", "/dev"]
+    if not root:  # or the first process is bwrap itself, whose memory its user can read
+        command += ["--as-pid-1"]
     for folder in ("/tmp", "/dev/shm"):
         command += ["--perms", "1777", "--size", str(server.FILE), "--tmpfs", folder]
     command += ["--chdir", "/tmp"]
-    folders = _folders()
+    # Programs and libraries, Python and its packages.
+    packages = [path for path in map(Path, sys.path) if path.name == "site-packages"]
+    own = [Path(sys.base_prefix), Path(sys.prefix), python.parent, *packages]
+    folders = [*SYSTEM, *dict.fromkeys(str(path.resolve()) for path in own)]
     for folder in folders:
         for parent in reversed(Path(folder).parents[:-1]):  # which another user may pass through
             if str(parent) != "/tmp":
                 command += ["--perms", "0755", "--dir", str(parent)]
-        if os.path.islink(folder):
-            command += ["--symlink", os.readlink(folder), folder]
-        else:
-            command += ["--ro-bind", folder, folder]
+        command += ["--ro-bind-try", folder, folder]
     for path in dict.fromkeys([ROOT, *map(Path, sys.path)]):  # this project, where it is installed
         package = path.resolve() / "codebase"
         if package.is_dir() and any(package.is_relative_to(folder) for folder in folders):
             command += ["--tmpfs", str(package)]
     command += ["--ro-bind", archive, "/grader.pyz", "--remount-ro", "/dev", "--remount-ro", "/"]
-    return [*command, python, "-I", "/grader.pyz", kind]
+    return [*command, str(python), "-I", "/grader.pyz", *arguments]
 
 
 def checked(answer: bytes, told: dict, case: Case) -> Output:
-    """Keep only an answer's numbers and texts, in the form that the case expects.
+    """Keep only an answer's numbers and texts.
 
     Args:
         answer: output of the submission's process, not trusted
@@ -277,70 +229,38 @@ def checked(answer: bytes, told: dict, case: Case) -> Output:
         ended = f"it did not end within {server.WAITING * case.seconds:g} seconds"
     elif told["cpu"] >= 0.9 * case.seconds and told["status"]:
         ended = f"it used {case.seconds:g} seconds of CPU time, perhaps in an infinite loop"
-    elif len(answer) > LARGEST_ANSWER:
+    elif told["large"]:
         ended = "its output is larger than 4 MB"
     elif told["status"]:
         ended = f"its process ended with exit status {told['status']}"
+    if ended:
+        return Output((), ended, "Ended", cpu=told["cpu"])
     try:
-        found = {} if ended else dict(json.loads(answer))
-    except (ValueError, TypeError, RecursionError):
-        found, ended = {}, "it returned nothing"
-    about: dict = {"cpu": told["cpu"], "printed": _text(found.get("printed"), 1 << 16)}
-    if isinstance(missing := found.get("missing"), list):
-        about["missing"] = tuple(_text(word, 100) for word in missing[:50])
-    if isinstance(broken := found.get("broken"), dict):
-        pairs = list(broken.items())[:50]
-        about["broken"] = tuple((name, _text(why, 400)) for name, why in pairs)
-    calls = found.get("calls")
-    if not isinstance(calls, list) or len(calls) != len(case.calls):
-        error, kind = found.get("error"), found.get("kind")
-        error, kind = _text(error, 400) or ended or "it returned nothing", _text(kind, 100)
-        return Output((), error, kind or "Ended", **about)
-    kept: list[list[dict] | str] = []
-    for call, one in zip(case.calls, calls, strict=True):
-        if isinstance(one, dict):
-            kept.append(said(_text(one.get("error"), 400), _text(one.get("kind"), 100)))
-            continue
-        try:
-            if len(one) != call.repeat:
-                raise ValueError
-            kept.append([_numbers(output, call, bool(case.model)) for output in one])
-        except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
-            kept.append("Your code gave no output: it returned no numbers.")
-    return Output(tuple(kept), **about)
+        found = dict(json.loads(answer))
+        about: dict = {"cpu": told["cpu"], "printed": str(found.get("printed", ""))}
+        about["missing"] = tuple(map(str, found["missing"]))
+        about["broken"] = tuple((name, str(why)) for name, why in found["broken"].items())
+        if "error" in found:
+            return Output((), str(found["error"]), str(found["kind"]), **about)
+        pairs = zip(case.calls, found["calls"], strict=True)
+        return Output(tuple(_call(call, one) for call, one in pairs), **about)
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError):
+        return Output((), "it returned no numbers", "Ended", cpu=told["cpu"])
 
 
-def _text(text: object, longest: int) -> str:
-    return text[:longest] if isinstance(text, str) else ""
-
-
-def _numbers(output: dict, call: Call, of_model: bool) -> dict:
-    """Keep the numbers of an output: values, shapes, gradients, derivatives w.r.t. the noise."""
-    values = [[float(value) for value in term] for term in output["values"]]
-    shapes = [[int(size) for size in shape] for shape in output["shapes"]]
-    if not values:
-        raise ValueError
-    for term, shape in zip(values, shapes, strict=True):
-        odd = (
-            len(shape) > MOST_AXES
-            or min(shape, default=0) < 0
-            or max(shape, default=0) > MOST_DRAWN
-        )
-        if odd or len(term) != min(math.prod(shape), MOST_VALUES):
-            raise ValueError
-    gradients: dict[str, list[float]] = {}
-    for name, value in output["gradients"].items():
-        gradients[name] = [float(number) for number in value]
-        size = 1
-        if not of_model and isinstance(spec := call.args[int(name)], Spec):
-            size = math.prod(spec.shape)
-        if value and len(value) != size:
-            raise ValueError
-    kept: dict = {"values": values, "shapes": shapes, "gradients": gradients}
-    if call.noise is not None:
-        kept["noise"] = [[float(number) for number in term] for term in output["noise"]]
-        kept["drawn"] = [min(int(count), MOST_DRAWN) for count in output["drawn"][:2]]
-        sizes = [len(term) for term in kept["noise"]]
-        if sizes != [3] * len(values) or len(kept["drawn"]) != 2:
-            raise ValueError
+def _call(call: Call, found: Any) -> list[dict] | str:
+    """Return the numbers of a call's outputs, or a sentence that says why there are none."""
+    if isinstance(found, dict):
+        return said(str(found["error"]), str(found["kind"]))
+    kept = []
+    for output in found:
+        one: dict = {
+            "values": [list(map(float, term)) for term in output["values"]],
+            "shapes": [list(map(int, shape)) for shape in output["shapes"]],
+            "gradients": {k: list(map(float, value)) for k, value in output["gradients"].items()},
+        }
+        if call.noise is not None:
+            one["noise"] = [list(map(float, term)) for term in output["noise"]]
+            one["drawn"] = list(map(int, output["drawn"]))
+        kept.append(one)
     return kept
