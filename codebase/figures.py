@@ -185,8 +185,8 @@ def latent_plane(model: LatentVariableModel, x: Tensor, labels: Tensor) -> Figur
     """Draw posterior means, coloured by digit, and a mixture prior's components as ellipses.
 
     Points are drawn in random order, so no digit hides another. The ellipses have a
-    radius of one standard deviation, and are darker the more images their component is used for;
-    only the most used components are drawn.
+    radius of one standard deviation. The more images a component is used for, the darker is its
+    ellipse; only the most used components are drawn.
 
     Args:
         model: a model with two-dimensional z

@@ -260,7 +260,7 @@ def _distance(lines: np.ndarray, size: int, reach: float) -> np.ndarray:
     """Return each pixel's distance to the nearest line: (n, pieces, 2 ends, 2) → (size, size, n).
 
     If no line is nearer than `reach`, the value is inf or at least `reach`, because each line is
-    compared only with the pixels that it may reach in any of the images.
+    compared only with the pixels that are within `reach` of it in some image.
     """
     pixel = np.arange(size, dtype=np.float32)[:, None] + np.float32(0.5)
     squared = np.full((size, size, len(lines)), np.inf, dtype=np.float32)

@@ -90,7 +90,7 @@ def _reference() -> Path:
 
 
 def _data_at_hand(run: Run, model: LatentVariableModel, data_dir: Path) -> data.Data | None:
-    """Return a run's data set if it is on disk; do not download or draw one."""
+    """Return a run's data set if it is on disk; never download or draw it."""
     name, folder = data_of(run, model), data_dir
     missing = [n for n, path in download.locate(model.dataset, data_dir).items() if path is None]
     if name == "synthetic":

@@ -43,10 +43,10 @@ def plan(problem: Problem, kind: str = "first", seed: int | None = None) -> Plan
 
     Args:
         problem: the function
-        kind: "first" has draws set to one number, set to one number per row, and random, which is
-            enough for most functions; "hundred" has a batch of 100, the only size for which some
-            functions work; "average" has many draws, for noise that cannot be set; "weights" has
-            only those calls of "average" that test the importance weights
+        kind: "first" sets the draws to one number, then to one number per row, then leaves them
+            random; this is enough for most functions; "hundred" has a batch of 100, the only size
+            for which some functions work; "average" has many draws, for noise that cannot be set;
+            "weights" has only those calls of "average" that test the importance weights
         seed: seed for arguments and weights; None: a fixed seed
     """
     groups = _densities(problem) if not problem.model else _bound(problem, kind)
@@ -114,6 +114,7 @@ def _bound(problem: Problem, kind: str) -> dict[str, list[Call]]:
 
     if kind == "hundred":
         found = {"set": _set(Call(args(HUNDRED), gradients=1))}
+        found["random"] = [Call(args(HUNDRED), repeat=2)]
         return found | ({"weights": [Call(args(HUNDRED), repeat=40)]} if weighted else {})
     weights = {"weights": [Call(args(BATCHES[name]), 1000, WEIGHTS)]} if weighted else {}
     if kind == "weights":
@@ -168,12 +169,13 @@ def drawn(case: Case) -> calling.Drawn:
 
 @functools.lru_cache(maxsize=16384)
 def outputs(case: Case, function: Callable, sign: int = 1) -> list[list[dict] | str]:
-    """Run a case with a correct function or with a mistake.
+    """Run a case with a correct function, or with one that makes a mistake.
 
     Args:
         case: the case
-        function: function with the arguments of the case's function; a method's model comes first
-        sign: factor of the set noise, 1 or −1; 0: average the outputs for both
+        function: function with the arguments of the case's function; for a method, the model is
+            the first argument
+        sign: factor that multiplies the set noise, 1 or −1; 0: average the outputs for both
 
     Returns:
         see `calling.outputs`; for a call that raises an error, the error's text

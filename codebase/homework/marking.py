@@ -72,7 +72,7 @@ class Given:
     found: Output
 
     def pairs(self, group: str, form: Form) -> Iterator[tuple[Any, Any]]:
-        """Yield each output of a group of calls, or its error, with a correct function's output."""
+        """Yield each output of a group of calls, or its error, paired with the correct output."""
         right = cases.outputs(self.plan.case, *form)
         for i in self.plan.groups.get(group, ()):
             one = self.found.calls[i]
@@ -323,7 +323,7 @@ def _gradient(what: str, one: dict, right: dict, wrong: bool = False, loss: bool
         what: the name of the value
         one, right: the submission's output, and the correct one
         wrong: whether the value is wrong; then gradients need only be nonzero
-        loss: whether these are the gradients of kl + rec; a model without beta has none
+        loss: whether these are the gradients of kl + rec, which models without beta do not have
     """
     for name, expected in right["gradients"].items():
         if name.startswith("kl + rec") is not loss or loss and name not in one["gradients"]:
@@ -402,11 +402,11 @@ def _gradient_of_draws(args: list, output: dict, wrong: bool) -> str:
 def _check_bound(given: Given, give: Callable) -> dict[str, str]:
     """Check a bound: each of its terms, the gradient of the first, and other sizes."""
     problem = given.problem
-    random = [one for one, _ in given.pairs("random", given.own)]
-    if isinstance(random[0], str):
-        reasons = dict.fromkeys(problem.parts, str(random[0]))
+    random, _ = next(given.pairs("random", given.own))
+    kept = _kept(given)
+    if isinstance(random, str):
+        reasons = dict.fromkeys(problem.parts, random)
     else:
-        kept = _kept(given, random)
         reasons = _of_noise(given, give) if given.settable or kept else {}
         reasons = reasons or _on_average(give("average"), ("wide", "narrow", "weights"))
         reasons |= {term: reasons[term] or SAME_NOISE for term in kept}
@@ -416,6 +416,7 @@ def _check_bound(given: Given, give: Callable) -> dict[str, str]:
         hundred = give("hundred")
         if hundred.found.calls and hundred.settable:
             other = _of_group(hundred, "set")
+            other |= dict.fromkeys(_kept(hundred), SAME_NOISE)
             average = _on_average(hundred, ("weights",))
             other |= {term: other[term] or average[term] for term in problem.terms}
             if sum(map(bool, other.values())) < sum(map(bool, small.values())):
@@ -437,16 +438,17 @@ def _may_be_for_a_hundred(given: Given) -> bool:
     )
 
 
-def _kept(given: Given, random: list) -> list[str]:
+def _kept(given: Given) -> list[str]:
     """Return the random terms that have the same value for two seeds."""
-    (_, one), (_, other) = given.pairs("random", given.own)
-    terms = enumerate(given.problem.terms)
+    (one, right), (other, another) = given.pairs("random", given.own)
+    if isinstance(one, str):
+        return []
     return [
         term
-        for i, term in terms
-        if (i == 0 or term in _drawn(given.problem))
-        and one["values"][i] != other["values"][i]
-        and random[0]["values"][i : i + 1] == random[1]["values"][i : i + 1]
+        for i, term in enumerate(given.problem.terms)
+        if term in _drawn(given.problem)
+        and right["values"][i] != another["values"][i]
+        and one["values"][i : i + 1] == other["values"][i : i + 1]
     ]
 
 
@@ -509,13 +511,14 @@ def _of_group(given: Given, group: str) -> dict[str, str]:
 
 def _drawn(problem: Problem) -> tuple[str, ...]:
     """Return the terms whose derivatives show the number of draws; IWAE's kl and rec are means."""
-    return ("niwae",) if problem.terms[0] == "niwae" else ("rec", "draws")
+    return (problem.terms[0], *(() if problem.terms[0] == "niwae" else ("rec",)))
 
 
 def _of_term(given: Given, i: int, group: str) -> tuple[str, Form | None]:
     """Return the correct form that a term matches, or why it matches none."""
     problem, first = given.problem, ""
     of_weights = problem.terms[i] == "niwae"
+    several = bool(problem.model) and not of_weights  # draws of z, whose mean is right, too
     drawn = problem.terms[i] in _drawn(problem) and group == "set"
     for sign in (1, -1) if of_weights or not problem.model else (1, -1, 0):
         for function in FORMS[problem.function]:
@@ -523,7 +526,7 @@ def _of_term(given: Given, i: int, group: str) -> tuple[str, Form | None]:
                 one
                 if isinstance(one, str)
                 else _value(problem, i, one, right)
-                or (_noise(i, one, right, problem.terms[i] == "rec") if drawn else "")
+                or (_noise(i, one, right, several) if drawn else "")
                 for one, right in given.pairs(group, (function, sign))
             )
             reason = next(filter(None, told), "")
@@ -607,7 +610,7 @@ def _moments(given: Given, draws: list[list[float]]) -> dict[str, list[float]]:
 
 
 def _mean(name: str, values: list[float], right: list[float], only: bool = False) -> str:
-    """Return what is wrong with a mean over draws and, unless `only`, with its spread."""
+    """Return what is wrong with a mean over draws and, unless `only` is true, with its spread."""
     found, other = (torch.tensor(v, dtype=torch.float64) for v in (values, right))
     if not (found.abs() < LARGEST).all():  # nan, too
         return f"{name} is not finite for some draws."
@@ -620,7 +623,8 @@ def _mean(name: str, values: list[float], right: list[float], only: bool = False
     excess = 1 + STANDARD_ERRORS * math.sqrt((max(3.0, kurtosis) - 1) / (2 * len(values)))
     if not only and usual > least and spread < usual / NARROWEST:
         return f"{name} hardly varies between draws; it should vary by ±{usual:.3g}."
-    if not (only or spread <= usual * excess + least):
+    widest = usual * excess * (cases.IW**0.5 if only else 1) + least  # of one draw, not of IW
+    if not spread <= widest:
         return f"{name} varies by ±{spread:.3g} between draws; it should vary by ±{usual:.3g}."
     error = math.sqrt((spread**2 + usual**2) / len(values))
     if not abs(mean - expected) <= STANDARD_ERRORS * error + least:

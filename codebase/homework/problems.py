@@ -121,7 +121,7 @@ QUESTIONS = (
     ),
     _function("1.2", "VAE.negative_elbo_bound", 6, ELBO, ELBO_SUMMARY, z_dim=3),
     _report("1.3", 3, "the VAE's bounds", VAE_RUN, BOUNDS, "VAE.negative_elbo_bound"),
-    Question("1.4", "picture", 3, "200 digits of the VAE"),
+    Question("1.4", "picture", 3, "200 digits from the VAE"),
     Question("1.5", "text", 3, "the role of β"),
     _function(
         *("2.1", "log_normal", 4, {"values": 0.6, "shapes": 0.2, "gradient": 0.2}),
@@ -137,7 +137,7 @@ QUESTIONS = (
         **{"z_dim": 3, "k": 3},
     ),
     _report("2.2", 3, "the GMVAE's bounds", GMVAE_RUN, BOUNDS, "GMVAE.negative_elbo_bound"),
-    Question("2.3", "picture", 3, "200 digits of the GMVAE"),
+    Question("2.3", "picture", 3, "200 digits from the GMVAE"),
     Question("3.1", "text", 6, "proof that IWAE's bound is tighter"),
     _function("3.2", "VAE.negative_iwae_bound", 6, IWAE, IWAE_SUMMARY, z_dim=3),
     _report("3.3", 3, "the VAE's IWAE bounds", VAE_RUN, WEIGHTED, "VAE.negative_iwae_bound"),

@@ -1,6 +1,6 @@
 """Reports: a table for the terminal, Gradescope's results.json, Markdown for students.
 
-All are made from two inputs: the grader's results, and a person's points (`written.Row`).
+All are made from two inputs: the grader's results, and points entered by hand (`written.Row`).
 """
 
 import json
@@ -62,11 +62,11 @@ class Found:
 
 
 def merged(found: Found, row: Row, points: Mapping[str, float]) -> Found:
-    """Add a person's points, and a note about questions that are not graded yet.
+    """Add points entered by hand, and a note about questions that are not graded yet.
 
     Args:
         found: the grader's results
-        row: a person's points
+        row: points entered by hand
         points: points keyed by question
     """
     marks = {mark.question.key: mark for mark in found.marks}
@@ -107,13 +107,13 @@ def one_line(text: str) -> str:
 
 
 def in_markdown(text: str) -> str:
-    """Escape a text for Markdown, in one line."""
+    """Escape a text for Markdown and put it on one line."""
     return re.sub(r"([\\`*_{}\[\]<>#|~&!$])", r"\\\1", one_line(text))
 
 
 def cell(text: str) -> str:
     """Return a text in one line, quoted if spreadsheets would treat it as a formula."""
-    return quoted(one_line(text))
+    return quoted(one_line(text).replace(";", ","))  # where ; separates cells, too
 
 
 def number(points: float) -> str:

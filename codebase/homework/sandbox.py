@@ -1,7 +1,7 @@
 """The sandbox: processes without access to the solution, other submissions or the network.
 
 A grading process has one sandbox. Its first process has imported torch and forks a process for each
-case (`sandboxed.server`). A submission's answer may be anything, so it is checked here.
+case (`sandboxed.server`). A submission may return anything, so its output is checked here.
 """
 
 import contextlib

@@ -78,7 +78,7 @@ def make(
 
     Args:
         folder: a new or empty folder
-        equations: whether docstrings of blanks keep their equations, as a hint
+        equations: whether blanked functions keep the equations in their docstrings, as a hint
         points: points keyed by question
 
     Raises:

@@ -38,7 +38,7 @@ class Submission:
         notes: sentences about ignored or repaired files
         copies: a sentence for the teacher if there were several copies of the code, else empty
         files: contents of answers and weights, keyed by path
-        root: the folder above the package, with a slash; empty if there is none
+        root: the folder above the package, with a trailing slash; empty if there is none
     """
 
     name: str
@@ -89,7 +89,7 @@ class Entry:
 
 
 def without_suffix(name: str) -> str:
-    """Remove the suffix of an archive, in upper or lower case, from a name."""
+    """Remove an archive's suffix from a name, ignoring case."""
     for end in (".zip", *OTHER_ARCHIVES):
         if name.lower().endswith(end) and len(name) > len(end):
             return name[: -len(end)]

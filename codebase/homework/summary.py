@@ -17,7 +17,6 @@ from codebase.homework import report, submission
 from codebase.homework.problems import BY_KEY, POINTS, PROBLEMS
 from codebase.homework.report import Found
 from codebase.homework.submission import Submission
-from codebase.homework.written import quoted
 
 GRADES, SUMMARY, PICTURE = "grades.csv", "summary.md", "points.png"
 MOST_CLUSTERS = 50
@@ -38,7 +37,7 @@ def grades(graded: list[Found]) -> str:
         scores = {mark.question.key: report.number(mark.score) for mark in found.marks}
         points = [scores.get(key, "") for key in BY_KEY]
         total = report.number(found.score) if found.marks else ""
-        table.writerow([quoted(found.name), *points, total, report.cell(note)])
+        table.writerow([report.cell(found.name), *points, total, report.cell(note)])
     return text.getvalue()
 
 

@@ -33,7 +33,7 @@ def load_torch() -> None:
     """Import torch with settings that it reads only during the import.
 
     The garbage collector is off during the import and never visits torch's modules. Visiting them
-    during the import and at exit takes 0.8 of 3 seconds.
+    during the import and at exit would take 0.8 s of 3 s.
     """
     if not any(name in os.environ for name in OF_OPENMP):
         os.environ.update(SPINS)
@@ -85,8 +85,8 @@ def tune_process(threads: int | None = None) -> None:
 def pick_device(name: str) -> "torch.device":
     """Return the device that --device names, and make it the current one.
 
-    auto is cuda if there is one, else the CPU. It is never mps: these networks are small, runs on
-    the CPU repeat bit for bit, and nobody has measured MPS.
+    auto selects CUDA if available, else the CPU. It never selects MPS: these networks are small,
+    runs on the CPU repeat bit for bit, and MPS has not been measured.
 
     Raises:
         UserError: this machine has no such device, or it does not work

@@ -105,7 +105,7 @@ class LatentVariableModel(torch.nn.Module):
         return self.sample_x_given(*self.sample_latents(batch))
 
     def compute_sigmoid_given(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Return `compute_mean_given`; the homework uses this name, as its mean is a sigmoid."""
+        """Return `compute_mean_given`, by its name in the homework, where the mean is a sigmoid."""
         return self.compute_mean_given(z, y)
 
     @torch.no_grad()

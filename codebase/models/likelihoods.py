@@ -66,7 +66,7 @@ SQUASHES = {None: None, "sigmoid": torch.sigmoid}
 
 
 def pixel_likelihood(name: str, sigma2: float) -> Bernoulli | Gaussian:
-    """Return the likelihood "bernoulli", or "gaussian" with a mean in [0, 1]."""
+    """Return the likelihood "bernoulli", or "gaussian" with its mean in [0, 1]."""
     return BERNOULLI if name == "bernoulli" else Gaussian(sigma2, squash=torch.sigmoid)
 
 

@@ -1,4 +1,4 @@
-"""The semi-supervised VAE: labels y and style z, few images labelled (Kingma et al. 2014, M2)."""
+"""The semi-supervised VAE: label y, style z, few labelled images (Kingma et al. 2014, M2)."""
 
 import math
 

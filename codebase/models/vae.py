@@ -134,8 +134,8 @@ class VAE(LatentVariableModel):
             x: tensor: (batch, x_dim): images
 
         Returns:
-            (loss, summaries): a scalar, and scalars keyed by tag; the ELBO among them does not
-            include beta
+            (loss, summaries): a scalar, and scalars keyed by tag; the ELBO among them ignores
+            beta
         """
         nelbo, kl, rec = self.negative_elbo_bound(x)
         loss = self.beta * kl + rec

@@ -76,7 +76,7 @@ CW = Flag("cw", 100, "weight of the cross-entropy", number(int, 0, 1_000_000))
 
 
 def described(flags: argparse.Namespace) -> str | dict:
-    """Return the likelihood that --likelihood and --sigma2 describe, as run.json has it."""
+    """Return the likelihood that --likelihood and --sigma2 describe, in run.json's format."""
     if flags.likelihood == "bernoulli":
         return flags.likelihood
     return {"variance": flags.sigma2, "squash": "sigmoid"}

@@ -29,7 +29,7 @@ def log_normal_mixture(utils, models, seed=0):
 
 
 def bound(kind, method, *more, **options):
-    """Return a function that computes a bound's terms, for a model and images from seed 0."""
+    """Return a function that computes a bound's terms for a model and images from seed 0."""
 
     def recipe(utils, models, seed=0):
         torch.manual_seed(0)

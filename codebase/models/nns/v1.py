@@ -27,7 +27,7 @@ def apply_to_joined(
 ) -> Tensor:
     """Return net([x; y]), with leading dimensions that broadcast; net(x) if y is None.
 
-    With rows (n,), y is (n, y_dim) and belongs to x[rows]: the result is net([x[rows]; y]).
+    With rows (n,), y is (n, y_dim) and is paired with x[rows]: the result is net([x[rows]; y]).
     """
     if y is None:
         return net(x)
