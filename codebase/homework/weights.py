@@ -2,8 +2,10 @@
 
 import contextlib
 import io
+import json
+import subprocess
+import sys
 import tempfile
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,12 +18,10 @@ from codebase.homework.problems import REPORTS, Report
 from codebase.homework.submission import Submission
 from codebase.machine.files import one_line, write_atomically
 from codebase.models import LatentVariableModel
-from codebase.project import group_of, model_of_name, step_of
+from codebase.project import ROOT, group_of, model_of_name, step_of
 from codebase.runs.published import ITERATIONS, PUBLISHED, REPLICATES
 from codebase.runs.run import load_run
 
-LARGEST = 64 << 20  # bytes; the largest weights that are graded have 4.2 million
-LARGEST_PICKLE = 1 << 20  # bytes of it that are read by Python: a thousand times the usual
 MOST_RUNS = 10  # runs of one kind that are evaluated
 WITHOUT_BOUND = "model=ssvae_gw=000_cw=100"
 SEED = 0
@@ -38,11 +38,7 @@ def marks(
         points: points keyed by question
         code: marks of the submission's functions
         data_dir: folder of MNIST
-
-    Raises:
-        UserError: MNIST is missing
     """
-    data.find_or_download("mnist", "mnist", data_dir)
     checkpoints = checkpoints_of(handed_in)
     values: dict[str, dict[str, float] | str] = {}
     marked = []
@@ -104,27 +100,35 @@ def metrics_of(model: LatentVariableModel, data_dir: Path) -> dict[str, float]:
 
 
 def _evaluate(content: bytes, run: str, step: int, data_dir: Path) -> dict[str, float] | str:
-    """Return the metrics of a file of weights, or why it cannot be evaluated."""
+    """Return the metrics of a file of weights, or why it cannot be evaluated, from a new process.
+
+    Raises:
+        subprocess.CalledProcessError: the process failed, for example for lack of memory
+    """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, run, f"model-{step:05d}.pt")
         write_atomically(file, content)
-        try:
-            if zipfile.is_zipfile(file):
-                parts = zipfile.ZipFile(file).infolist()
-                size = sum(part.file_size for part in parts)
-                pickled = max(
-                    (p.file_size for p in parts if p.filename.endswith(".pkl")), default=0
-                )
-            else:  # as PyTorch wrote before version 1.6: a pickle, and the weights after it
-                size, pickled = len(content), len(content) // 16
-            if size > LARGEST or pickled > LARGEST_PICKLE:
-                return f"it unpacks to {size:,} bytes, or to a pickle of {pickled:,}"
-            model_of_name(run)
-            model = load_run(file)
-        except MemoryError:
-            raise  # a lack of memory is not the submission's fault
-        except Exception as error:  # a damaged file may raise anything: it costs no other points
-            return one_line(error).replace(f"{folder}/", "")
+        command = [
+            sys.executable,
+            "-m",
+            "codebase.homework.weights",
+            str(file),
+            str(data_dir.resolve()),
+        ]
+        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True)
+        found = json.loads(done.stdout)
+    return found.replace(f"{folder}/", "") if isinstance(found, str) else found
+
+
+def metrics_of_file(file: Path, data_dir: Path) -> dict[str, float] | str:
+    """Return the metrics of a file of weights, or why it has none."""
+    try:
+        model_of_name(file.parent.name)
+        model = load_run(file)
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file may raise anything: it costs no other points
+        return one_line(error)
     return metrics_of(model, data_dir)
 
 
@@ -184,3 +188,8 @@ def _missing(report: Report, points: float, checkpoints: Mapping[str, object]) -
 def listed(words: list[str]) -> str:
     """Join words as a list in a sentence."""
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    print(json.dumps(metrics_of_file(Path(sys.argv[1]), Path(sys.argv[2]))))

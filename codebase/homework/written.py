@@ -7,22 +7,20 @@ that has them.
 import csv
 import io
 import math
-import posixpath
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from codebase.homework import submission
-from codebase.homework.handout.submit import pictures_in
 from codebase.homework.problems import POINTS, QUESTIONS
 from codebase.homework.submission import Submission
 from codebase.machine.files import write_atomically
 from codebase.project import UserError
 
 FOLDER, SHEET, RUBRIC = "written", "written.csv", "rubric.md"
-CODE = ("codebase", "tests", "checkpoints", "logs", "data")  # folders without answers
-MOST, MOST_LINKS = 50, 200  # files of a submission, and pictures that its write-ups show
+GIVEN = ("README.md", "requirements.txt")
+MOST = 50  # files of a submission
 COMMENT = "comment"
 ROUNDING = 0.02  # points: steps of a rubric with other points are rounded
 
@@ -58,45 +56,18 @@ def collect(handed_in: Submission, folder: Path) -> list[str]:
 
 
 def _answers(handed_in: Submission) -> dict[str, bytes]:
-    """Return answers, keyed by the names of their copies, write-ups first."""
+    """Return texts and pictures, keyed by the names of their copies; write-ups, samples first."""
     found: dict[str, bytes] = {}
-    shown = _links(handed_in)
 
-    def importance(inner: str) -> tuple[bool, bool, str]:  # a training's samples first
-        return "writeup" not in inner, "/evaluation-" in inner, inner
+    def importance(inner: str) -> tuple[bool, bool, str]:
+        return "writeup" not in inner, not inner.endswith("samples.png"), inner
 
     for inner in sorted(handed_in.files, key=importance):
         path = PurePosixPath(*(" ".join(part.split()) for part in inner.split("/")))
-        parts = path.parts
-        if any(map(submission.is_noise, parts)) or handed_in.files[inner] == template():
-            continue
-        runs = [part for part in parts[-3:-1] if part.startswith("model=")]
-        grid = path.name == "samples.png" and bool(runs)
-        if grid:
-            found.setdefault(f"{runs[-1]}.png", handed_in.files[inner])
-        pdf = path.suffix.lower() == ".pdf"
-        of_code = inner.removeprefix(handed_in.root).partition("/")[0] in CODE and not pdf
-        given = path.name in ("README.md", "requirements.txt")
-        is_answer = path.suffix.lower() in submission.ANSWERS
-        if is_answer and (inner in shown or not (grid or of_code or given)):
+        given = path.name in GIVEN or handed_in.files[inner] == template()
+        if path.suffix.lower() in submission.ANSWERS and not given:
             found.setdefault(str(path), handed_in.files[inner])
     return dict(list(found.items())[:MOST])
-
-
-def _links(handed_in: Submission) -> set[str]:
-    """Return the pictures that write-ups in Markdown show, as paths in the submission."""
-    found: set[str] = set()
-    left = MOST_LINKS
-    for inner, content in handed_in.files.items():
-        if PurePosixPath(inner).name == "writeup.md" and left > 0:
-            links = pictures_in(content.decode(errors="replace"))[:left]
-            left -= len(links) + 1
-            for link in links:
-                path = posixpath.join(posixpath.dirname(inner), link.replace("\\", "/"))
-                path = posixpath.normpath(path)  # of a picture beside it, or a whole path
-                found |= {one for one in handed_in.files if path in (one, f"/{one}")}
-                found |= {one for one in handed_in.files if path.endswith(f"/{one}")}
-    return found
 
 
 def template() -> bytes:

@@ -8,7 +8,6 @@ import sys
 import zipfile
 from argparse import Namespace
 from pathlib import Path
-from urllib.parse import unquote
 
 from codebase.machine.files import write_atomically
 from codebase.project import ROOT, UserError, steps_in, weights_file
@@ -30,6 +29,7 @@ REPORTED = {
 SECONDS = 300  # for the public tests, which take 20
 LARGEST = 256 << 20  # bytes
 TEXTS = (".md", ".pdf", ".txt", ".png", ".jpg", ".jpeg")
+GIVEN = ("codebase", "tests", "data", "checkpoints", "README.md", "requirements.txt")
 
 
 def main() -> None:
@@ -56,9 +56,6 @@ def act(args: Namespace) -> None:
     if texts == ["writeup.md"] and _has_no_answers(ROOT / texts[0]):
         texts = ["writeup.md, which has no answers yet"]
     print(f"Write-up: {', '.join(texts) or 'none, so write writeup.md or writeup.pdf'}")
-    for link in dict.fromkeys(pictures_in(_text_of_write_up())):
-        if "://" not in link and not link.startswith("data:") and _picture(link) is None:
-            print(f"writeup.md shows {link:.100}, which is not in the zip: expected a PNG or JPEG")
     kind, end = ("checkpoints", ".pt") if args.weights else ("logs", "/samples.png")
     runs = {name.split("/")[1] for name in others if name.startswith(kind) and name.endswith(end)}
     names = ", ".join(sorted(runs)) or "none"
@@ -82,7 +79,7 @@ def act(args: Namespace) -> None:
 
 
 def submit(out: Path, weights: bool) -> tuple[list[str], list[str]]:
-    """Write the zip with the code, the write-up and pictures of runs.
+    """Write the zip with the code, texts and pictures.
 
     Args:
         out: path of the zip
@@ -92,24 +89,24 @@ def submit(out: Path, weights: bool) -> tuple[list[str], list[str]]:
         graded functions that are still blank, and the names of files that are not code
 
     Raises:
-        UserError: a file cannot be parsed, a graded function is missing, the zip would be too
-            large, or its suffix is not .zip
+        UserError: a file cannot be parsed, the zip would be too large, or its suffix is not .zip
     """
     if out.suffix != ".zip":
         raise UserError(f"--out {out} must end in .zip")
     paths = sorted((ROOT / "codebase").rglob("*.py"))
     sources = {_name(path): path.read_bytes() for path in paths}
     sources = {name: one for name, one in sources.items() if "codebase/homework/" not in name}
-    trees = {name: _parsed(name, content) for name, content in sources.items()}
-    blank = [function for function in GRADED if _is_blank(function, trees)]
-    others = [*_write_up(), *_of_runs(weights)]
-    contents = sources | {_name(path): path.read_bytes() for path in others}
+    for name, content in sources.items():
+        try:
+            ast.parse(content)
+        except (SyntaxError, ValueError) as error:
+            raise UserError(f"{name}: {error}: correct it, or the grader cannot read it") from None
+    blank = [function for function in GRADED if _is_blank(function, sources)]
+    others = {_name(path): path.read_bytes() for path in [*_answers(), *_weights(weights)]}
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, content in contents.items():
-            entry = zipfile.ZipInfo(name)  # without a time: the same code gives the same bytes
-            entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o100644 << 16
-            archive.writestr(entry, content)
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in (sources | others).items():
+            archive.writestr(name, content)
     if buffer.tell() > LARGEST:
         size, most = buffer.tell() >> 20, LARGEST >> 20
         raise UserError(
@@ -117,28 +114,17 @@ def submit(out: Path, weights: bool) -> tuple[list[str], list[str]]:
             "hand in"
         )
     write_atomically(out, buffer.getvalue())
-    return blank, [_name(path) for path in others]
+    return blank, list(others)
 
 
-def pictures_in(text: str) -> list[str]:
-    """Return the targets of pictures in a Markdown text, in Markdown or HTML syntax."""
-    # No part can match where another begins, so the time is linear.
-    markdown = r"!\[[^\[\]]*\]\(\s*(?:<([^<>\n]+)>|([^()<>\"'\n]+))"
-    html = r"<img\b[^<>]*?\bsrc=(?:\"([^<>\"]+)\"|'([^<>']+)'|([^<>\"'\s]+))"
-    return [unquote("".join(g)).strip() for g in re.findall(f"{markdown}|{html}", text, re.I)]
-
-
-def _write_up() -> list[Path]:
-    """Return the student's answers: writeup.*, files in writeup/, pictures of writeup.md."""
-    found = sorted([*ROOT.glob("writeup.*"), *(ROOT / "writeup").rglob("*")])
-    found = [path for path in found if path.suffix.lower() in TEXTS and path.is_file()]
-    pictures = map(_picture, pictures_in(_text_of_write_up()))
-    return list(dict.fromkeys([*found, *filter(None, pictures)]))
-
-
-def _text_of_write_up() -> str:
-    path = ROOT / "writeup.md"
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+def _answers() -> list[Path]:
+    """Return the texts and pictures in this folder: the student's, and those of runs."""
+    found = []
+    for path in ROOT.iterdir():
+        virtual_environment = (path / "pyvenv.cfg").exists()
+        if path.name not in GIVEN and not path.name.startswith(".") and not virtual_environment:
+            found += [path, *path.rglob("*")]
+    return sorted(path for path in found if path.suffix.lower() in TEXTS and path.is_file())
 
 
 def _has_no_answers(path: Path) -> bool:
@@ -147,24 +133,11 @@ def _has_no_answers(path: Path) -> bool:
     return all(not line.strip() or line.startswith("#") or line.endswith(":") for line in lines)
 
 
-def _picture(link: str) -> Path | None:
-    """Return the path of a write-up's picture; None if it is not in this folder."""
-    try:
-        path = (ROOT / link.partition("?")[0].partition("#")[0]).resolve()
-        there = path.is_file() and path.suffix.lower() in TEXTS and path.is_relative_to(ROOT)
-        return path if there else None
-    except (OSError, ValueError, RuntimeError):  # a loop of links, a name of 5,000 letters, a NUL
-        return None
-
-
-def _of_runs(weights: bool) -> list[Path]:
-    """Return the sample grid of each run and, with `weights`, its last weights."""
+def _weights(wanted: bool) -> list[Path]:
+    """Return the last weights of each run, if `wanted`."""
     found = []
-    for folder in sorted((ROOT / "checkpoints").glob("model=*")):
-        step, logs = _last_step(folder.name), ROOT / "logs" / folder.name
-        pictures = [logs / "samples.png", logs / f"evaluation-{step:05d}" / "samples.png"]
-        found += [picture for picture in pictures if picture.is_file()][:1]
-        if weights and step:
+    for folder in sorted((ROOT / "checkpoints").glob("model=*")) if wanted else ():
+        if step := _last_step(folder.name):
             found += [weights_file(folder, step), folder / "run.json"]
     return [path for path in found if path.is_file()]
 
@@ -193,33 +166,31 @@ def _name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def _parsed(name: str, content: bytes) -> ast.Module:
-    """Parse a Python file. Raises UserError if it cannot be parsed."""
-    try:
-        return ast.parse(content)
-    except (SyntaxError, ValueError, RecursionError) as error:
-        line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
-        reason = getattr(error, "msg", None) or str(error)
-        raise UserError(
-            f"{name}{line}: {reason}: correct it, because the grader cannot read it"
-        ) from None
-
-
-def _is_blank(function: str, trees: dict[str, ast.Module]) -> bool:
-    """Return whether a graded function is still blank. Raises UserError if it is missing."""
+def _is_blank(function: str, sources: dict[str, bytes]) -> bool:
+    """Return whether a graded function is blank, or missing and not inherited from the VAE."""
     model, _, name = function.rpartition(".")
     file = f"codebase/models/{model.lower()}.py" if model else "codebase/utils.py"
-    if file not in trees:
-        raise UserError(f"{file} is missing: {function} belongs there")
-    body = trees[file].body
-    owner = [node for node in body if isinstance(node, ast.ClassDef) and node.name == model]
-    inside = [node for own in owner for node in own.body] if model else body
-    found = [node for node in inside if isinstance(node, ast.FunctionDef) and node.name == name]
-    if not found:
-        if owner and any("VAE" in ast.unparse(base) for base in owner[0].bases):
-            return False  # it inherits the VAE's
-        raise UserError(f"{file} has no {function}: restore it, even if blank")
-    last = found[-1].body[-1]
+    node = function_in(sources.get(file, b""), model, name)
+    node = node or function_in(sources.get("codebase/models/vae.py", b""), "VAE", name)
+    return node is None or is_blank(node)
+
+
+def function_in(source: bytes | str, model: str, method: str) -> ast.FunctionDef | None:
+    """Find a function, or a class's method, in a file; None if there is none."""
+    try:
+        body = ast.parse(source).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    if model:
+        owners = [n for n in body if isinstance(n, ast.ClassDef) and n.name == model]
+        body = owners[-1].body if owners else []
+    named = [n for n in body if isinstance(n, ast.FunctionDef) and n.name == method]
+    return named[-1] if named else None
+
+
+def is_blank(node: ast.FunctionDef) -> bool:
+    """Return whether a function's last statement still raises NotImplementedError."""
+    last = node.body[-1]
     return isinstance(last, ast.Raise) and "NotImplementedError" in ast.unparse(last)
 
 

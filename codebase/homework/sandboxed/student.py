@@ -7,7 +7,8 @@ import sys
 import traceback
 from collections.abc import Callable
 from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import FileFinder, ModuleSpec, SourceFileLoader
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from typing import Any
 from unittest.mock import MagicMock
 
 import torch
@@ -53,29 +54,25 @@ class Modules(MetaPathFinder, Loader):
 
     def install(self) -> None:
         """Install this finder for the process's imports."""
-        modules = self
+        execute = SourceFileLoader.exec_module
 
-        class Files(SourceFileLoader):
-            def exec_module(self, module):
-                try:
-                    super().exec_module(module)
-                except BaseException as error:
-                    file = os.path.relpath(self.path, modules.root)
-                    modules.broken[file] = modules.describe(error, file)
-                    module.__dict__.setdefault("__getattr__", instead)
+        def exec_module(loader, module):
+            try:
+                execute(loader, module)
+            except BaseException as error:
+                if not loader.path.startswith(self.root):
+                    raise
+                file = os.path.relpath(loader.path, self.root)
+                self.broken[file] = self.describe(error, file)
+                module.__dict__.setdefault("__getattr__", instead)
 
         def instead(name):
             if name.startswith("__"):
                 raise AttributeError(name)
             return StandIn()
 
-        def hook(path):
-            if not path.startswith(self.root):
-                raise ImportError
-            return FileFinder(path, (Files, [".py"]))
-
+        SourceFileLoader.exec_module = exec_module  # type: ignore[method-assign]
         sys.path.insert(0, self.root)
-        sys.path_hooks.insert(0, hook)
         sys.meta_path.append(self)
         for name in (*SLOW, "torch.utils.tensorboard"):
             spec = ModuleSpec(name, self, is_package=True)
@@ -130,20 +127,18 @@ def find(case: Case, drawn: Drawn, modules: Modules) -> tuple[Callable, nn.Modul
         Absent: the function is missing
     """
     name = f"{modules.package}.{case.file[:-3].replace('/', '.')}"
-    if importlib.util.find_spec(modules.package) is None or not os.path.exists(
-        os.path.join(modules.root, modules.package, case.file)
-    ):
+    if not os.path.exists(os.path.join(modules.root, modules.package, case.file)):
         raise Absent(f"there is no file {case.file}")
     # Some models can only be imported after utils.py, which imports them.
     owner = [importlib.import_module(one) for one in (f"{modules.package}.utils", name)][-1]
     torch.set_default_dtype(torch.float32)  # an import may have changed it; models are float32
     wanted = case.model or case.function
-    found = owner.__dict__.get(wanted)
-    if not callable(found) or isinstance(found, StandIn) or case.model and not _is_model(found):
-        what = f"class {wanted}" if case.model else f"function {wanted}"
+    found: Any = owner.__dict__.get(wanted)
+    a_class = isinstance(found, type) and issubclass(found, nn.Module)
+    if not (a_class if case.model else callable(found) and not isinstance(found, StandIn)):
         broken = modules.broken.get(f"{modules.package}/{case.file}")
         told = f"{case.file} cannot be imported: {broken}"
-        raise Absent(told if broken else f"there is no {what} in {case.file}")
+        raise Absent(told if broken else f"there is no {wanted} in {case.file}")
     if not case.model:
         return found, None
     model = found(**dict(case.constructor))
@@ -157,10 +152,6 @@ def find(case: Case, drawn: Drawn, modules: Modules) -> tuple[Callable, nn.Modul
     if not callable(getattr(model, case.function, None)):
         raise Absent(f"there is no method {case.function} in the class {case.model}")
     return getattr(model, case.function), model
-
-
-def _is_model(found: object) -> bool:
-    return isinstance(found, type) and issubclass(found, nn.Module)
 
 
 def calm() -> None:
