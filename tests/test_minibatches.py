@@ -1,9 +1,8 @@
-"""Minibatches: every image once an epoch, binarised afresh, resumed where they were."""
+"""Minibatches: every image once an epoch, binarised afresh."""
 
 import pytest
 import torch
 
-from codebase import utils as ut
 from codebase.minibatches import Minibatches
 
 
@@ -43,18 +42,12 @@ def test_floats_are_used_as_they_are():
     "images, message",
     [
         (torch.zeros(5, 28, 28), r"got \(5, 28, 28\): pass images.flatten\(1\)"),
-        (torch.zeros(0, 784), "expected"),
         ([[0.0]], "got list: pass torch.as_tensor or torch.stack"),
         (torch.full((5, 3), 255.0), r"from 255 to 255, expected \[0, 1\]: pass images / 255"),
-        (torch.full((5, 3), -0.1), "from -0.1 to -0.1"),
-        (torch.full((5, 3), torch.nan), "from nan to nan"),
         (torch.zeros(5, 3, dtype=torch.int64), "torch.int64, expected uint8, float32 or float64"),
-        (torch.zeros(5, 3, dtype=torch.bfloat16), "torch.bfloat16, expected"),
-        (torch.zeros(5, 0), "expected"),
         (torch.zeros(5, 3, dtype=torch.bool), r"pass images.float\(\)"),
         (torch.ones(5, 3, dtype=torch.uint8), r"bytes up to 1, expected 255: pass images.float"),
         (torch.zeros(5, 32, 32, 3), r"images.permute\(0, 3, 1, 2\).flatten\(1\)"),
-        (torch.zeros(5, 3, 32, 32), r"pass images.flatten\(1\)"),
         (torch.full((5, 4), -0.5), r"pass \(images \+ 1\) / 2"),
     ],
 )
@@ -66,12 +59,6 @@ def test_images_of_another_form_are_refused(images, message):
             Minibatches(torch.zeros(5, 3), target)
 
 
-def test_a_pixel_without_ink_is_never_drawn(monkeypatch):
-    """Not even where the uniform draw is 0, which happens once in 2²⁴ times."""
-    monkeypatch.setattr(torch, "rand_like", torch.zeros_like)
-    assert ut.sample_bernoulli(torch.tensor([0.0, 0.5, 1.0])).tolist() == [0, 1, 1]
-
-
 def test_labelled_images_go_with_every_minibatch():
     torch.manual_seed(0)
     xl, yl = torch.rand(10, 4), torch.eye(10)
@@ -81,26 +68,3 @@ def test_labelled_images_go_with_every_minibatch():
         assert xl_drawn.unique().tolist() == [0, 1]
     loader = Minibatches(images, torch.arange(30), labelled=(xl, yl))
     assert [len(batch) for batch in loader] == [4]
-
-
-def test_minibatches_go_on_where_they_were():
-    def loader():
-        images = torch.randint(256, (50, 4), dtype=torch.uint8, generator=generator)
-        return Minibatches(images, torch.arange(50), batch_size=8)
-
-    generator = torch.Generator().manual_seed(0)
-    whole = loader()
-    torch.manual_seed(1)
-    iterator = iter(whole)
-    for _ in range(3):
-        next(iterator)
-    state, generator_state = whole.state_dict(), torch.get_rng_state()
-    rest = list(iterator) + list(whole)
-    generator.manual_seed(0)
-    resumed = loader()
-    resumed.load_state_dict(state)
-    torch.set_rng_state(generator_state)
-    again = list(resumed) + list(resumed)
-    assert len(rest) == len(again) == 4 + 7
-    for one, other in zip(rest, again, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))

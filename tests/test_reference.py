@@ -6,7 +6,6 @@ import shutil
 import pytest
 import torch
 from conftest import (
-    SCRIPTS,
     contents,
     finished_run,
     refused,
@@ -44,10 +43,10 @@ PUBLIC = {
 
 
 @pytest.fixture
-def clone(tmp_path):
+def clone(folders):
     """A folder as a fresh clone has it: reference weights, and no runs."""
-    shutil.copytree(REFERENCES, tmp_path / "checkpoints" / "reference")
-    return tmp_path
+    shutil.copytree(REFERENCES, folders / "checkpoints" / "reference")
+    return folders
 
 
 @pytest.mark.mnist
@@ -93,65 +92,45 @@ def test_other_peoples_weights(name, tmp_path, mnist_dir):
 
 def test_their_files_are_small_and_recorded():
     assert {path.name for path in REFERENCES.iterdir()} == EXPECTED.keys()
+    steps = {"SSVAE": 30_000, "FSVAE": 50_000}
     for name in EXPECTED:
         run = runs.read_run(REFERENCES / name)
         assert run.name == name and (run.flags["seed"], run.flags["compile"]) == (0, 0)
         [path] = (REFERENCES / name).glob("*.pt")
-        steps = {"SSVAE": 30_000, "FSVAE": 50_000}
         assert step_of(path) == steps.get(run.model["class"], 20_000)
         assert path.stat().st_size < 8e6
         assert {tensor.dtype for tensor in weights(path).values()} == {torch.float16}
 
 
-@pytest.mark.parametrize("script", SCRIPTS[:3])
-def test_without_the_data_there_are_samples(script, clone):
-    stdout, stderr = succeed(clone, script, "--data_dir", clone / "no", "--train", 0)
-    assert "reference weights: only samples are drawn" in stderr and str(clone / "no") in stderr
+def test_which_weights_are_evaluated(clone):
+    """Yours before the reference ones; without the data, samples are drawn."""
+    flags = ("--data_dir", clone / "no", "--train", 0)
+    stdout, stderr = succeed(clone, "run_vae.py", *flags)
+    assert "iteration 20000, reference weights: only samples are drawn" in stderr
+    assert str(clone / "no") in stderr
     assert stdout.startswith("Picture: ") and "NELBO" not in stdout
-    line = refused(clone, "run_ssvae.py", "--data_dir", clone / "no", "--train", 0, "--gw", 0)
+    reference = load_run(VAE_NAME).state_dict()
+    assert {tensor.dtype for tensor in reference.values()} == {torch.float32}
+
+    finished_run("run_vae.py", 5, data="mnist")
+    for more, expected in (((), "5, your run"), (("--reference", 1), "20000, reference weights")):
+        assert f"iteration {expected}" in succeed(clone, "run_vae.py", *flags, *more)[1]
+    assert not same_weights(load_run(VAE_NAME).state_dict(), reference)
+    assert same_weights(load_run(f"reference/{VAE_NAME}").state_dict(), reference)
+    line = refused(clone, "run_vae.py", *flags, "--reference", 1, "--z", 3)
+    assert "no reference weights were trained with these flags" in line and VAE_NAME in line
+    line = refused(clone, "run_ssvae.py", *flags, "--gw", 0)
     assert "--gw 0 trains no decoder" in line
 
 
-def test_both_weights_can_be_chosen(clone, monkeypatch):
-    monkeypatch.setattr(checkpoints, "CHECKPOINTS", clone / "checkpoints")
-    finished_run("run_vae.py", 5, data="mnist")
-    for more, expected in (((), "5, your run"), (("--reference", 1), "20000, reference weights")):
-        flags = ("--data_dir", clone / "no", "--train", 0, *more)
-        _, stderr = succeed(clone, "run_vae.py", *flags)
-        assert f"iteration {expected}" in stderr
-
-
-def test_your_run_comes_first_and_hides_nothing(clone, data_dir, mnist_dir):
-    flags = ("--data_dir", mnist_dir, "--sheet", "2x2")
-    succeed(clone, "run_vae.py", *flags, "--iter_max", 3)
-    stdout, stderr = succeed(clone, "run_vae.py", *flags, "--train", 0)
-    assert "iteration 3 of 20,000, your run" in stdout and "--reference 1" in stderr
-    stdout, _ = succeed(clone, "run_vae.py", *flags, "--train", 0, "--reference", 1)
-    assert "iteration 20,000, reference weights" in stdout
-    line = refused(clone, "run_vae.py", *flags, "--train", 0, "--reference", 1, "--z", 3)
-    assert "no reference weights were trained with these flags" in line and VAE_NAME in line
-    line = refused(clone, "run_vae.py", *flags, "--train", 0, "--lr", 0.5)
-    assert "was trained with --lr 0.001" in line
-
-
-def test_a_synthetic_run_does_not_keep_a_new_one_from_mnist(clone, mnist_dir):
-    flags = ("--data_dir", mnist_dir, "--sheet", "2x2", "--iter_max", 2, "--run", 9)
-    succeed(clone, "run_vae.py", *flags, "--data", "synthetic")
-    stdout, _ = succeed(clone, "run_vae.py", *flags)
+def test_a_run_keeps_its_data(clone, mnist_dir):
+    """A new run trains on MNIST, beside a run on synthetic digits."""
+    flags = ("run_vae.py", "--data_dir", mnist_dir, "--sheet", "2x2", "--iter_max", 2, "--run", 9)
+    succeed(clone, *flags, "--data", "synthetic")
+    for more in (("--train", 0), ("--resume", 1, "--iter_max", 3)):
+        assert "on synthetic digits" in succeed(clone, *flags, *more)[0]
+    stdout, _ = succeed(clone, *flags)
     assert "model=vae_z=10_run=0009, iteration 2 of 20,000, your run, on MNIST" in stdout
-    shutil.rmtree(clone / "checkpoints" / "model=vae_z=10_run=0009")
-    stdout, _ = succeed(clone, "run_vae.py", *flags, "--train", 0)
-    assert "on synthetic digits" in stdout
-
-
-def test_load_run_takes_them(clone, monkeypatch):
-    monkeypatch.setattr(checkpoints, "CHECKPOINTS", clone / "checkpoints")
-    model = load_run(VAE_NAME)
-    assert model.z_dim == 10 and next(model.parameters()).dtype == torch.float32
-    own = finished_run("run_vae.py", 1, data="mnist")
-    assert not same_weights(load_run(VAE_NAME).state_dict(), model.state_dict())
-    assert same_weights(load_run(f"reference/{VAE_NAME}").state_dict(), model.state_dict())
-    assert own.name == VAE_NAME
 
 
 def test_keeping_a_run(folders):

@@ -316,7 +316,7 @@ def test_any_module_can_be_the_first():
     ]
     assert len(modules) > 15
     code = """
-import os, sys
+import os, sys, torch
 for module in sys.argv[1:]:
     pid = os.fork()
     if pid == 0:

@@ -22,6 +22,7 @@ GRADIENT_TOLERANCE = 5e-4  # sums over up to 3 million weights in float32: up to
 # Limit for means over draws: a right function exceeds it in one of 1.7 million comparisons.
 STANDARD_ERRORS = 5
 NARROWEST = 50  # a mean over so many draws squared is narrower than any that students take
+WIDEST = 12  # times the usual spread, of means whose noise all rows and dimensions share
 LARGEST = 1e15  # beyond which sums of squares lose their meaning
 RESEMBLES = 0.8  # correlation of values with the right ones
 LONGEST = 600  # characters of a sentence
@@ -625,7 +626,7 @@ def _mean(name: str, values: list[float], right: list[float], only: bool = False
     excess = 1 + STANDARD_ERRORS * math.sqrt((max(3.0, kurtosis) - 1) / (2 * len(values)))
     if not only and usual > least and spread < usual / NARROWEST:
         return f"{name} hardly varies between draws; it should vary by ±{usual:.3g}."
-    widest = usual * excess * (cases.IW**0.5 if only else 1) + least  # of one draw, not of IW
+    widest = usual * (WIDEST if only else excess) + least
     if not spread <= widest:
         return f"{name} varies by ±{spread:.3g} between draws; it should vary by ±{usual:.3g}."
     error = math.sqrt((spread**2 + usual**2) / len(values))
