@@ -112,7 +112,7 @@ def test_weights_that_training_does_not_give(tmp_path, values):
     values |= {"NELBO": 104.0, "Rec": float("nan")}
     found = marked(handed_in(tmp_path))
     assert (found["1.3"].score, found["1.3"].lost) == (1, ("NELBO", "Rec"))
-    told = "NELBO and Rec are outside the expected range. Train again with the script's default"
+    told = "Outside the expected range: NELBO, Rec. Train again with the script's default"
     assert told in found["1.3"].said[0]
     found = marked(handed_in(tmp_path), ("VAE.negative_elbo_bound",))
     assert "VAE.negative_elbo_bound is probably wrong" in found["1.3"].said[0]
@@ -236,7 +236,7 @@ def test_the_solutions_are_made_from_what_is_here(made):
     assert code.count("def kl_to_prior") == 2  # the VAE's and the GMVAE's
     assert "never loosen" in text and "squared error" in text and "mutual information" in text
     assert "| NELBO | 101.35 | 101.35 ± 0.49 | 10 | 99.15 to 103.55 |" in text
-    assert "trained with seed 0" in text and f"PyTorch {torch.__version__}" in text
+    assert "draws of seed 0" in text and f"PyTorch {torch.__version__}" in text
     targets = re.findall(r"\]\(([^)]+)\)", text)
     assert len(targets) == 4 and all((made / target).exists() for target in targets)
 
@@ -246,12 +246,12 @@ def test_the_solutions_take_no_toy_runs(made, folders):
     name = "model=vae_z=10_run=0000"
     reference = ROOT / "checkpoints" / "reference" / name
     shutil.copytree(reference.parent, folders / "checkpoints" / "reference")
-    assert solutions._folder(name) == folders / "checkpoints" / "reference" / name
+    assert solutions._run(name)[0] == folders / "checkpoints" / "reference" / name
     for step, own in ((100, False), (20000, True)):
         path = folders / "checkpoints" / name / f"model-{step:05d}.pt"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")
-        assert (solutions._folder(name) == path.parent) is own
+        assert (solutions._run(name)[0] == path.parent) is own
 
 
 def test_the_page_needs_no_network_and_no_script(made):

@@ -287,11 +287,9 @@ def test_what_spreadsheets_save_is_read(tmp_path, delimiter):
     """Another delimiter, Windows' line ends, decimal commas, more columns; all of it is kept."""
     half = '"2,5"' if delimiter == "," else "2,5"
     ada = {"submission": "ada", "3.1": "4", "1.5": half, "comment": "well done", "grader": "me"}
-    ada["3.1 comment"] = "no Jensen"
-    text = lines_of(delimiter, ada, {"submission": "dora"}, head=["grader", *HEAD, "3.1 comment"])
+    text = lines_of(delimiter, ada, {"submission": "dora"}, head=["grader", *HEAD])
     rows, path = sheet(tmp_path, text)
-    remarks = {"3.1": "no Jensen", "1.5": ""}
-    assert rows["ada"] == written.Row({"3.1": 4, "1.5": 2.5}, "well done", remarks)
+    assert rows["ada"] == written.Row({"3.1": 4, "1.5": 2.5}, "well done")
     assert rows.keys() == {"ada", "dora"}
     after = path.read_bytes().decode("utf-8-sig")
     assert after.startswith(text) and after.count("'=eve") == 1
@@ -301,15 +299,14 @@ def test_what_spreadsheets_save_is_read(tmp_path, delimiter):
     ("text", "reason"),
     [
         *(
-            (lines_of(",", {"submission": "ada"} | row, head=[*HEAD, "3.1 comment"]), reason)
+            (lines_of(",", {"submission": "ada"} | row), reason)
             for row, reason in (
                 ({"3.1": "7"}, "row 2 .ada., 3.1: expected points from 0 to 6, got '7'"),
                 ({"3.1": "-1"}, "expected points from 0 to 6"),
                 ({"3.1": "nan"}, "expected points from 0 to 6"),
-                ({"3.1 comment": "Good, but"}, "more cells than columns"),
+                ({"comment": "Good, but"}, "more cells than columns"),
                 ({"comment": '"never ends'}, "check quotes and long cells"),
                 ({"submission": "", "3.1": "1"}, "row 2 has points, but no name"),
-                ({"3.1 comment": "no Jensen"}, "has a comment on 3.1, but no points"),
             )
         ),
         (lines_of(",", {"submission": "ada"}, {"submission": "ada"}), "two rows of this name"),
@@ -371,7 +368,7 @@ def test_texts_of_a_submission_command_neither_terminal_nor_page():
     page = report.markdown(hostile, show_output=True).decode()
     content = json.loads(report.results(hostile, show_output=True))
     shown = [report.table(hostile), page, content["tests"][0]["output"]]
-    shown += [summary.summary([hostile], [evil]), report.cell(evil)]
+    shown += [summary.summary([hostile], [evil], POINTS), report.one_line(evil)]
     for text in shown:
         assert not set(text) & set("\x1b\x07\r\u202e") and "\nother:" not in text.split("prints")[0]
     assert "<script>" not in page.replace("\\<script\\>", "").split("prints")[0]
@@ -395,11 +392,10 @@ def test_a_persons_points_are_added():
     page = report.markdown(merged).decode()
     assert "| 1.5 the role of β | 3 of 3 |" in page and "- Nice plots." in page
     assert "Not graded yet" not in page
-    less = report.merged(own, written.Row({"1.5": 1, "4.1": 0}, "", {"1.5": "No β."}), POINTS)
+    less = report.merged(own, written.Row({"1.5": 1, "4.1": 0}), POINTS)
     assert less.score == 92 - sum(some.values()) + 1 - 1  # a person overrules the grader
     told = report.table(less)
     assert "Not graded yet: 12 points and 5 bonus points (1.4, 2.3, 3.1, 5.1, 5.2 picture)." in told
-    assert "## 1.5 the role of β\n\n- No β.\n" in report.markdown(less).decode()
     assert "## 4.1 accuracy without the bound\n\n- Marked by hand.\n" in (
         report.markdown(less).decode()
     )
@@ -409,7 +405,7 @@ def test_what_is_not_graded_is_no_zero():
     """It is listed, with its reason, and is neither in the statistics nor worth 0 points."""
     ungraded = report.Found("ada", ungraded="it is empty")
     assert "not graded: it is empty" in summary.grades([ungraded])
-    page = summary.summary([ungraded], [])
+    page = summary.summary([ungraded], [], POINTS)
     assert "Median" not in page and "ada: it is empty" in page.split("## Not graded")[1]
     assert "score" not in json.loads(report.results(ungraded))
     assert "not graded" in report.table(ungraded)

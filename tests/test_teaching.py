@@ -178,21 +178,6 @@ def test_a_starter_replaces_nothing(tmp_path):
     assert "is not empty" in refused(tmp_path / "r", "codebase", "starter", tmp_path)
 
 
-def test_half_a_starter_is_none(tmp_path, monkeypatch):
-    """After a full disk, the same command can be repeated."""
-
-    def full(path, content):
-        if path.name == "utils.py":
-            raise OSError(28, "No space left on device", str(path))
-        write(path, content)
-
-    write = starter.write_atomically
-    monkeypatch.setattr(starter, "write_atomically", full)
-    with pytest.raises(OSError, match="No space"):
-        starter.make(tmp_path / "hw")
-    assert os.listdir(tmp_path) == []
-
-
 # Handing in
 
 

@@ -10,13 +10,14 @@ from typing import NamedTuple
 import torch
 
 from codebase import utils
-from codebase.homework.problems import Problem
+from codebase.homework.problems import PROBLEMS, Question
 from codebase.homework.sandboxed import calling
 from codebase.homework.sandboxed.calling import Call, Case, Spec
 from codebase.models import FSVAE, GMVAE, SSVAE, VAE
 from codebase.models.nns import v1, v2
 
 MODELS = {"VAE": VAE, "GMVAE": GMVAE, "SSVAE": SSVAE, "FSVAE": FSVAE}
+OPTIONS = {"VAE": (("z_dim", 3),), "GMVAE": (("z_dim", 3), ("k", 3))}
 SECONDS, MANY_SECONDS = 10, 40  # CPU time for a case; most take 0.1, with many draws 1
 NOISE = (0.83, -0.57)  # what draws are set to: two numbers tell ε from |ε|, ε² or ε + c
 IW = 4  # even, as antithetic draws need it
@@ -40,7 +41,7 @@ class Plan(NamedTuple):
     groups: dict[str, range]
 
 
-def plan(problem: Problem, kind: str = "first", seed: int | None = None) -> Plan:
+def plan(problem: Question, kind: str = "first", seed: int | None = None) -> Plan:
     """Build a test case for a function.
 
     Args:
@@ -65,12 +66,13 @@ def plan(problem: Problem, kind: str = "first", seed: int | None = None) -> Plan
     )
     case = case._replace(seconds=MANY_SECONDS if kind in ("average", "weights") else SECONDS)
     if problem.model:
-        model = _model(problem.model, problem.options)
+        options = OPTIONS.get(problem.model, ())
+        model = _model(problem.model, options)
         weights = tuple(
             (name, tuple(parameter.shape), _scale(problem.model, name, parameter.shape))
             for name, parameter in model.named_parameters()
         )
-        case = case._replace(constructor=problem.options, weights=weights)
+        case = case._replace(constructor=options, weights=weights)
     return Plan(case, places)
 
 
@@ -78,7 +80,7 @@ def _set(*calls: Call) -> list[Call]:
     return [call._replace(noise=noise) for call in calls for noise in NOISE]
 
 
-def _densities(problem: Problem) -> dict[str, list[Call]]:
+def _densities(problem: Question) -> dict[str, list[Call]]:
     def normal(*shape: int, scale: float = 1.0) -> Spec:
         return Spec("normal", shape, scale)
 
@@ -87,7 +89,8 @@ def _densities(problem: Problem) -> dict[str, list[Call]]:
 
     if problem.function == "sample_gaussian":
         m_and_v = (normal(9, 5), positive(9, 5))
-        return {"set": _set(Call(m_and_v)), "random": [Call(m_and_v, repeat=2, gradients=2)]}
+        same = Call(m_and_v, gradients=1)
+        return {"set": _set(same), "random": [same._replace(repeat=2)]}
     if problem.function == "log_normal_mixture":
         args = (normal(8, 3), normal(8, 5, 3), positive(8, 5, 3))
         # Log densities of −100 to −10,000, too low for float32's exp.
@@ -105,7 +108,7 @@ def _densities(problem: Problem) -> dict[str, list[Call]]:
     }
 
 
-def _bound(problem: Problem, kind: str) -> dict[str, list[Call]]:
+def _bound(problem: Question, kind: str) -> dict[str, list[Call]]:
     name, weighted = problem.model, "iwae" in problem.method
 
     def args(batch: int, iw: int = IW) -> tuple[Spec | int, ...]:
@@ -193,9 +196,7 @@ def outputs(case: Case, function: Callable, sign: int = 1) -> list[list[dict] | 
         tensors, model = drawn(case), None
         if case.model:
             model = _model(case.model, case.constructor)
-            with torch.no_grad():
-                for name, parameter in model.named_parameters():
-                    parameter.copy_(tensors.weights[name])
+            model.load_state_dict(tensors.weights, strict=False)  # all but the fixed prior
         bound = functools.partial(function, model) if model else function
         found = calling.outputs(case._replace(calls=calls), tensors, bound, model, str)
     for one in (output for call in found if isinstance(call, list) for output in call):
@@ -224,40 +225,24 @@ def _mean(one: list[dict] | str, other: list[dict] | str) -> list[dict] | str:
 
 # This project's helpers, for a submission whose own ones are wrong
 
-NOT_HELPERS = {
-    "_ELSEWHERE",
-    "__getattr__",
-    "__dir__",
-    "sample_laplace",
-    "log_laplace",
-    "kl_laplace",
-}
-# What may be given as a helper with a graded function: those that have been marked before it. The
-# functions come in this order and before all methods, so that a submission that keeps or sends what
-# it is given as a helper gains nothing.
-MARKED_BEFORE: dict[str, set[str]] = {
-    "sample_gaussian": set(),
-    "log_normal": {"sample_gaussian"},
-    "log_normal_mixture": {"sample_gaussian", "log_normal"},
-}
+GRADED = [problem.function for problem in PROBLEMS if not problem.model]
 
 
 @functools.cache
-def helpers_for(problem: Problem) -> Mapping[str, str]:
+def helpers_for(problem: Question) -> Mapping[str, str]:
     """Collect utils.py without this and later graded functions; for a method, also the networks.
 
     Returns:
         sources keyed by path relative to the package, excluding the models' bounds
     """
-    tree = ast.parse(inspect.getsource(utils))
-    later = MARKED_BEFORE.keys() - MARKED_BEFORE.get(problem.function, MARKED_BEFORE.keys())
-    body = []
+    # Not this function, which would replace the submission's, nor later ones, which might stand in
+    # for it.
+    later = GRADED[GRADED.index(problem.function) :] if problem.function in GRADED else []
+    tree, body = ast.parse(inspect.getsource(utils)), []
     for node in tree.body:
-        name = getattr(node, "name", None)
-        if name is None and isinstance(node, ast.Assign):
-            name = ast.unparse(node.targets[0])
-        private = not problem.model and str(name).startswith("_")  # parts of later functions
-        if name not in NOT_HELPERS | later and not private:
+        name = getattr(node, "name", "")
+        private = not problem.model and name.startswith("_")  # parts of later functions
+        if name not in ("__getattr__", "__dir__", *later) and not private:
             body.append(node)
     tree.body = body
     nets = {f"models/nns/{net.__name__[-2:]}.py": inspect.getsource(net) for net in (v1, v2)}

@@ -31,7 +31,6 @@ ORDER = sorted(PROBLEMS, key=lambda problem: bool(problem.model))  # see `cases.
 CACHE = ".cache"  # in the folder of the reports: what was found, by name
 RESERVED = {summary.GRADES, summary.SUMMARY, summary.PICTURE}
 RESERVED |= {written.FOLDER, written.SHEET, written.RUBRIC}
-LONGEST_NAME = 200  # bytes
 HELPED = "Your code raises an error with this project's helper functions."
 
 
@@ -56,7 +55,8 @@ class Settings:
 
     def key(self, handed_in: Submission) -> str:
         """Hash everything that the marks depend on: code, weights, points, and the grader."""
-        found = hashlib.sha256(repr((handed_in.digest, sorted(self.points.items()))).encode())
+        about = (handed_in.digest, handed_in.notes, handed_in.copies, sorted(self.points.items()))
+        found = hashlib.sha256(repr(about).encode(errors="replace"))
         if self.with_weights:
             for path in sorted(handed_in.files):
                 if path.endswith(".pt"):
@@ -87,9 +87,8 @@ class _Running:
         # CPU time, because a busy machine costs no points; but sleep is not free either.
         self.left -= max(output.cpu, (time.monotonic() - begun) / server.WAITING)
         if helpers is not None:  # what it says could be the source of the helpers it was given
-            error = output.error and "an error, with this project's helper functions"
             calls = (one if isinstance(one, list) else HELPED for one in output.calls)
-            return replace(output, error=error, calls=tuple(calls))
+            return replace(output, error=output.error and HELPED, calls=tuple(calls))
         if output.printed not in self.printed:
             self.printed = (self.printed + output.printed)[: server.PRINTED]
         self.missing |= set(output.missing)
@@ -125,19 +124,15 @@ def grade_code(handed_in: Submission, points: Mapping[str, float], sandbox: Sand
         begun, function = time.monotonic(), problem.function
         marks[function] = marking.mark(problem, points[function], running, marks, seed)
         seconds[function] = time.monotonic() - begun
-    ordered = tuple(marks[p.function] for p in PROBLEMS if p.function in marks)
     return Found(
         handed_in.name,
-        ordered,
-        tuple(running.notes()),
-        printed=running.printed,
+        tuple(marks[problem.function] for problem in PROBLEMS if problem.function in marks),
+        (*handed_in.notes, *running.notes()),
+        handed_in.copies,
+        running.printed,
         seconds=seconds,
         prints=summary.fingerprints(handed_in),
     )
-
-
-def _with_notes(found: Found, handed_in: Submission) -> Found:
-    return replace(found, notes=(*handed_in.notes, *found.notes), copies=handed_in.copies)
 
 
 def grade_one(
@@ -168,7 +163,7 @@ def grade_one(
             with contextlib.suppress(OSError, ValueError, TypeError, LookupError):
                 found = Found.decoded(cache.read_bytes())
                 if found.key == key:
-                    return _with_notes(replace(found, name=name, seconds={}), handed_in), lines
+                    return replace(found, name=name, seconds={}), lines
         found = grade_code(handed_in, settings.points, sandbox)
         if settings.with_weights:
             code = {mark.question.key: mark for mark in found.marks}
@@ -177,7 +172,7 @@ def grade_one(
         found = replace(found, name=name, key=key)
         if cache is not None:
             write_atomically(cache, found.encoded())
-        return _with_notes(found, handed_in), lines
+        return found, lines
     except Exception as error:  # one submission must not stop a class; it is graded again
         reason = f"grading failed, look at it by hand: {type(error).__name__}: {error}"
         if isinstance(error, UserError):
@@ -206,10 +201,8 @@ def find(paths: list[Path]) -> tuple[dict[str, Entry], list[str]]:
         skipped += others
         for entry in entries:
             name = report.one_line(entry.name)
-            unusual = name in RESERVED or not name.strip(". ") or len(name.encode()) > LONGEST_NAME
-            if unusual and len(entries) > 1:
-                skipped.append(f"{path}: skipped, because {name!r:.60} cannot name a report")
-                continue
+            if name in RESERVED or not name.strip(". "):
+                raise UserError(f"{entry}: rename it, because {name!r:.40} cannot name a report")
             if name in found:
                 raise UserError(f"{found[name]} and {entry} have the same name: rename one of them")
             found[name] = entry
@@ -286,8 +279,9 @@ def command(paths: list[Path], settings: Settings, out: Path | None, jobs: int) 
     if len(found) > 1:
         graded.sort(key=lambda one: one.name)
         _write(out / summary.GRADES, summary.grades(graded).encode("utf-8-sig", errors="replace"))
-        _write(out / summary.PICTURE, figures.png(summary.picture(graded)))
-        _write(out / summary.SUMMARY, summary.summary(graded, skipped).encode(errors="replace"))
+        _write(out / summary.PICTURE, figures.png(summary.picture(graded, settings.points)))
+        page = summary.summary(graded, skipped, settings.points)
+        _write(out / summary.SUMMARY, page.encode(errors="replace"))
         print(f"Summary: {out / summary.SUMMARY}")
     print(f"Reports: {out}")
 
@@ -303,8 +297,6 @@ def _check_out(out: Path, paths: list[Path], found: Mapping[str, Entry]) -> None
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file: choose a folder for the reports")
     for name, entry in found.items():
-        if name in RESERVED or not name.strip(". ") or len(name.encode()) > LONGEST_NAME:
-            raise UserError(f"{entry.path}: rename it, because {name!r:.40} cannot name a report")
         if (out / name).resolve() == entry.path.resolve():
             raise UserError(f"--out {out} has the submission {name} in it: choose another folder")
     for path in paths:

@@ -15,55 +15,27 @@ class Question:
 
     Args:
         number: number of the homework's problem and question
-        kind: "code", "report", "picture" or "text"
+        kind: "code", "report" (values of a trained model), "picture" or "text"
         points: maximum score
-        title: a short name
+        title: the function to write, or a short name
+        parts: shares of the points, keyed by part (of a report: by value); they add up to 1
         bonus: whether its points are bonus points
         key: its name in files of points and grades; a question with several parts has several keys
-        parts: shares of the points, keyed by part; they add up to 1
+        group: of a report, the run's name without its number
     """
 
     number: str
     kind: str
     points: float
     title: str
+    parts: Mapping[str, float] = field(default_factory=dict)
     bonus: bool = False
     key: str = ""
-    parts: Mapping[str, float] = field(default_factory=dict)
+    group: str = ""
 
     def __post_init__(self):
-        if not self.key:
-            object.__setattr__(self, "key", self.number)
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Report(Question):
-    """Reported values of a trained model, marked by evaluating its weights.
-
-    Args:
-        group: the run's name without its number
-        metrics: names of the values
-        function: the graded function that computes them; empty if there is none
-    """
-
-    group: str
-    metrics: tuple[str, ...]
-    function: str = ""
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Problem(Question):
-    """A function that students write.
-
-    Args:
-        file: path of the function's file, relative to the package
-        summary: description of its result, without the equation
-        options: arguments of the model in tests
-    """
-
-    file: str
-    summary: str
-    options: tuple[tuple[str, int], ...] = ()
+        own = self.title if self.kind == "code" else self.number
+        object.__setattr__(self, "key", self.key or own)
 
     @property
     def function(self) -> str:
@@ -81,6 +53,11 @@ class Problem(Question):
         return self.function.rpartition(".")[0]
 
     @property
+    def file(self) -> str:
+        """Path of the function's file, relative to the package."""
+        return f"models/{self.model.lower()}.py" if self.model else "utils.py"
+
+    @property
     def terms(self) -> list[str]:
         """The names of a bound's results: the bound, then its terms."""
         return [part for part in self.parts if part not in LESSER]
@@ -91,76 +68,42 @@ ELBO = {"nelbo": 0.3, "kl": 0.2, "rec": 0.2, "gradient": 0.2, "sizes": 0.1}
 IWAE = {"niwae": 0.5, "kl": 0.1, "rec": 0.1, "gradient": 0.2, "sizes": 0.1}
 SSVAE = {"nelbo": 0.25, "kl_z": 0.15, "kl_y": 0.15, "rec": 0.15, "gradient": 0.2, "sizes": 0.1}
 FSVAE = {"nelbo": 0.3, "kl_z": 0.2, "rec": 0.2, "gradient": 0.2, "sizes": 0.1}
-ELBO_SUMMARY = "The negative ELBO and its two terms."
-IWAE_SUMMARY = "The negative importance-weighted bound, and the means of its two terms."
-BOUNDS = ("NELBO", "KL", "Rec")
-WEIGHTED = ("IWAE-1", "IWAE-10", "IWAE-100", "IWAE-1000")
+DRAWS = {"draws": 0.7, "gradient": 0.3}
+DENSITY = {"values": 0.6, "shapes": 0.2, "gradient": 0.2}
+MIXTURE = {"values": 0.6, "extreme values": 0.2, "gradient": 0.2}
+BOUNDS = dict.fromkeys(("NELBO", "KL", "Rec"), 1 / 3)
+WEIGHTED = dict.fromkeys(("IWAE-1", "IWAE-10", "IWAE-100", "IWAE-1000"), 1 / 4)
 VAE_RUN, GMVAE_RUN = "model=vae_z=10", "model=gmvae_z=10_k=500"
-
-
-def _function(number, function, points, parts, summary, bonus=False, **options) -> Problem:
-    model = function.rpartition(".")[0]
-    file = f"models/{model.lower()}.py" if model else "utils.py"
-    of_model = tuple(options.items())
-    return Problem(
-        *(number, "code", points, function, bonus, function, parts),
-        **{"file": file, "summary": summary, "options": of_model},
-    )
-
-
-def _report(number, points, title, group, metrics, function="", key="") -> Report:
-    parts = dict.fromkeys(metrics, 1 / len(metrics))
-    more = {"group": group, "metrics": metrics, "function": function}
-    return Report(number, "report", points, title, False, key, parts, **more)
-
-
+SSVAE_RUNS = ("model=ssvae_gw=000_cw=100", "model=ssvae_gw=001_cw=100")
 QUESTIONS = (
-    _function(
-        *("1.1", "sample_gaussian", 6, {"draws": 0.7, "gradient": 0.3}),
-        "Draw from a Gaussian so that gradients reach its mean and variance.",
-    ),
-    _function("1.2", "VAE.negative_elbo_bound", 6, ELBO, ELBO_SUMMARY, z_dim=3),
-    _report("1.3", 3, "the VAE's bounds", VAE_RUN, BOUNDS, "VAE.negative_elbo_bound"),
+    Question("1.1", "code", 6, "sample_gaussian", DRAWS),
+    Question("1.2", "code", 6, "VAE.negative_elbo_bound", ELBO),
+    Question("1.3", "report", 3, "the VAE's bounds", BOUNDS, group=VAE_RUN),
     Question("1.4", "picture", 3, "200 digits from the VAE"),
     Question("1.5", "text", 3, "the role of β"),
-    _function(
-        *("2.1", "log_normal", 4, {"values": 0.6, "shapes": 0.2, "gradient": 0.2}),
-        "The log density of a Gaussian with a diagonal covariance.",
-    ),
-    _function(
-        *("2.1", "log_normal_mixture", 5, {"values": 0.6, "extreme values": 0.2, "gradient": 0.2}),
-        "The log density of a uniformly weighted mixture of Gaussians.",
-    ),
-    _function(
-        *("2.1", "GMVAE.negative_elbo_bound", 7, ELBO),
-        "The negative ELBO and its two terms; KL is estimated at the draw of z.",
-        **{"z_dim": 3, "k": 3},
-    ),
-    _report("2.2", 3, "the GMVAE's bounds", GMVAE_RUN, BOUNDS, "GMVAE.negative_elbo_bound"),
+    Question("2.1", "code", 4, "log_normal", DENSITY),
+    Question("2.1", "code", 5, "log_normal_mixture", MIXTURE),
+    Question("2.1", "code", 7, "GMVAE.negative_elbo_bound", ELBO),
+    Question("2.2", "report", 3, "the GMVAE's bounds", BOUNDS, group=GMVAE_RUN),
     Question("2.3", "picture", 3, "200 digits from the GMVAE"),
     Question("3.1", "text", 6, "proof that IWAE's bound is tighter"),
-    _function("3.2", "VAE.negative_iwae_bound", 6, IWAE, IWAE_SUMMARY, z_dim=3),
-    _report("3.3", 3, "the VAE's IWAE bounds", VAE_RUN, WEIGHTED, "VAE.negative_iwae_bound"),
-    _function("3.4", "GMVAE.negative_iwae_bound", 3, IWAE, IWAE_SUMMARY, z_dim=3, k=3),
-    _report(
-        *("3.4", 3, "the GMVAE's IWAE bounds", GMVAE_RUN, WEIGHTED),
-        *("GMVAE.negative_iwae_bound", "3.4 report"),
+    Question("3.2", "code", 6, "VAE.negative_iwae_bound", IWAE),
+    Question("3.3", "report", 3, "the VAE's IWAE bounds", WEIGHTED, group=VAE_RUN),
+    Question("3.4", "code", 3, "GMVAE.negative_iwae_bound", IWAE),
+    Question(
+        "3.4", "report", 3, "the GMVAE's IWAE bounds", WEIGHTED, False, "3.4 report", GMVAE_RUN
     ),
-    _report("4.1", 1, "accuracy without the bound", "model=ssvae_gw=000_cw=100", ("accuracy",)),
-    _function(
-        *("4.2", "SSVAE.negative_elbo_bound", 15, SSVAE),
-        "The negative ELBO of an image without a label, and its three terms.",
+    Question(
+        "4.1", "report", 1, "accuracy without the bound", {"accuracy": 1}, group=SSVAE_RUNS[0]
     ),
-    _report("4.3", 3, "accuracy with the bound", "model=ssvae_gw=001_cw=100", ("accuracy",)),
+    Question("4.2", "code", 15, "SSVAE.negative_elbo_bound", SSVAE),
+    Question("4.3", "report", 3, "accuracy with the bound", {"accuracy": 1}, group=SSVAE_RUNS[1]),
     Question("5.1", "text", 3, "derivation of the FSVAE's bound", bonus=True),
-    _function(
-        *("5.2", "FSVAE.negative_elbo_bound", 4, FSVAE),
-        *("The negative ELBO of an image given its label, and its two terms.", True),
-    ),
-    Question("5.2", "picture", 2, "200 house numbers, class by class", True, "5.2 picture"),
+    Question("5.2", "code", 4, "FSVAE.negative_elbo_bound", FSVAE, bonus=True),
+    Question("5.2", "picture", 2, "200 house numbers, class by class", {}, True, "5.2 picture"),
 )
-PROBLEMS = tuple(question for question in QUESTIONS if isinstance(question, Problem))
-REPORTS = tuple(question for question in QUESTIONS if isinstance(question, Report))
+PROBLEMS = tuple(question for question in QUESTIONS if question.kind == "code")
+REPORTS = tuple(question for question in QUESTIONS if question.kind == "report")
 BY_KEY = {question.key: question for question in QUESTIONS}
 POINTS = {question.key: question.points for question in QUESTIONS}
 

@@ -5,13 +5,12 @@ All are made from two inputs: the grader's results, and points entered by hand (
 
 import json
 import re
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from codebase.homework.marking import Mark
-from codebase.homework.problems import BY_KEY, QUESTIONS, Question, totals
+from codebase.homework.problems import BY_KEY, Question, totals
 from codebase.homework.written import Row, quoted
 
 RESULTS, REPORT = "results.json", "report.md"
@@ -72,21 +71,16 @@ def merged(found: Found, row: Row, points: Mapping[str, float]) -> Found:
     marks = {mark.question.key: mark for mark in found.marks}
     for key, score in row.scores.items():
         own = marks[key].said if key in marks else ()  # which explains the values
-        remark = row.remarks.get(key) or "Marked by hand."
-        marks[key] = Mark(BY_KEY[key], points[key], score, (), (remark, *own))
+        marks[key] = Mark(BY_KEY[key], points[key], score, (), ("Marked by hand.", *own))
     open_points = {key: 0 if key in marks else value for key, value in points.items()}
     sums = zip(totals(open_points), ("points", "bonus points"), strict=True)
     waiting = " and ".join(f"{number(value)} {kind}" for value, kind in sums if value)
     keys = ", ".join(key for key, value in open_points.items() if value)
     ungraded = found.ungraded and f"Not graded: {found.ungraded}"
-    notes = [
-        *found.notes,
-        ungraded,
-        row.comment,
-        waiting and f"Not graded yet: {waiting} ({keys}).",
-    ]
-    ordered = tuple(marks[question.key] for question in QUESTIONS if question.key in marks)
-    return replace(found, marks=ordered, notes=tuple(filter(None, notes)))
+    missing = waiting and f"Not graded yet: {waiting} ({keys})."
+    notes = tuple(filter(None, (*found.notes, ungraded, row.comment, missing)))
+    ordered = tuple(marks[key] for key in BY_KEY if key in marks)
+    return replace(found, marks=ordered, notes=notes)
 
 
 # Texts that a submission may have written
@@ -94,11 +88,7 @@ def merged(found: Found, row: Row, points: Mapping[str, float]) -> Found:
 
 def plain(text: str) -> str:
     """Remove terminal control sequences from a text that a submission may have written."""
-    kept = (
-        character if character == "\n" or unicodedata.category(character)[0] != "C" else "�"
-        for character in text
-    )
-    return "".join(kept)
+    return "".join(one if one == "\n" or one.isprintable() else "�" for one in text)
 
 
 def one_line(text: str) -> str:
@@ -136,7 +126,7 @@ def results(found: Found, show_points: bool = True, show_output: bool = False) -
     tests = [
         {
             "number": mark.question.number,
-            "name": f"{mark.question.title}{' (bonus)' if mark.question.bonus else ''}",
+            "name": titled(mark.question),
             "score": mark.score,
             "max_score": mark.points,
             "status": "passed" if mark.score == mark.points else "failed",
@@ -187,7 +177,7 @@ def markdown(found: Found, show_points: bool = True, show_output: bool = False) 
         lines += [f"**{total(found)} points**", "", "| question | points |", "|---|---|"]
         for mark in found.marks:
             points = f"{number(mark.score)} of {number(mark.points)}"
-            lines.append(f"| {mark.question.number} {_title(mark.question)} | {points} |")
+            lines.append(f"| {mark.question.number} {titled(mark.question)} | {points} |")
     for mark in found.marks:
         if mark.said:
             lines += ["", f"## {mark.question.number} {mark.question.title}", ""]
@@ -202,6 +192,6 @@ def markdown(found: Found, show_points: bool = True, show_output: bool = False) 
     return ("\n".join(lines) + "\n").encode(errors="replace")
 
 
-def _title(question: Question) -> str:
-    title = f"`{question.title}`" if question.kind == "code" else question.title
-    return f"{title} (bonus)" if question.bonus else title
+def titled(question: Question) -> str:
+    """Return a question's title, and whether it is a bonus."""
+    return f"{question.title} (bonus)" if question.bonus else question.title

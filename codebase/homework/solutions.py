@@ -6,23 +6,22 @@ values and pictures from the trained weights.
 
 import ast
 import base64
-import html
 import platform
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from latex2mathml import converter
+from markdown_it import MarkdownIt
 
 from codebase import checkpoints, data, figures
 from codebase.homework import report, starter, weights, written
-from codebase.homework.problems import QUESTIONS, Problem, Question, Report, totals
+from codebase.homework.problems import QUESTIONS, Question, totals
 from codebase.machine.files import write_atomically
 from codebase.project import ROOT, UserError, group_of, steps_in
-from codebase.runs import published, table
-from codebase.runs import run as runs
-from codebase.runs.run import load_run, located
+from codebase.runs import published
+from codebase.runs.run import load_run
 
 EQUATIONS = ROOT / "codebase" / "models" / "README.md"
 # Sections of the equations' page, and the paragraph before which each is cut.
@@ -71,9 +70,8 @@ def make(folder: Path, points: Mapping[str, float], data_dir: Path) -> None:
         data_dir: folder of MNIST
 
     Raises:
-        UserError: MNIST or a package is missing, or the folder is a file
+        UserError: MNIST or the weights are missing, or the folder is a file
     """
-    convert = _converter()
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file: choose a folder")
     data.find_or_download("mnist", "mnist", data_dir)
@@ -82,7 +80,7 @@ def make(folder: Path, points: Mapping[str, float], data_dir: Path) -> None:
     for name, content in document.pictures.items():
         write_atomically(folder / name, content)
     write_atomically(folder / "solutions.md", text.encode())
-    write_atomically(folder / "solutions.html", convert(text, document.pictures).encode())
+    write_atomically(folder / "solutions.html", _page(text, document.pictures).encode())
 
 
 class _Document:
@@ -91,14 +89,12 @@ class _Document:
     def __init__(self, points: Mapping[str, float], data_dir: Path):
         self.points, self.data_dir = points, data_dir
         self.pictures: dict[str, bytes] = {}
-        self.rubric = _sections(written.rubric(points), r"## ([^:\n]+): ")
-        self.equations = _sections(EQUATIONS.read_text(encoding="utf-8"), r"## (\d+)\. ")
-        self.trained: dict[str, _Trained] = {}
-        self.replicates = _replicates()
+        self.values: dict[str, dict[str, float]] = {}  # of metrics, by run
 
     def text(self) -> str:
         """Return the document in Markdown."""
         handout = starter.handed_out("README.md", self.points)
+        rubric = _sections(written.rubric(self.points), r"## ([^:\n]+): ")
         usual, bonus = map(report.number, totals(self.points))
         parts = [
             f"# Solutions: variational autoencoders\n\n{usual} points, and {bonus} bonus points.\n"
@@ -107,65 +103,61 @@ class _Document:
             parts.append(section.strip() + "\n")
             for question in QUESTIONS:
                 if question.number == number and self.points[question.key]:
-                    parts.append(self._answer(question))
-        return "\n".join([*parts, self._how_it_was_made()])
+                    parts.append(f"#### Solution: {question.title}\n\n{self._answer(question)}\n")
+                    if question.key in rubric:
+                        about = rubric[question.key].partition(": ")[2].strip()
+                        parts.append(f"#### Rubric: {about}\n")
+        parts.append(
+            "## How this document was made\n\n"
+            f"`python -m codebase solutions` made it with Python {platform.python_version()} and "
+            f"PyTorch {torch.__version__}. Bounds are in nats, on the homework's 100-image "
+            f"evaluation subset, with draws of seed {weights.SEED}; other draws change them by 0.1 "
+            "or 0.2. Full points are given within four standard deviations of the mean. The "
+            "standard deviation is this project's or the published one, whichever is larger.\n"
+        )
+        return "\n".join(parts)
 
     def _answer(self, question: Question) -> str:
-        if isinstance(question, Problem):
-            text = _code(question)
-            if question.number in DERIVATIONS:
-                text += f"\n\n{self._derivation(question)}"
-        elif isinstance(question, Report):
-            text = self._report(question)
-        elif question.kind == "picture":
-            text = self._picture(question)
-        else:
-            text = self._derivation(question)
-        answer = f"#### Solution: {question.title}\n\n{text}\n"
-        if rubric := self.rubric.get(question.key):
-            answer += f"\n#### Rubric: {rubric.partition(': ')[2].strip()}\n"
-        return answer
+        if question.kind == "report":
+            return self._report(question)
+        if question.kind == "picture":
+            return self._picture(question)
+        code = _code(question) if question.kind == "code" else ""
+        derived = self._derivation(question) if question.number in DERIVATIONS else ""
+        return "\n\n".join(filter(None, (code, derived)))
 
-    def _report(self, asked: Report) -> str:
-        trained = self._trained(f"{asked.group}_run=0000")
+    def _report(self, asked: Question) -> str:
+        folder, whose = _run(f"{asked.group}_run=0000")
+        if folder.name not in self.values:
+            self.values[folder.name] = weights.metrics_of(load_run(folder), self.data_dir)
         lines = [
-            f"| metric | {_whose(trained.run)} | mean ± standard deviation | runs | full points |",
+            f"| metric | {whose} | mean ± standard deviation | runs | full points |",
             "|---|---|---|---|---|",
         ]
-        for metric in asked.metrics:
-            mean, deviation, number = self.replicates[asked.group][metric]
-            low, high = weights.expected(asked.group, metric)
-            cells = [weights.in_words(metric, x) for x in (mean, deviation, low, high)]
-            value = weights.in_words(metric, trained.values[metric])
+        for metric in asked.parts:
+            mean, deviation, number = published.REPLICATES[asked.group][metric]
+            found = self.values[folder.name][metric]
+            shown = (found, mean, deviation, *weights.expected(asked.group, metric))
+            value, middle, spread, low, high = (weights.in_words(metric, x) for x in shown)
             lines.append(
-                f"| {metric} | {value} | {cells[0]} ± {cells[1]} | {number} | "
-                f"{cells[2]} to {cells[3]} |"
+                f"| {metric} | {value} | {middle} ± {spread} | {number} | {low} to {high} |"
             )
         return "\n".join(lines)
 
-    def _trained(self, name: str) -> "_Trained":
-        if name not in self.trained:
-            folder = _folder(name)
-            _, step, run = located(folder)
-            values = weights.metrics_of(load_run(folder), self.data_dir)
-            self.trained[name] = _Trained(run, step, values)
-        return self.trained[name]
-
     def _picture(self, question: Question) -> str:
-        there = [folder for name in RUNS[question.key] if (folder := _folder(name)).is_dir()]
-        if not there:
-            raise UserError(f"there are no weights of {RUNS[question.key][0]}: train it first")
-        _, step, run = located(there[0])
-        model = load_run(there[0])
+        there = [_run(name) for name in RUNS[question.key]]
+        folder, whose = next((one for one in there if one[0].is_dir()), there[0])
+        name, model = folder.name, load_run(folder)
         with figures.isolated_draws(torch.device("cpu")):
             sheet = figures.sample_sheet(model)
-        file = f"{run.name}.png"
-        self.pictures[file] = figures.png(sheet, f"{run.name}, iteration {step}")
-        return f"![Samples of {run.name}]({file})\n\n{run.name}, iteration {step:,}, {_whose(run)}."
+        step = steps_in(folder)[-1]
+        self.pictures[f"{name}.png"] = figures.png(sheet, f"{name}, iteration {step}")
+        return f"![Samples of {name}]({name}.png)\n\n{name}, iteration {step:,}, {whose}."
 
     def _derivation(self, question: Question) -> str:
         number, end = DERIVATIONS[question.number]
-        text = self.equations[number].partition("\n")[2].partition(end)[0].strip()
+        equations = _sections(EQUATIONS.read_text(encoding="utf-8"), r"## (\d+)\. ")
+        text = equations[number].partition("\n")[2].partition(end)[0].strip()
         text = re.sub(r"<!--.*?-->\s?", "", text)
         text = re.sub(r"\b([Ss]ection) (\d+)", r"\1 \2 of the equations", text)
 
@@ -179,31 +171,8 @@ class _Document:
         text = re.sub(r"(!?)\[([^\]]+)\]\(([^)]+)\)", kept, text)
         return f"*Section {number} of the equations (codebase/models/README.md).*\n\n{text}"
 
-    def _how_it_was_made(self) -> str:
-        found = {str(trained.run.flags.get("seed")) for trained in self.trained.values()}
-        seeds = ", ".join(sorted(found))
-        names = ", ".join(f"{one.run.name} ({_whose(one.run)})" for one in self.trained.values())
-        return (
-            "## How this document was made\n\n"
-            f"`python -m codebase solutions` made it with Python {platform.python_version()} and "
-            f"PyTorch {torch.__version__}. It evaluated the weights of {names}, trained with "
-            f"seed {seeds}; the evaluation draws with seed {weights.SEED}. Bounds are in nats, on "
-            "the homework's 100-image evaluation subset; other draws change them by 0.1 or 0.2. "
-            "Full points are given within four standard deviations of the mean. The standard "
-            "deviation is this project's or the published one, whichever is larger.\n"
-        )
 
-
-@dataclass(frozen=True)
-class _Trained:
-    """A run with its metrics."""
-
-    run: runs.Run
-    step: int
-    values: dict[str, float]
-
-
-def _code(problem: Problem) -> str:
+def _code(problem: Question) -> str:
     """Return the code of a function, and of helpers that only graded functions use."""
     source = (ROOT / "codebase" / problem.file).read_text(encoding="utf-8")
     lines, found = source.splitlines(), starter.nodes(ast.parse(source))
@@ -222,19 +191,6 @@ def _dedented(lines: list[str], node: ast.stmt) -> list[str]:
     return [line[node.col_offset :] for line in lines[first - 1 : node.end_lineno]]
 
 
-def _replicates() -> dict[str, dict[str, tuple[float, float, int]]]:
-    """Return mean, standard deviation and number of runs, from your runs if there are several."""
-    try:
-        rows = table.rows(table.collect())
-    except UserError:
-        rows = []
-    found = {group: dict(values) for group, values in published.REPLICATES.items()}
-    for row in rows:
-        if row["n"] > 1 and row["figure"] in found.get(row["group"], {}):
-            found[row["group"]][row["figure"]] = (row["mean"], row["sd"], row["n"])
-    return found
-
-
 def _sections(text: str, pattern: str) -> dict[str, str]:
     """Split a page into sections, keyed by the pattern's first group in their headings."""
     found = {}
@@ -244,54 +200,37 @@ def _sections(text: str, pattern: str) -> dict[str, str]:
     return found
 
 
-def _folder(name: str) -> Path:
-    """Return your run's folder if its training is complete, else the reference run's folder."""
+def _run(name: str) -> tuple[Path, str]:
+    """Return your run's folder if its training is complete, else the reference run's, and whose."""
     own, reference = checkpoints.run_folder(name), checkpoints.reference_folder(name)
     usual = published.ITERATIONS.get(group_of(name), max(steps_in(reference), default=1))
-    return own if max(steps_in(own), default=0) >= usual else reference
-
-
-def _whose(run: runs.Run) -> str:
-    own = _folder(run.name) == checkpoints.run_folder(run.name)
-    return "your run" if own else "reference weights"
+    yours = max(steps_in(own), default=0) >= usual
+    return (own, "your run") if yours else (reference, "reference weights")
 
 
 # HTML
 
 
-def _converter():
-    """Return a function that converts Markdown and pictures (PNGs keyed by name) to HTML."""
-    try:
-        from latex2mathml import converter
-        from markdown_it import MarkdownIt
-    except ImportError as error:
-        raise UserError(
-            f"{error.name} is not installed: run `pip install -r requirements.txt`"
-        ) from None
+def _mathml(tex: str, display: str) -> str:
+    tex = re.sub(r"\\(log|liminf)(?![a-z])", r"\\\1\\,", tex)  # a name touches its argument
+    return converter.convert(re.sub(r"\\!", "", tex), display=display)
 
-    def mathml(tex: str, display: str) -> str:
-        tex = re.sub(r"\\(log|liminf)(?![a-z])", r"\\\1\\,", tex)  # a name touches its argument
-        tex = re.sub(r"\\!", "", tex)
-        return converter.convert(tex, display=display)
 
-    def convert(text: str, pictures: Mapping[str, bytes]) -> str:
-        markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
-        tokens = markdown.parse(text)
-        for token in tokens:
-            if token.type == "fence" and token.info == "math":
-                token.type, token.content = "html_block", mathml(token.content.strip(), "block")
-            inner = token.children or []
-            for before, code, after in zip(inner, inner[1:], inner[2:], strict=False):
-                formula = before.content.endswith("$") and after.content.startswith("$")
-                if code.type == "code_inline" and formula:  # GitHub's form of a formula in a line
-                    before.content, after.content = before.content[:-1], after.content[1:]
-                    code.type, code.content = "html_inline", mathml(code.content, "inline")
-            for image in inner:
-                if image.type == "image":
-                    content = base64.b64encode(pictures[str(image.attrs["src"])]).decode()
-                    image.attrs["src"] = f"data:image/png;base64,{content}"
-        body = markdown.renderer.render(tokens, markdown.options, {})
-        title = html.escape(text.partition("\n")[0].strip("# "))
-        return PAGE.replace("Solutions</title>", f"{title}</title>") + body
-
-    return convert
+def _page(text: str, pictures: Mapping[str, bytes]) -> str:
+    """Convert Markdown and pictures (PNGs keyed by name) to an HTML page."""
+    markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
+    tokens = markdown.parse(text)
+    for token in tokens:
+        if token.type == "fence" and token.info == "math":
+            token.type, token.content = "html_block", _mathml(token.content.strip(), "block")
+        inner = token.children or []
+        for before, code, after in zip(inner, inner[1:], inner[2:], strict=False):
+            formula = before.content.endswith("$") and after.content.startswith("$")
+            if code.type == "code_inline" and formula:  # GitHub's form of a formula in a line
+                before.content, after.content = before.content[:-1], after.content[1:]
+                code.type, code.content = "html_inline", _mathml(code.content, "inline")
+        for image in inner:
+            if image.type == "image":
+                content = base64.b64encode(pictures[str(image.attrs["src"])]).decode()
+                image.attrs["src"] = f"data:image/png;base64,{content}"
+    return PAGE + markdown.renderer.render(tokens, markdown.options, {})

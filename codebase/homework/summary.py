@@ -11,11 +11,12 @@ import math
 import statistics
 import zlib
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from itertools import combinations
 
 from codebase.homework import report
 from codebase.homework.handout.submit import function_in, is_blank
-from codebase.homework.problems import BY_KEY, POINTS, PROBLEMS
+from codebase.homework.problems import BY_KEY, PROBLEMS
 from codebase.homework.report import Found
 from codebase.homework.submission import Submission
 
@@ -51,18 +52,13 @@ def _by_question(graded: list[Found]) -> dict[str, list[float]]:
     return {key: found[key] for key in BY_KEY if key in found}
 
 
-def _most(graded: list[Found], key: str) -> float:
-    """Return the maximum score of a question."""
-    marks = (mark for found in graded for mark in found.marks if mark.question.key == key)
-    return max((mark.points for mark in marks), default=POINTS[key])
-
-
-def summary(graded: list[Found], skipped: list[str]) -> str:
+def summary(graded: list[Found], skipped: list[str], points: Mapping[str, float]) -> str:
     """Format the summary page in Markdown.
 
     Args:
         graded: the submissions
         skipped: a line for each entry of the class that is not a submission
+        points: maximum scores, keyed by question
     """
     counted = [found for found in graded if not found.ungraded]
     lines = ["# Summary", ""]
@@ -72,13 +68,12 @@ def summary(graded: list[Found], skipped: list[str]) -> str:
     lines += [f"![points by problem]({PICTURE})", ""]
     lines += ["| question | points | graded | mean | full | none |", "|---|---|---|---|---|---|"]
     for key, scores in _by_question(counted).items():
-        question, most = BY_KEY[key], _most(counted, key)
         cells = [
-            f"{question.number} {question.title}{' (bonus)' if question.bonus else ''}",
-            report.number(most),
+            f"{BY_KEY[key].number} {report.titled(BY_KEY[key])}",
+            report.number(points[key]),
             len(scores),
             report.number(statistics.fmean(scores)),
-            sum(score == most for score in scores),
+            sum(score == points[key] for score in scores),
             sum(score == 0 for score in scores),
         ]
         lines.append(f"| {' | '.join(map(str, cells))} |")
@@ -107,25 +102,18 @@ def summary(graded: list[Found], skipped: list[str]) -> str:
     if len(groups) > MOST_CLUSTERS:
         lines.append(f"- … and {len(groups) - MOST_CLUSTERS} more")
     lines += [] if groups else ["None."]
-    copies = [(found.name, found.copies) for found in graded if found.copies]
-    ungraded = [(found.name, found.ungraded) for found in graded if found.ungraded]
-    for title, rows in (("Several copies of the code", copies), ("Not graded", ungraded)):
+    told = {
+        "Several copies of the code": [f"{one.name}: {one.copies}" for one in graded if one.copies],
+        "Not graded": [f"{one.name}: {one.ungraded}" for one in graded if one.ungraded],
+        "Entries to look at": skipped,
+    }
+    for title, rows in told.items():
         if rows:
-            told = (
-                f"- {report.in_markdown(name)}: {report.in_markdown(why)}" for name, why in rows
-            )
-            lines += ["", f"## {title}", "", *told]
-    if skipped:
-        lines += [
-            "",
-            "## Entries to look at",
-            "",
-            *(f"- {report.in_markdown(line)}" for line in skipped),
-        ]
+            lines += ["", f"## {title}", "", *(f"- {report.in_markdown(row)}" for row in rows)]
     return "\n".join(lines) + "\n"
 
 
-def picture(graded: list[Found]):
+def picture(graded: list[Found], points: Mapping[str, float]):
     """Draw a histogram of points for each question: a matplotlib Figure."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -136,7 +124,7 @@ def picture(graded: list[Found]):
     figure = Figure(figsize=(9, 2.4 * rows), layout="constrained")
     for i, (key, scores) in enumerate(found.items(), 1):
         ax, question = figure.add_subplot(rows, 3, i), BY_KEY[key]
-        ax.hist(scores, bins=12, range=(0, _most(graded, key) or 1), color="tab:blue")
+        ax.hist(scores, bins=12, range=(0, points[key] or 1), color="tab:blue")
         ax.set_title(f"{question.number} {question.title}", fontsize=9)
         ax.set_xlabel("points", fontsize=8)
         ax.set_ylabel("submissions", fontsize=8)
@@ -185,10 +173,7 @@ def fingerprints(handed_in: Submission) -> tuple[tuple[str, int], ...]:
     for problem in PROBLEMS:
         source = handed_in.sources.get(f"{handed_in.package}/{problem.file}", "")
         node = function_in(source, problem.model, problem.method)
-        try:
-            tokens = [] if node is None or is_blank(node) else list(_tokens(node))
-        except RecursionError:
-            continue
+        tokens = [] if node is None or is_blank(node) else list(_tokens(node))
         grams = [" ".join(tokens[i : i + LENGTH]) for i in range(len(tokens) - LENGTH + 1)]
         hashes = [zlib.crc32(gram.encode(errors="replace")) for gram in grams]
         for i in range(max(len(hashes) - WINDOW + 1, 0)):

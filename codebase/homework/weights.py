@@ -14,7 +14,7 @@ import torch
 from codebase import data
 from codebase import evaluate as evaluation
 from codebase.homework.marking import Mark
-from codebase.homework.problems import REPORTS, Report
+from codebase.homework.problems import REPORTS, Question
 from codebase.homework.submission import Submission
 from codebase.machine.files import one_line, write_atomically
 from codebase.models import LatentVariableModel
@@ -133,7 +133,7 @@ def metrics_of_file(file: Path, data_dir: Path) -> dict[str, float] | str:
 
 
 def _mark(
-    report: Report,
+    report: Question,
     points: float,
     run: str,
     step: int,
@@ -144,9 +144,9 @@ def _mark(
     name = f"{run}, iteration {step:,}"
     if isinstance(values, str):
         reason = f"The weights of {name} cannot be evaluated: {values}."
-        return Mark(report, points, 0, report.metrics, (reason,))
+        return Mark(report, points, 0, tuple(report.parts), (reason,))
     outside, told = [], []
-    for metric in report.metrics:
+    for metric in report.parts:
         low, high = expected(report.group, metric)
         outside += [] if low <= values[metric] <= high else [metric]
         value, least, most = (in_words(metric, one) for one in (values[metric], low, high))
@@ -158,21 +158,18 @@ def _mark(
     return Mark(report, points, round(score, 2), tuple(outside), tuple(said))
 
 
-def _out_of_range(report: Report, step: int, metrics: list[str], code: Mapping[str, Mark]) -> str:
-    names = listed(metrics)
-    are = "is" if len(metrics) == 1 else "are"
-    told = f"{names[0].upper()}{names[1:]} {are} outside the expected range."
-    loss = report.function.replace("iwae", "elbo") or "SSVAE.negative_elbo_bound"
-    used = [name for name in code if name == loss or "." not in name]
-    if step < ITERATIONS[report.group]:
-        most = ITERATIONS[report.group]
+def _out_of_range(report: Question, step: int, metrics: list[str], code: Mapping[str, Mark]) -> str:
+    told, most = f"Outside the expected range: {', '.join(metrics)}.", ITERATIONS[report.group]
+    if step < most:
         return f"{told} Your weights are from iteration {step:,}; train for {most:,}."
+    loss = f"{model_of_name(f'{report.group}_run=0000')['class']}.negative_elbo_bound"
+    used = [name for name in code if name == loss or "." not in name]
     if report.group != WITHOUT_BOUND and any(code[name].lost for name in used):
         return f"{told} {loss} is probably wrong; correct it and train again."
     return f"{told} Train again with the script's default flags."
 
 
-def _missing(report: Report, points: float, checkpoints: Mapping[str, object]) -> Mark:
+def _missing(report: Question, points: float, checkpoints: Mapping[str, object]) -> Mark:
     """Return the mark for missing weights, or for weights that do not count."""
     of_digits = f"{report.group}_data=synthetic"
     reason = (
@@ -182,12 +179,7 @@ def _missing(report: Report, points: float, checkpoints: Mapping[str, object]) -
     for name in sorted(checkpoints):
         if group_of(name) == of_digits:
             reason = f"{name} was trained on synthetic digits; train on MNIST."
-    return Mark(report, points, 0, report.metrics, (reason,))
-
-
-def listed(words: list[str]) -> str:
-    """Join words as a list in a sentence."""
-    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]
+    return Mark(report, points, 0, tuple(report.parts), (reason,))
 
 
 if __name__ == "__main__":

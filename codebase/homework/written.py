@@ -36,23 +36,18 @@ def collect(handed_in: Submission, folder: Path) -> list[str]:
         folder: folder for the copies
 
     Returns:
-        lines for the teacher about replaced copies and files that were not copied
+        lines for the teacher about replaced copies
     """
     answers = {folder / name: content for name, content in _answers(handed_in).items()}
     before = {path for path in folder.rglob("*") if path.is_file()}
-    changed, lines = bool(before - answers.keys()), []
-    for path in before - answers.keys():
+    same = {path for path in before & answers.keys() if path.read_bytes() == answers[path]}
+    for path in before - same:
         path.unlink()
-    for path, content in answers.items():
-        try:
-            if path not in before or path.read_bytes() != content:
-                changed |= bool(before)
-                write_atomically(path, content)
-        except OSError as error:  # such as a name that is too long
-            lines.append(f"{handed_in.name}: {path.name:.100} was not copied: {error.strerror}")
-    if changed:
-        lines.append(f"{handed_in.name}: its texts or pictures have changed: check its points")
-    return lines
+    for path in answers.keys() - same:
+        write_atomically(path, answers[path])
+    changed = before and before | answers.keys() != same
+    told = f"{handed_in.name}: its texts or pictures have changed: check its points"
+    return [told] if changed else []
 
 
 def _answers(handed_in: Submission) -> dict[str, bytes]:
@@ -97,17 +92,14 @@ def rubric(points: Mapping[str, float]) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """A person's marks for a submission: points and remarks keyed by question, and a comment."""
+    """A person's marks for a submission: points keyed by question, and a comment."""
 
     scores: Mapping[str, float] = field(default_factory=dict)
     comment: str = ""
-    remarks: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_sheet(path: Path, points: Mapping[str, float], names: list[str]) -> dict[str, Row]:
     """Read the table of a class, and add a row for each submission that it lacks.
-
-    A column such as "3.1 comment" has remarks about a question.
 
     Args:
         path: path of a CSV file; it is created if it does not exist
@@ -120,21 +112,30 @@ def read_sheet(path: Path, points: Mapping[str, float], names: list[str]) -> dic
     Raises:
         UserError: the table cannot be read, or has invalid points; the file is not changed
     """
-    keys = [q.key for q in QUESTIONS if q.kind != "code" and points[q.key]]
+    columns = ["submission", *(q.key for q in QUESTIONS if q.kind != "code" and points[q.key])]
+    columns.append(COMMENT)
     try:
         text = path.read_bytes().decode("utf-8-sig") if path.exists() else ""
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}: save it as CSV in UTF-8") from None
-    text = text or _lines([["submission", *keys, COMMENT]], ",")
-    first = text.splitlines()[0]
-    delimiter = max(",;\t", key=first.count)
-    found = _read_rows(path, text, delimiter, keys, points)
-    missing = [name for name in names if name not in found]
+        text = text or f"{','.join(columns)}\n"
+        delimiter = max(",;\t", key=text.splitlines()[0].count)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        head, *rows = [[cell.strip() for cell in row] for row in reader]
+    except (OSError, ValueError, csv.Error) as error:
+        told = "save it as CSV in UTF-8, and check quotes and long cells"
+        raise UserError(f"{path} cannot be read: {error}: {told}") from None
+    for column in columns:
+        if head.count(column) != 1:
+            raise UserError(
+                f"{path}: expected one column {column}, got {head.count(column)}: correct the "
+                "first row, or add the column; spreadsheets may turn 1.3 into a date"
+            )
+    found = _read_rows(path, head, rows, {key: points[key] for key in columns[1:-1]})
+    missing = [[quoted(name)] + [""] * (len(head) - 1) for name in names if name not in found]
     if missing:
-        columns = len(next(csv.reader([first], delimiter=delimiter)))
-        added = _lines([[quoted(name)] + [""] * (columns - 1) for name in missing], delimiter)
-        joined = text if text.endswith(("\r", "\n")) else f"{text}\n"
-        write_atomically(path, f"{joined}{added}".encode("utf-8-sig", errors="replace"))
+        added = io.StringIO(text if text.endswith(("\r", "\n")) else f"{text}\n", newline="")
+        added.seek(0, io.SEEK_END)
+        csv.writer(added, delimiter=delimiter, lineterminator="\n").writerows(missing)
+        write_atomically(path, added.getvalue().encode("utf-8-sig", errors="replace"))
     return found
 
 
@@ -144,47 +145,25 @@ def quoted(name: str) -> str:
 
 
 def _read_rows(
-    path: Path, text: str, delimiter: str, keys: list[str], points: Mapping[str, float]
+    path: Path, head: list[str], rows: list[list[str]], points: Mapping[str, float]
 ) -> dict[str, Row]:
     """Return rows keyed by name. Raises UserError if anything is ambiguous, to protect points."""
-    try:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-        head, *rows = list(reader) or [[]]
-    except csv.Error as error:
-        raise UserError(f"{path} cannot be read: {error}: check quotes and long cells") from None
-    head = [one.strip() for one in head]
-    for column in dict.fromkeys(["submission", *keys, *filter(None, head)]):
-        if head.count(column) != 1:
-            raise UserError(
-                f"{path}: expected one column {column}, got {head.count(column)}: correct the "
-                "first row, or add the column; spreadsheets may turn 1.3 into a date"
-            )
     found: dict[str, Row] = {}
     for count, cells in enumerate(rows, 2):
-        row = dict(zip(head, map(str.strip, cells), strict=False))
+        row = dict(zip(head, cells, strict=False))
         name = row.get("submission", "").removeprefix("'")
         where = f"{path}, row {count}" + (f" {name!r:.60}" if name else "")
         if any(cells[len(head) :]):
             raise UserError(f"{where} has more cells than columns: put texts in double quotes")
         if name in found:
             raise UserError(f"{where}: there are two rows of this name: delete one")
-        scores = {
-            key: _points(row[key], points[key], f"{where}, {key}") for key in keys if row.get(key)
-        }
+        given = {key: row[key] for key in points if row.get(key)}
+        scores = {key: _points(text, points[key], f"{where}, {key}") for key, text in given.items()}
         if scores and not name:
             raise UserError(f"{where} has points, but no name")
-        if without := [key for key in keys if row.get(f"{key} {COMMENT}") and key not in scores]:
-            raise UserError(f"{where} has a comment on {without[0]}, but no points")
         if name:
-            remarks = {key: row.get(f"{key} {COMMENT}", "") for key in scores}
-            found[name] = Row(scores, row.get(COMMENT, ""), remarks)
+            found[name] = Row(scores, row.get(COMMENT, ""))
     return found
-
-
-def _lines(rows: list[list[str]], delimiter: str) -> str:
-    text = io.StringIO()
-    csv.writer(text, delimiter=delimiter, lineterminator="\n").writerows(rows)
-    return text.getvalue()
 
 
 def _points(text: str, most: float, where: str) -> float:
