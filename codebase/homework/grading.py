@@ -250,7 +250,7 @@ def command(paths: list[Path], settings: Settings, out: Path | None, jobs: int) 
     rows = {}
     if out is not None:
         rows = written.read_sheet(out / written.SHEET, settings.points, list(found))
-        _write(out / written.RUBRIC, written.rubric(settings.points).encode())
+        write_atomically(out / written.RUBRIC, written.rubric(settings.points).encode())
         for name in rows.keys() - found.keys():
             print(f"{written.SHEET}: {report.one_line(name)} is not graded now", file=sys.stderr)
     graded, a_class = [], len(found) > 3
@@ -270,26 +270,23 @@ def command(paths: list[Path], settings: Settings, out: Path | None, jobs: int) 
                 bar.write(report.one_line(line), file=sys.stderr)
             if out is not None:
                 shown = (settings.show_points, settings.show_output)
-                _write(out / one.name / report.REPORT, report.markdown(one, *shown))
-                _write(out / one.name / report.RESULTS, report.results(one, *shown))
+                write_atomically(out / one.name / report.REPORT, report.markdown(one, *shown))
+                write_atomically(out / one.name / report.RESULTS, report.results(one, *shown))
     if out is None:
         return
     marked = sum(bool(rows[name].scores) for name in rows.keys() & found.keys())
     print(f"Marked by hand: {marked} of {len(found)}, in {out / written.SHEET}")
     if len(found) > 1:
         graded.sort(key=lambda one: one.name)
-        _write(out / summary.GRADES, summary.grades(graded).encode("utf-8-sig", errors="replace"))
-        _write(out / summary.PICTURE, figures.png(summary.picture(graded, settings.points)))
-        page = summary.summary(graded, skipped, settings.points)
-        _write(out / summary.SUMMARY, page.encode(errors="replace"))
+        table = summary.grades(graded).encode("utf-8-sig", errors="replace")
+        page = summary.summary(graded, skipped, settings.points).encode(errors="replace")
+        write_atomically(out / summary.GRADES, table)
+        write_atomically(
+            out / summary.PICTURE, figures.png(summary.picture(graded, settings.points))
+        )
+        write_atomically(out / summary.SUMMARY, page)
         print(f"Summary: {out / summary.SUMMARY}")
     print(f"Reports: {out}")
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file if its content has changed."""
-    if not path.is_file() or path.read_bytes() != content:
-        write_atomically(path, content)
 
 
 def _check_out(out: Path, paths: list[Path], found: Mapping[str, Entry]) -> None:

@@ -4,6 +4,7 @@ A function that passes may still be wrong: the grader uses other inputs, and che
 """
 
 import json
+import traceback
 from pathlib import Path
 
 import pytest
@@ -78,7 +79,7 @@ def test_public_values(function):
     try:
         found = RECIPES[function](utils, models)
     except NotImplementedError as error:
-        blank = _last(error.__traceback__).tb_frame.f_code.co_name
+        blank = traceback.extract_tb(error.__traceback__)[-1].name
     if blank:
         own = blank == function.rpartition(".")[2]
         pytest.fail(f"{function if own else blank} is not written yet", pytrace=False)
@@ -96,9 +97,3 @@ def test_public_values(function):
             same = same and 0.1 < deviation[i] / deviations[i] < most
         if not same:
             assert value == pytest.approx(expected[i], rel=1e-4, abs=1e-5), f"value {i}"
-
-
-def _last(trace):
-    while trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace

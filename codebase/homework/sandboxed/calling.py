@@ -237,13 +237,13 @@ def _output(call: Call, i: int, args, drawn: Drawn, function, model, of_loss: bo
         "gradients": {},
     }
     if differentiated and model is None:
-        found["gradients"] = _by_arguments(terms[0], leaves)
+        for i, grad in enumerate(_derivatives(terms[0], leaves)):
+            found["gradients"][str(i)] = grad.double().flatten()[:MOST_VALUES].tolist()
     elif differentiated:
         found["gradients"] = _along(terms[0], drawn.directions, model)
         if of_loss and [term.numel() for term in terms[1:]] == [1, 1]:
             loss = _along(terms[1] + terms[2], drawn.directions, model)
-            for group in list(found["gradients"]):
-                found["gradients"][f"kl + rec: {group}"] = loss.get(group, [])
+            found["gradients"] |= {f"kl + rec: {group}": along for group, along in loss.items()}
     if noise is not None:
         z_dim, draws = getattr(model, "z_dim", None), noise.draws
         in_rows = all(draw.dim() > 0 and draw.shape[-1] == z_dim for draw in draws)
@@ -252,45 +252,29 @@ def _output(call: Call, i: int, args, drawn: Drawn, function, model, of_loss: bo
     return found
 
 
-def _summed(term: Tensor) -> Tensor:
-    """Return a weighted sum of a term's elements, with different weights."""
+def _derivatives(term: Tensor, inputs: list[Tensor]) -> list[Tensor]:
+    """Differentiate a weighted sum of a term's elements, with different weights."""
+    if not term.requires_grad or not inputs:
+        return [torch.zeros_like(one) for one in inputs]
     weights = torch.linspace(0.5, 1.5, term.numel(), dtype=term.dtype).view(term.shape)
-    return (term * weights).sum() if term.numel() > 1 else term.sum()
-
-
-def _by_arguments(term: Tensor, leaves: list[Tensor]) -> dict:
-    """Return gradients keyed by argument; [] if the term does not depend on the argument."""
-    if not term.requires_grad:
-        return {}
-    grads = torch.autograd.grad(_summed(term), leaves, allow_unused=True, retain_graph=True)
-    return {
-        str(i): [] if grad is None else grad.double().flatten()[:MOST_VALUES].tolist()
-        for i, grad in enumerate(grads)
-    }
+    total = (term * weights).sum() if term.numel() > 1 else term.sum()
+    return list(torch.autograd.grad(total, inputs, retain_graph=True, materialize_grads=True))
 
 
 def _along(term: Tensor, directions: dict[str, Tensor], model: nn.Module) -> dict[str, list[float]]:
-    """Return derivatives along the direction of each network that a term depends on."""
-    if not term.requires_grad:
-        return {}
-    parameters = dict(model.named_parameters())
-    names = [name for name in directions if name in parameters and parameters[name].requires_grad]
-    wanted = [parameters[name] for name in names]
-    grads = torch.autograd.grad(term.mean(), wanted, allow_unused=True, retain_graph=True)
+    """Return derivatives along each network's direction."""
+    own = {name: p for name, p in model.named_parameters() if name in directions}
+    own = {name: parameter for name, parameter in own.items() if parameter.requires_grad}
     found: dict[str, float] = {}
-    for name, grad in zip(names, grads, strict=True):
+    for name, grad in zip(own, _derivatives(term, list(own.values())), strict=True):
         group = name.partition(".")[0]
-        if grad is not None:
-            along = torch.dot(grad.flatten().float(), directions[name].flatten()).item()
-            found[group] = found.get(group, 0.0) + along
+        along = torch.dot(grad.flatten().float(), directions[name].flatten()).item()
+        found[group] = found.get(group, 0.0) + along
     return {group: [along] for group, along in found.items()}
 
 
 def _by_noise(term: Tensor, draws: list[Tensor]) -> list[float]:
     """Sum a term's derivatives w.r.t. the draws, their absolute values and their squares."""
-    if not term.requires_grad or not draws:
-        return [0.0, 0.0, 0.0]
-    grads = torch.autograd.grad(_summed(term), draws, allow_unused=True, retain_graph=True)
-    found = [grad.double().flatten() for grad in grads if grad is not None]
-    one = torch.cat(found) if found else torch.zeros(1)
+    grads = (grad.double().flatten() for grad in _derivatives(term, draws))
+    one = torch.cat([torch.zeros(1), *grads])
     return [one.sum().item(), one.abs().sum().item(), one.square().sum().item()]
