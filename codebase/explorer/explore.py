@@ -9,14 +9,12 @@ from pathlib import Path
 import torch
 
 from codebase import checkpoints, data
-from codebase.datasets import download, synthetic
 from codebase.datasets.download import DataError
 from codebase.explorer import export
 from codebase.models.base import LatentVariableModel
-from codebase.project import UserError, steps_in, weights_file
+from codebase.project import step_of
 from codebase.runs.run import Run, data_of, load_run, located
 
-FILE = "explore.html"
 PER_ROW = 3  # images to encode from each row of ten examples; a row is one class of MNIST
 DEFAULT = "model=vae_z=10_run=0000"
 
@@ -31,11 +29,9 @@ def explore(run: str | None, data_dir: Path, out: Path) -> None:
         out: path of the page
 
     Raises:
-        UserError: there is no such run, its weights are damaged, or out is not an ordinary file
+        UserError: there is no such run, or its weights are damaged
     """
-    folder, step, found = located(run or _last() or _reference())
-    if out.is_dir() or (out.exists() and not out.is_file()):
-        raise UserError(f"--out {out} is not an ordinary file: pass a file, such as {FILE}")
+    folder, step, found = located(run or _last() or f"{checkpoints.REFERENCE}/{DEFAULT}")
     model = load_run(folder, step)
     print(f"Run: {found.name}, iteration {step}", file=sys.stderr)
     write_page(found, model, step, _data_at_hand(found, model, data_dir), out)
@@ -44,12 +40,7 @@ def explore(run: str | None, data_dir: Path, out: Path) -> None:
 def write_page(
     run: Run, model: LatentVariableModel, step: int, found: data.Data | None, path: Path
 ) -> None:
-    """Write the explorer page for a trained model. Without data, it shows samples.
-
-    Raises:
-        UserError: see `export.write`
-        OSError: the page cannot be written
-    """
+    """Write the explorer page for a trained model. Without data, it shows samples."""
     kind = type(model).__name__.replace("LaplaceVAE", "VAE")
     about = [f"{kind}, {model.z_dim} dimensions of z, iteration {step:,}"]
     options = re.sub(r".*_run=[0-9]+|_data=synthetic", "", run.name)
@@ -73,47 +64,23 @@ def write_page(
 
 def _last() -> Path | None:
     """Return the folder of your run with the newest weights; None if you have no run."""
-    weights = [
-        weights_file(folder, steps[-1])
-        for folder in checkpoints.CHECKPOINTS.glob("model=*")
-        if (steps := steps_in(folder))
-    ]
-    found = [path for path in weights if path.is_file()]
-    return max(found, key=lambda path: path.stat().st_mtime).parent if found else None
-
-
-def _reference() -> Path:
-    folder = checkpoints.reference_folder(DEFAULT)
-    if not folder.is_dir():
-        raise UserError("there is no run yet: train one, for example with python run_vae.py")
-    return folder
+    found = checkpoints.CHECKPOINTS.glob("model=*/model-*.pt")
+    weights = [path for path in found if path.is_file() and step_of(path) is not None]
+    return max(weights, key=os.path.getmtime).parent if weights else None
 
 
 def _data_at_hand(run: Run, model: LatentVariableModel, data_dir: Path) -> data.Data | None:
-    """Return a run's data set if it is on disk; never download or draw it."""
-    name, folder = data_of(run, model), data_dir
-    missing = [n for n, path in download.locate(model.dataset, data_dir).items() if path is None]
-    if name == "synthetic":
-        kinds = {"mnist": ("MNIST/raw", synthetic.DIGITS_MD5)}
-        place, names = kinds.get(model.dataset, ("SVHN", synthetic.HOUSE_NUMBERS_MD5))
-        folder = data_dir / "synthetic" / place
-        missing = [file for file in names if not (folder / file).is_file()]
+    """Return a run's data set if no download is needed."""
     try:
-        if not missing:
-            source = data.Source(name, data_dir, torch.device("cpu"), train=False)
-            return data.to_evaluate(model, source)
-        trouble = "are not in"
-    except DataError:
-        trouble = "are damaged in"
-    print(f"Its images {trouble} {folder}: samples take their place", file=sys.stderr)
-    return None
+        source = data.Source(data_of(run, model), data_dir, torch.device("cpu"), train=False)
+        return data.to_evaluate(model, source)
+    except (DataError, FileNotFoundError) as error:
+        print(f"Samples take the place of images: {error}", file=sys.stderr)
+        return None
 
 
 def open_in_browser(path: Path) -> None:
     """Open a page if a user is probably at this machine."""
-    if sys.stdout.isatty() and (os.name == "nt" or sys.platform == "darwin" or _has_display()):
+    has_screen = os.name == "nt" or sys.platform == "darwin"
+    if sys.stdout.isatty() and (has_screen or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()):
         webbrowser.open(path.resolve().as_uri())
-
-
-def _has_display() -> bool:
-    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
