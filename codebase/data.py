@@ -201,7 +201,7 @@ def to_evaluate(model: LatentVariableModel, source: Source) -> Data:
 
 
 def test_subset(test: Images, binarised: bool = True) -> tuple[Tensor, Tensor]:
-    """Return the 100-image evaluation subset: x (100, 784), binarised once or grey; one-hot y."""
+    """Return the 100-image evaluation subset: x (100, 784), grey or binarised once; y one-hot."""
     index = subset_index(test.y, TEST_SUBSET)
     x = test.x[index].double() / 255
     if binarised:

@@ -275,7 +275,7 @@ def manifold(model: LatentVariableModel, x: Tensor, labels: Tensor, size: int = 
 
 
 def manifold_points(means: Tensor, size: int) -> Tensor:
-    """Return the points of `manifold`: (size, size, 2), z_2 from the top down."""
+    """Return the points of `manifold`: (size, size, 2); z_2 decreases downwards."""
     quantiles = np.quantile(means.cpu().numpy(), np.linspace(0, 1, size), axis=0)
     z_1, z_2 = torch.tensor(quantiles.T.tolist(), device=means.device)
     return torch.stack([z_1.expand(size, size), z_2.flip(0)[:, None].expand(size, size)], dim=-1)

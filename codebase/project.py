@@ -59,7 +59,7 @@ def model_of_name(name: str) -> dict:
 
 
 def group_of(name: str) -> str:
-    """Return a run's name without its number, which its replicates share."""
+    """Return the part of a run's name that its replicates share: all but the number."""
     return re.sub(r"_run=[0-9]+", "", name)
 
 

@@ -79,7 +79,7 @@ def _elbo(kl):
 
 
 def _iwae(reported, by_image=False):
-    """Return an importance-weighted bound with rows of draws (iw, batch), or (batch, iw)."""
+    """Return an importance-weighted bound; draws are (iw, batch) or, by image, (batch, iw)."""
 
     def run(model, x, iw):
         def repeated(rows):

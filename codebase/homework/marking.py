@@ -500,18 +500,26 @@ def _of_term(given: Given, i: int, group: str) -> tuple[str, Form | None]:
     problem, first = given.problem, ""
     of_weights = problem.terms[i] == "niwae"
     several = bool(problem.model) and not of_weights  # draws of z, whose mean is right, too
-    # A bound's draws may be others than its terms', but a rec without derivatives may hide them.
-    hidden = not any(any(one["noise"][-1]) for one in given.outputs(group) if "noise" in one)
-    drawn = group == "set" and (problem.terms[i] in _drawn(problem) or i == 0 and hidden)
+    faults: tuple[str, ...] = ()
+    if group == "set" and problem.terms[i] in _drawn(problem):
+        faults = NOISE_REASONS
+    elif (
+        group == "set" and i == 0 and not any(any(one["noise"][-1]) for one in given.outputs(group))
+    ):
+        faults = NOISE_REASONS[:1]  # of a bound whose rec has no derivatives to show them
+
+    def wrong(one, right):
+        if isinstance(one, str):
+            return one
+        reason = _value(problem, i, one, right)
+        if not reason and faults:
+            reason = _noise(i, one, right, several)
+            reason = reason if reason in faults else ""
+        return reason
+
     for sign in (1, -1) if of_weights or not problem.model else (1, -1, 0):
         for function in FORMS[problem.function]:
-            told = (
-                one
-                if isinstance(one, str)
-                else _value(problem, i, one, right)
-                or (_noise(i, one, right, several) if drawn else "")
-                for one, right in given.pairs(group, (function, sign))
-            )
+            told = (wrong(*pair) for pair in given.pairs(group, (function, sign)))
             reason = next(filter(None, told), "")
             if not reason:
                 return "", (function, sign)

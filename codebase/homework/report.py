@@ -115,7 +115,7 @@ def number(points: float) -> str:
 
 
 def results(found: Found, show_points: bool = True, show_output: bool = False) -> bytes:
-    """Encode Gradescope's results.json. Without marks it has no score, since 0 would look real."""
+    """Encode Gradescope's results.json. Without marks, omit the score: 0 would look real."""
     visibility = "visible" if show_points else "hidden"
     output = [f"Note: {one_line(note)}" for note in found.notes]
     if not show_points:  # what explains them is hidden with them

@@ -140,7 +140,7 @@ def _mark(
     values: Mapping[str, float] | str,
     code: Mapping[str, Mark],
 ) -> Mark:
-    """Mark a report with one run's weights."""
+    """Mark reported values by evaluating one run's weights."""
     name = f"{run}, iteration {step:,}"
     if isinstance(values, str):
         reason = f"The weights of {name} cannot be evaluated: {values}."

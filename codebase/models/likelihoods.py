@@ -26,7 +26,7 @@ class Bernoulli:
         return torch.bernoulli(self.mean(h))
 
     def observe(self, grey: Tensor) -> Tensor:
-        """Binarise grey levels in [0, 1] by drawing each pixel, as the model expects."""
+        """Draw each pixel as 0 or 1; its grey level is the probability of 1."""
         return ut.sample_bernoulli(grey)
 
 

@@ -10,8 +10,8 @@ from codebase.runs import run as runs
 def keep_as_reference(name: str) -> Path:
     """Copy a finished run's run.json and last weights to checkpoints/reference/.
 
-    Half precision changes a weight above 6e-5 by at most 1/2000 of its value, and halves the size
-    of the file.
+    Weights are saved in half precision. That changes a weight above 6e-5 by at most 1/2000 of its
+    value, and halves the size of the file.
 
     Args:
         name: name of a run in checkpoints/

@@ -176,12 +176,13 @@ def outputs(
         describe: function that describes an exception
 
     Returns:
-        for each call, a list with a dict per repetition, or a dict of `error` and `kind` if the
-        call raises an error. The keys of a repetition are `values`, the flattened terms; `shapes`;
-        `gradients`, the first term's gradients keyed by argument or, for a method, its derivatives
-        along each network's direction keyed by network (also of kl + rec if the loss uses them);
-        `noise`, each term's sums of derivatives w.r.t. the draws, of their absolute values and of
-        their squares; `drawn`, the number of draws, and of their rows if all are rows of z
+        for each call, a dict of `error` and `kind` if it raises an error, else a list with a dict
+        per repetition:
+        `values`, `shapes`: the flattened terms and their shapes;
+        `gradients`: the first term's gradients by argument; for a method, its derivatives along
+        each network's direction, by network, and those of kl + rec if the loss uses them;
+        `noise`: sums of each term's derivatives w.r.t. the draws, of absolute values, of squares;
+        `drawn`: the number of draws, and the number of rows if every draw is a row of z
     """
     found: list[list[dict] | dict] = []
     for call, args in zip(case.calls, drawn.args, strict=True):

@@ -154,7 +154,7 @@ def _child(size: int, answer: Any) -> None:
 
 
 def _limit_case(seconds: float) -> None:
-    """Limit a case's CPU time and its mapped memory (no other limit counts shared memory)."""
+    """Limit a case's CPU time and its mapped memory; only this limit counts shared memory."""
     whole = math.ceil(seconds)
     resource.setrlimit(resource.RLIMIT_CPU, (whole, whole + 1))
     with open("/proc/self/statm", encoding="ascii") as file:
