@@ -1,189 +1,18 @@
-"""Submissions as students hand them in: files in the homework's layout, with bodies to choose."""
+"""Submissions as students hand them in: the starter, with bodies to choose."""
 
+import functools
 import textwrap
 import zipfile
 from pathlib import Path
 
+from codebase.homework import starter
 from codebase.homework.problems import PROBLEMS
 
-UTILS = """
-import numpy as np
-import os
-import shutil
-import torch
-import tensorflow as tf
-from codebase.models.gmvae import GMVAE
-from codebase.models.vae import VAE
-from torch.nn import functional as F
-from torchvision import datasets, transforms
-
-bce = torch.nn.BCEWithLogitsLoss(reduction='none')
-
-def sample_gaussian(m, v):
-    '''z ~ N(m, v)'''
-{sample_gaussian}
-
-def log_normal(x, m, v):
-{log_normal}
-
-def log_normal_mixture(z, m, v):
-{log_normal_mixture}
-
-def gaussian_parameters(h, dim=-1):
-    m, h = torch.split(h, h.size(dim) // 2, dim=dim)
-    v = F.softplus(h) + 1e-8
-    return m, v
-
-def log_bernoulli_with_logits(x, logits):
-    return -bce(input=logits, target=x).sum(-1)
-
-def kl_cat(q, log_q, log_p):
-    return (q * (log_q - log_p)).sum(-1)
-
-def kl_normal(qm, qv, pm, pv):
-    return (0.5 * (torch.log(pv) - torch.log(qv) + qv / pv + (qm - pm).pow(2) / pv - 1)).sum(-1)
-
-def duplicate(x, rep):
-    return x.expand(rep, *x.shape).reshape(-1, *x.shape[1:])
-
-def log_mean_exp(x, dim):
-    return log_sum_exp(x, dim) - np.log(x.size(dim))
-
-def log_sum_exp(x, dim=0):
-    max_x = torch.max(x, dim)[0]
-    new_x = x - max_x.unsqueeze(dim).expand_as(x)
-    return max_x + (new_x.exp().sum(dim)).log()
-
-def get_mnist_data(device, use_test_subset=True):
-    return datasets.MNIST('data', transform=transforms.ToTensor())
-"""
-NETS = """
-import torch
-from codebase import utils as ut
-from torch import nn
-
-class Encoder(nn.Module):
-    def __init__(self, z_dim, y_dim=0):
-        super().__init__()
-        self.z_dim, self.y_dim = z_dim, y_dim
-        self.net = nn.Sequential(
-            nn.Linear(PIXELS + y_dim, HIDDEN), nn.ELU(),
-            nn.Linear(HIDDEN, HIDDEN), nn.ELU(), nn.Linear(HIDDEN, 2 * z_dim))
-
-    def encode(self, x, y=None):
-        xy = x if y is None else torch.cat((x, y), dim=1)
-        return ut.gaussian_parameters(self.net(xy), dim=1)
-
-class Decoder(nn.Module):
-    def __init__(self, z_dim, y_dim=0):
-        super().__init__()
-        self.net = nn.Sequential(
-            nn.Linear(z_dim + y_dim, HIDDEN), nn.ELU(),
-            nn.Linear(HIDDEN, HIDDEN), nn.ELU(), nn.Linear(HIDDEN, PIXELS))
-
-    def decode(self, z, y=None):
-        zy = z if y is None else torch.cat((z, y), dim=1)
-        return self.net(zy)
-
-class Classifier(nn.Module):
-    def __init__(self, y_dim):
-        super().__init__()
-        self.net = nn.Sequential(
-            nn.Linear(PIXELS, HIDDEN), nn.ReLU(),
-            nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, y_dim))
-
-    def classify(self, x):
-        return self.net(x)
-"""
-HEAD = """
-import numpy as np
-import torch
-from codebase import utils as ut
-from codebase.models import nns
-from torch import nn
-from torch.nn import functional as F
-"""
-PRIOR = """
-        self.z_prior_m = torch.nn.Parameter(torch.zeros(1), requires_grad=False)
-        self.z_prior_v = torch.nn.Parameter(torch.ones(1), requires_grad=False)
-        self.z_prior = (self.z_prior_m, self.z_prior_v)
-"""
-VAE = (
-    HEAD
-    + """
-class VAE(nn.Module):
-    def __init__(self, nn='v1', name='vae', z_dim=2):
-        super().__init__()
-        self.name, self.z_dim = name, z_dim
-        nn = getattr(nns, nn)
-        self.enc, self.dec = nn.Encoder(self.z_dim), nn.Decoder(self.z_dim)
-"""
-    + PRIOR
-    + """
-    def negative_elbo_bound(self, x):
-{VAE.negative_elbo_bound}
-
-    def negative_iwae_bound(self, x, iw):
-{VAE.negative_iwae_bound}
-"""
-)
-GMVAE = (
-    HEAD
-    + """
-class GMVAE(nn.Module):
-    def __init__(self, nn='v1', z_dim=2, k=500, name='gmvae'):
-        super().__init__()
-        self.name, self.k, self.z_dim = name, k, z_dim
-        nn = getattr(nns, nn)
-        self.enc, self.dec = nn.Encoder(self.z_dim), nn.Decoder(self.z_dim)
-        self.z_pre = torch.nn.Parameter(
-            torch.randn(1, 2 * self.k, self.z_dim) / np.sqrt(self.k * self.z_dim))
-        self.pi = torch.nn.Parameter(torch.ones(k) / k, requires_grad=False)
-
-    def negative_elbo_bound(self, x):
-{GMVAE.negative_elbo_bound}
-
-    def negative_iwae_bound(self, x, iw):
-{GMVAE.negative_iwae_bound}
-"""
-)
-SSVAE = (
-    HEAD
-    + """
-class SSVAE(nn.Module):
-    def __init__(self, nn='v1', name='ssvae', gen_weight=1, class_weight=100):
-        super().__init__()
-        self.name, self.z_dim, self.y_dim = name, 64, 10
-        self.gen_weight, self.class_weight = gen_weight, class_weight
-        nn = getattr(nns, nn)
-        self.enc = nn.Encoder(self.z_dim, self.y_dim)
-        self.dec = nn.Decoder(self.z_dim, self.y_dim)
-        self.cls = nn.Classifier(self.y_dim)
-"""
-    + PRIOR
-    + """
-    def negative_elbo_bound(self, x):
-{SSVAE.negative_elbo_bound}
-"""
-)
-FSVAE = (
-    HEAD
-    + """
-class FSVAE(nn.Module):
-    def __init__(self, nn='v2', name='fsvae'):
-        super().__init__()
-        self.name, self.z_dim, self.y_dim = name, 10, 10
-        nn = getattr(nns, nn)
-        self.enc = nn.Encoder(self.z_dim, self.y_dim)
-        self.dec = nn.Decoder(self.z_dim, self.y_dim)
-"""
-    + PRIOR
-    + """
-    def negative_elbo_bound(self, x, y):
-{FSVAE.negative_elbo_bound}
-"""
-)
-
+# The least that is a submission.
+CODE = {
+    "codebase/models/vae.py": "class VAE:\n    pass\n",
+    "codebase/utils.py": "def log_normal(x, m, v):\n    return x\n",
+}
 # Right bodies; the first of each function is the usual one.
 RIGHT = {
     "sample_gaussian": [
@@ -486,34 +315,35 @@ RIGHT = {
         """,
     ],
 }
-BY_FUNCTION = {problem.function: problem for problem in PROBLEMS}
-FILES = {
-    "utils.py": UTILS,
-    "models/__init__.py": "",
-    "models/nns/__init__.py": "from . import v1, v2\n",
-    "models/nns/v1.py": NETS.replace("PIXELS", "784").replace("HIDDEN", "300"),
-    "models/nns/v2.py": NETS.replace("PIXELS", "3072").replace("HIDDEN", "500"),
-    "models/vae.py": VAE,
-    "models/gmvae.py": GMVAE,
-    "models/ssvae.py": SSVAE,
-    "models/fsvae.py": FSVAE,
-}
+OTHER = {function: bodies[1] for function, bodies in RIGHT.items()}
+HEAD = "import numpy as np\nimport torch\nimport torch.nn.functional as F\n"
+
+
+@functools.cache
+def handed_out() -> dict[str, str]:
+    """The starter."""
+    return {name: content.decode() for name, content in starter.starter_files().items()}
 
 
 def homework(bodies: dict[str, str] | None = None, package: str = "codebase") -> dict[str, str]:
     """A submission's files, by paths such as codebase/utils.py.
 
     Args:
-        bodies: of functions; of the others, the first right one
+        bodies: of functions; of the others, the usual right ones
         package: "codebase" or "submission"
     """
     chosen = {function: right[0] for function, right in RIGHT.items()} | (bodies or {})
     files = {}
-    for name, text in FILES.items():
-        for function, body in chosen.items():
-            indent = " " * (8 if "." in function else 4)
-            text = text.replace(f"{{{function}}}", textwrap.indent(textwrap.dedent(body), indent))
-        files[f"{package}/{name}"] = text.replace("from codebase", f"from {package}")
+    for name, text in handed_out().items():
+        if not name.startswith(("codebase/utils.py", "codebase/models/")):
+            continue
+        asked = [problem for problem in PROBLEMS if f"codebase/{problem.file}" == name]
+        filled, *rest = text.split(starter.BLANK)
+        for problem, after in zip(asked, rest, strict=True):
+            body = textwrap.dedent(chosen[problem.function])
+            filled += textwrap.indent(body, " " * (8 if problem.model else 4)).strip() + after
+        filled = HEAD + filled if asked else filled
+        files[name.replace("codebase", package, 1)] = filled.replace("codebase", package)
     return files
 
 
@@ -526,9 +356,9 @@ def folder(root: Path, files: dict[str, str | bytes]) -> Path:
     return root
 
 
-def zipped(path: Path, files: dict[str, str | bytes], within: str = "") -> Path:
-    """Write files as a zip, below a folder in it; returns the zip."""
+def zipped(path: Path, files: dict[str, str | bytes]) -> Path:
+    """Write files as a zip; returns it."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in files.items():
-            archive.writestr(within + name, content)
+            archive.writestr(name, content)
     return path

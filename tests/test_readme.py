@@ -11,7 +11,7 @@ from PIL import Image
 from codebase import ROOT, checkpoints
 from codebase.homework.mistakes import MISTAKES
 from codebase.project import steps_in
-from codebase.runs.published import PUBLISHED
+from codebase.runs.published import PUBLISHED, REPLICATES
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 RUNS = (ROOT / "codebase" / "runs" / "README.md").read_text(encoding="utf-8")
@@ -75,17 +75,38 @@ def test_a_notebook(project, whole_data):
     assert book.cells[3].outputs[0].data["text/plain"] == "(7, 7, 7, 7)"
 
 
-def test_published_results():
-    """The published rows, in the order of the models, are what the table compares runs with."""
+def numbers_of(cell):
+    return [float(number) for number in re.findall(r"\d+\.\d+", cell)]
+
+
+def test_results():
+    """In the order of the models: what runs, and submissions, are compared with."""
     [head] = re.findall(r"^\| \| N \|.*$", RUNS, re.M)
     figures = [cell.strip() for cell in head.split("|")[3:-1]]
-    rows = re.findall(r"^\| published \|.*$", RUNS, re.M)
-    for row, expected in zip(rows, PUBLISHED.values(), strict=True):
-        for name, cell in zip(figures, row.split("|")[3:-1], strict=True):
-            unit = 100 if "%" in cell else 1
-            given = [unit * one for one in expected.get(name, ()) if one is not None]
-            numbers = [float(number) for number in re.findall(r"\d+\.\d+", cell)]
-            assert numbers == pytest.approx(given, abs=1e-9), name
+    for pattern, known in ((r"\| published \|", PUBLISHED), (r"\| \*\*\w*VAE", REPLICATES)):
+        rows = re.findall(rf"^{pattern}.*$", RUNS, re.M)
+        for row, expected in zip(rows, known.values(), strict=True):
+            _, _, number, *cells, _ = row.split("|")
+            for name, cell in zip(figures, cells, strict=True):
+                unit = 100 if "%" in cell else 1
+                mean, deviation, *n = expected.get(name, (None, None))
+                given = [unit * one for one in (mean, deviation) if one is not None]
+                assert numbers_of(cell) == pytest.approx(given, abs=1e-9), name
+                assert not n or n == [int(number)]
+
+
+def test_the_short_table_of_results_is_part_of_the_long_one():
+    text = (ROOT / "codebase" / "runs" / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (?:\*\*\w*VAE|published).*$", text, re.M)
+    long = dict(
+        zip(("VAE", "GMVAE", "gw 0", "SSVAE"), zip(rows[::2], rows[1::2], strict=True), strict=True)
+    )
+    [table] = re.findall(r"\| \| NELBO \| IWAE-1000 \|.*?\n\n", TEXT, re.S)
+    for row in table.strip().splitlines()[2:]:
+        name, *cells = (cell.strip() for cell in row.split("|")[1:-1])
+        model, _, published = name.partition(", ")
+        whole = [cell.strip() for cell in long[model][bool(published)].split("|")]
+        assert cells == [whole[3], whole[9], whole[10]]
 
 
 def test_linked_files_exist():

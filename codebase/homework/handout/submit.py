@@ -98,7 +98,7 @@ def submit(out: Path, weights: bool) -> tuple[list[str], list[str]]:
     sources = {name: one for name, one in sources.items() if "codebase/homework/" not in name}
     for name, content in sources.items():
         try:
-            ast.parse(content)
+            ast.parse(content, name)
         except (SyntaxError, ValueError) as error:
             raise UserError(f"{name}: {error}: correct it, or the grader cannot read it") from None
     blank = [function for function in GRADED if _is_blank(function, sources)]
