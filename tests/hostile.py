@@ -78,13 +78,6 @@ HOSTILE = {
         open("/dev/shm/x", "wb").write(b"1")
         return torch.zeros(())
         """,
-    "memory and keys": """
-        import ctypes
-        libc = ctypes.CDLL(None)
-        libc.shmget(0x4242, 1 << 20, 0o1600)
-        libc.syscall(248, b"user", b"left", b"x", 1, -4)
-        return torch.zeros(())
-        """,
 }
 # Each looks for something, and says LEAK where it finds it.
 SPIES = {
@@ -150,11 +143,6 @@ SPIES = {
         own = f"left{os.getpid()}"
         found = [p.name for f in ("/tmp", "/dev/shm") for p in Path(f).glob("left*")]
         if set(found) - {own} or getattr(torch, "left", own) != own:
-            raise ValueError("LEAK")
-        import ctypes
-        libc = ctypes.CDLL(None)
-        keys = libc.syscall(250, 10, -4, b"user", b"left", 0)
-        if max(libc.shmget(0x4242, 0, 0), keys) >= 0:
             raise ValueError("LEAK")
         torch.left = own
         for folder in ("/tmp", "/dev/shm"):
