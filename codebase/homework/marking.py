@@ -393,7 +393,7 @@ def _check_bound(given: Given, give: Callable) -> dict[str, str]:
         reasons |= {term: reasons[term] or SAME_NOISE for term in kept}
         reasons |= _overflow(given, reasons)
     small = _of_group(given, "set")
-    if any(small[term] for term in problem.terms):
+    if any(small[term] for term in problem.terms) and _may_be_for_a_hundred(given):
         hundred = give("hundred")
         if hundred.found.calls and hundred.settable:
             other = _of_group(hundred, "set")
