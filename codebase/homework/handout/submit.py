@@ -118,7 +118,7 @@ def submit(out: Path, weights: bool) -> tuple[list[str], list[str]]:
 
 
 def _answers() -> list[Path]:
-    """Return the texts and pictures in this folder: the student's, and those of runs."""
+    """Return the texts and pictures in this folder, except the homework's own."""
     found = []
     for path in ROOT.iterdir():
         virtual_environment = (path / "pyvenv.cfg").exists()

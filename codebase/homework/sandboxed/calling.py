@@ -180,7 +180,7 @@ def outputs(
         per repetition:
         `values`, `shapes`: the flattened terms and their shapes;
         `gradients`: the first term's gradients by argument; for a method, its derivatives along
-        each network's direction, by network, and those of kl + rec if the loss uses them;
+        each network's direction, by network, and kl + rec's if the loss uses them;
         `noise`: sums of each term's derivatives w.r.t. the draws, of absolute values, of squares;
         `drawn`: the number of draws, and the number of rows if every draw is a row of z
     """
