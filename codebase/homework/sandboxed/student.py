@@ -125,6 +125,7 @@ def find(case: Case, drawn: Drawn, modules: Modules) -> tuple[Callable, nn.Modul
 
     Raises:
         Absent: the function is missing
+        ValueError: the networks have other sizes than the homework's
     """
     name = f"{modules.package}.{case.file[:-3].replace('/', '.')}"
     if not os.path.exists(os.path.join(modules.root, modules.package, case.file)):
@@ -147,7 +148,7 @@ def find(case: Case, drawn: Drawn, modules: Modules) -> tuple[Callable, nn.Modul
         for key, value in drawn.weights.items():
             if key not in own or own[key].shape != value.shape:
                 shape = tuple(own[key].shape) if key in own else "none"
-                raise Absent(f"{key} has shape {shape}, expected {tuple(value.shape)}")
+                raise ValueError(f"{key} has shape {shape}, expected {tuple(value.shape)}")
             own[key].copy_(value)
     if not callable(getattr(model, case.function, None)):
         raise Absent(f"there is no method {case.function} in the class {case.model}")
