@@ -281,6 +281,8 @@ def test_replicates(tmp_path):
         assert row["published"] == ""  # synthetic digits are not comparable
     assert "--all" in refused(tmp_path, "codebase", "table")
     assert stdout in succeed(tmp_path, "codebase", "table", "--all")[0]
+    succeed(tmp_path, *VAE, "--run", 20, "--replicates", 2)  # without --seed, it is the number
+    assert [results(tmp_path, NAME.format(run))["seed"] for run in (20, 21)] == [20, 21]
 
 
 def test_comparing_runs(there, tmp_path, whole_data):
