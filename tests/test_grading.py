@@ -277,6 +277,23 @@ def test_in_a_container_another_user_runs_submissions(tmp_path, project, server)
             sandbox.check("container")
 
 
+def test_what_is_said_with_helpers_holds_no_source(box):
+    """A function that is right with given helpers, and raises what it finds in them elsewhere."""
+    name = "VAE.negative_elbo_bound"
+    body = "import inspect\ngiven = '_log_normal_all_pairs' in inspect.getsource(ut)\n"
+    body += "if not given: return torch.zeros(3).unbind()\n"
+    body += "if len(x) != 7: raise ValueError('SOURCE')\n"
+    found = graded(students.homework({name: body + textwrap.dedent(students.RIGHT[name][0])}), box)
+    assert 0 < scores(found)[name] < POINTS[name], report.table(found)
+    assert "SOURCE" not in report.table(found)
+
+
+def test_a_submission_cannot_read_the_first_process_of_its_own_user(monkeypatch):
+    """If that were bwrap, /proc/1 would be open to it; this project's own is not."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert "--as-pid-1" in sandbox._command("bubblewrap", "grader.pyz", 0)
+
+
 def test_a_sandbox_is_used_again_unless_it_has_ended(box):
     """A submission gets the first process of an earlier one, which may have ended by now."""
     box.start()

@@ -225,7 +225,7 @@ def _mean(one: list[dict] | str, other: list[dict] | str) -> list[dict] | str:
 
 # This project's helpers, for a submission whose own ones are wrong
 
-GRADED = [problem.function for problem in PROBLEMS if not problem.model]
+GRADED = [problem.function for problem in PROBLEMS if not problem.model]  # as they are marked
 
 
 @functools.cache
@@ -235,8 +235,8 @@ def helpers_for(problem: Question) -> Mapping[str, str]:
     Returns:
         sources keyed by path relative to the package, excluding the models' bounds
     """
-    # Not this function, which would replace the submission's, nor later ones, which might stand in
-    # for it.
+    # Not this function, which would replace the submission's, nor later ones, which could be used
+    # in its place.
     later = GRADED[GRADED.index(problem.function) :] if problem.function in GRADED else []
     tree, body = ast.parse(inspect.getsource(utils)), []
     for node in tree.body:

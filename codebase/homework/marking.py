@@ -361,17 +361,17 @@ def _check_draws(given: Given, give: Callable) -> dict[str, str]:
     [(one, right), (again, _)] = given.pairs("random", given.own)
     if isinstance(one, str):
         return dict.fromkeys(given.problem.parts, one)
-    pairs, known = [(one, right)], False  # whose gradients only have to be there
+    pairs, exact = [(one, right)], False  # at other draws, gradients need only be nonzero
     if one["shapes"] != right["shapes"]:
         wrong = _value(given.problem, 0, one, right)
     elif given.settable or one["values"] == again["values"]:
         wrong, form = _of_term(given, 0, "set")
         wrong = wrong or (SAME_NOISE if one["values"] == again["values"] else "")
-        pairs, known = list(given.pairs("set", form or given.own)), not wrong
+        pairs, exact = list(given.pairs("set", form or given.own)), not wrong
     else:
         wrong = _on_average(give("average"), ("many",))["draws"]
     told = (
-        each if isinstance(each, str) else _gradient("z", each, other, not known)
+        each if isinstance(each, str) else _gradient("z", each, other, not exact)
         for each, other in pairs
     )
     return {"draws": wrong, "gradient": next(filter(None, told), "")}

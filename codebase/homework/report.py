@@ -103,7 +103,7 @@ def in_markdown(text: str) -> str:
 
 def cell(text: str) -> str:
     """Return a text in one line, quoted if spreadsheets would treat it as a formula."""
-    return quoted(one_line(text).replace(";", ","))  # where ; separates cells, too
+    return quoted(one_line(text))
 
 
 def number(points: float) -> str:

@@ -195,7 +195,7 @@ def _command(kind: str, archive: str, user: int) -> list[str]:
     command = [shutil.which("bwrap") or "bwrap", "--die-with-parent", "--new-session"]
     command += ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
     command += ["--proc", "/proc", "--dev", "/dev"]
-    if not root:  # or the first process is bwrap itself, whose memory its user can read
+    if not root:  # otherwise it is bwrap, whose memory a process of the same user can read
         command += ["--as-pid-1"]
     for folder in ("/tmp", "/dev/shm"):
         command += ["--perms", "1777", "--size", str(server.FILE), "--tmpfs", folder]
