@@ -283,6 +283,32 @@ def test_garbage_gets_nothing():
     assert mark("VAE.negative_elbo_bound", constants).score == 0
 
 
+def test_faults_that_hide():
+    """A spread that hides wrong means; a detached rec, one draw; a batch of 100, a seed."""
+
+    def junk(model, x, iw):
+        trained = 1e-9 * sum(parameter.sum() for parameter in model.parameters())
+        return trained, *(torch.tensor(1e12 * np.random.standard_normal()) for _ in "kr")
+
+    def detached(model, x):
+        m, v = model.enc.encode(x)
+        noise = torch.randn(1, 1)
+        rec = forms.reconstruction(model, x, m + v.sqrt() * noise).mean()
+        kl = utils.kl_normal(m, v, *model.z_prior).mean()
+        hidden = forms.reconstruction(model, x, m + v.sqrt() * noise.detach()).mean()
+        return kl + rec, kl, hidden
+
+    def seeded(model, x):
+        torch.manual_seed(0)
+        if len(x) != 100:
+            raise ValueError
+        return right("VAE.negative_elbo_bound")(model, x)
+
+    assert mark("VAE.negative_iwae_bound", junk).score == 0
+    assert mark("VAE.negative_elbo_bound", detached).lost == ("nelbo",)
+    assert "nelbo" in mark("VAE.negative_elbo_bound", seeded).lost
+
+
 def test_means_of_no_draws_get_nothing():
     """The right means, as earlier reports tell them, with a little noise that cannot be set."""
     case = cases.plan(BY_KEY["VAE.negative_elbo_bound"], "average", 0).case
