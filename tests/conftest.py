@@ -174,7 +174,7 @@ class Child:
 
     Args:
         folder, script, flags, whole: see `run_command`
-        memory, file_size: the most bytes that its data segment, and each of its files, may have
+        file_size: the most bytes that each of its files may have
         stop: (signal, picture): it sends itself the signal when the picture has been written
         elsewhere: it has nothing that Windows lacks, see `elsewhere`
         fault: (at, kind): its at-th operation on files ends it ("end"), or that and all later ones
@@ -208,10 +208,9 @@ def _main(folder, outputs, script, flags, options) -> None:
     encoding = "ascii" if options.get("elsewhere") else "utf-8"  # of a console
     sys.stdout = open(f"{outputs}/stdout", "w", buffering=1, encoding=encoding)
     sys.stderr = open(f"{outputs}/stderr", "w", buffering=1, encoding=encoding)
-    for limit, name in (("RLIMIT_FSIZE", "file_size"), ("RLIMIT_DATA", "memory")):
-        if name in options:
-            resource = importlib.import_module("resource")  # which Windows lacks
-            resource.setrlimit(getattr(resource, limit), (options[name],) * 2)
+    if "file_size" in options:
+        resource = importlib.import_module("resource")  # which Windows lacks
+        resource.setrlimit(resource.RLIMIT_FSIZE, (options["file_size"],) * 2)
     if options.get("elsewhere"):
         elsewhere.hide_posix()
     if "fault" in options:
