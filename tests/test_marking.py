@@ -294,9 +294,9 @@ def test_faults_that_hide():
     def detached(model, x):
         m, v = model.enc.encode(x)
         noise = torch.randn(1, 1)
-        rec = forms.reconstruction(model, x, m + v.sqrt() * noise).mean()
+        rec = forms.rec_of(model, x, m + v.sqrt() * noise).mean()
         kl = utils.kl_normal(m, v, *model.z_prior).mean()
-        hidden = forms.reconstruction(model, x, m + v.sqrt() * noise.detach()).mean()
+        hidden = forms.rec_of(model, x, m + v.sqrt() * noise.detach()).mean()
         return kl + rec, kl, hidden
 
     def seeded(model, x):

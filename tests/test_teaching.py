@@ -151,12 +151,13 @@ def test_submit_makes_what_the_grader_reads(mine):
     students.folder(mine, answers | pictures | weights_of_runs | others)
     (mine / "tests" / "test_public.py").unlink()  # see below
     told = run(mine, "-m", "codebase", "submit").stdout
-    assert "Not written yet" not in told and f"Pictures of runs: {vae}\n" in told
-    assert "Write-up: pics/a.png, writeup/figure.png, writeup.md, writeup.pdf\n" in told
+    names = ("pics/a.png", "writeup/figure.png", "writeup.md", "writeup.pdf")
+    assert "Not written yet" not in told
+    assert f"With the code: {', '.join([*sorted(pictures), *names])}\n" in told
     assert names_in(mine) == {*answers, *pictures}
     told = run(mine, "-m", "codebase", "submit", "--weights", 1).stdout
     for line in (
-        f"{gmvae} is at iteration 900 of 20,000: continue it with --resume 1",
+        f"{gmvae} is at iteration 900 of 20,000: use --resume 1",
         "No weights of model=ssvae_gw=000_cw=100_run=0000 were found",
         "No weights of model=ssvae_gw=001_cw=100_run=0000 were found",
     ):

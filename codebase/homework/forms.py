@@ -22,9 +22,10 @@ def draw(model, x, *y, sample=ut.sample_gaussian):
     return q_m, q_v, sample(q_m, q_v)
 
 
-def reconstruction(model, x, z):
-    """Return −log p(x|z), nats: (batch,)."""
-    return -ut.log_bernoulli_with_logits(x, model.dec.decode(z))
+def rec_of(model, x, z, *y):
+    """Return −log p(x|z), nats: (batch,); of the FSVAE, −log p(x|y, z)."""
+    decoded = model.dec.decode(z, *y)
+    return coloured(x, decoded) if y else -ut.log_bernoulli_with_logits(x, decoded)
 
 
 def coloured(x, mean, variance=0.1):
@@ -58,6 +59,11 @@ def closed(model, q_m, q_v, z):
     return ut.kl_normal(q_m, q_v, *model.z_prior)
 
 
+def kl_of(model, q_m, q_v, z):
+    """Return this project's KL term for the class of the model, nats: (batch,)."""
+    return model.kl_to_prior(z, q_m, q_v) if isinstance(model, VAE) else closed(model, q_m, q_v, z)
+
+
 def at_the_draw(model, q_m, q_v, z):
     """Return log q(z|x) − log p(z), nats: (batch,)."""
     return ut.log_normal(z, q_m, q_v) - log_prior(model, z)
@@ -71,9 +77,7 @@ def with_entropy(model, q_m, q_v, z):
 def _elbo(kl):
     def run(model, x, *y):
         q_m, q_v, z = draw(model, x, *y)
-        if y:
-            return bound(kl(model, q_m, q_v, z), coloured(x, model.dec.decode(z, *y)))
-        return bound(kl(model, q_m, q_v, z), reconstruction(model, x, z))
+        return bound(kl(model, q_m, q_v, z), rec_of(model, x, z, *y))
 
     return run
 
@@ -88,7 +92,7 @@ def _iwae(reported, by_image=False):
         q_m, q_v = map(repeated, model.enc.encode(x))
         z = ut.sample_gaussian(q_m, q_v)
         kl = at_the_draw(model, q_m, q_v, z)
-        rec = reconstruction(model, repeated(x), z)
+        rec = rec_of(model, repeated(x), z)
         weights = -(kl + rec).view(-1, iw).T if by_image else -(kl + rec).view(iw, -1)
         return -ut.log_mean_exp(weights, 0).mean(), *means(reported(model, q_m, q_v, z), rec)
 
@@ -134,8 +138,6 @@ FORMS: dict[str, list[Callable]] = {
         *(_labels(kl, shared) for shared in (0, 1) for kl in (closed, at_the_draw, with_entropy)),
     ],
     "FSVAE.negative_elbo_bound": [
-        FSVAE.negative_elbo_bound,
-        _elbo(at_the_draw),
-        _elbo(with_entropy),
+        *(FSVAE.negative_elbo_bound, _elbo(at_the_draw), _elbo(with_entropy))
     ],
 }

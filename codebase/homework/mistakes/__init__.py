@@ -9,18 +9,16 @@ from collections.abc import Callable
 import torch
 
 MISTAKES: dict[str, dict[str, Callable]] = {}  # by function: mistakes by their sentences
-# fmt: off
-WRONG_NOISE = {  # in place of sample_gaussian
+WRONG_NOISE = {  # of sample_gaussian, or in its place
     "You scale ε by v; scale it by √v, the standard deviation.":
         lambda m, v: m + v * torch.randn_like(m),
     "You share ε between rows; draw one for every row.":
         lambda m, v: m + v.sqrt() * torch.randn(m.shape[-1]),
-    "You share ε between dimensions; draw one for each.":
+    "You share ε between dimensions; draw one for every dimension.":
         lambda m, v: m + v.sqrt() * torch.randn(*m.shape[:-1], 1),
     "You draw one number as ε; draw one for every element.":
         lambda m, v: m + v.sqrt() * torch.randn(1),
 }
-# fmt: on
 
 
 def enter(
@@ -32,15 +30,19 @@ def enter(
 
     Args:
         functions: names of the functions that contain the mistakes, separated by spaces
-        runs: functions with one mistake each, keyed by sentence ("what you did; what to do")
+        runs: functions with one mistake each, keyed by sentence ("what you did; what to do"); for
+            the FSVAE, x and z in it are also conditioned on y
         wrap: function that converts each of them to one with the correct function's arguments; a
             method's model comes first
     """
     for sentence, run in runs.items():
         wrapped = wrap(run)
         for function in functions.split():
-            assert sentence not in MISTAKES.setdefault(function, {}), sentence
-            MISTAKES[function][sentence] = wrapped
+            told = sentence
+            if function.startswith("FSVAE"):
+                told = told.replace("(x|z)", "(x|y, z)").replace("(z|x)", "(z|x, y)")
+            assert told not in MISTAKES.setdefault(function, {}), told
+            MISTAKES[function][told] = wrapped
 
 
 def zeros(count: int) -> Callable:
@@ -48,4 +50,4 @@ def zeros(count: int) -> Callable:
     return lambda *args: torch.zeros(count).unbind()
 
 
-from codebase.homework.mistakes import densities, elbo, iwae, labels  # noqa: E402, F401
+from codebase.homework.mistakes import densities, elbo, iwae, ssvae  # noqa: E402, F401

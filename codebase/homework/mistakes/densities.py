@@ -5,7 +5,7 @@ import math
 import torch
 
 from codebase import utils as ut
-from codebase.homework.mistakes import enter
+from codebase.homework.mistakes import WRONG_NOISE, enter
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -15,10 +15,8 @@ def _seeded(m, v):
     return m + v.sqrt() * torch.randn_like(m)
 
 
-# fmt: off
 SAMPLE = {
-    "You scale ε by v; scale it by √v, the standard deviation.":
-        lambda m, v: m + v * torch.randn_like(m),
+    **WRONG_NOISE,
     "You use v as a logarithm; use v itself, which is the variance.":
         lambda m, v: m + (v / 2).exp() * torch.randn_like(m),
     "You exponentiate v; use √v, because v is the variance itself.":
@@ -35,16 +33,9 @@ SAMPLE = {
         lambda m, v: (m + v.sqrt() * torch.randn_like(m)).detach(),
     "You detach √v, so the variance is not learned; let its gradient through.":
         lambda m, v: m + v.sqrt().detach() * torch.randn_like(m),
-    "You share ε between rows; draw one for every row.":
-        lambda m, v: m + v.sqrt() * torch.randn(m.shape[-1]),
-    "You share ε between dimensions; draw one for every dimension.":
-        lambda m, v: m + v.sqrt() * torch.randn(*m.shape[:-1], 1),
-    "You draw one number as ε; draw one for every element.":
-        lambda m, v: m + v.sqrt() * torch.randn(1),
     "You set a seed inside the function; remove it, so each call draws new noise.":
         _seeded,
 }
-# fmt: on
 enter("sample_gaussian", SAMPLE, lambda run: lambda m, v: run(*torch.broadcast_tensors(m, v)))
 
 
@@ -56,7 +47,6 @@ def _square(x, m, v):
     return (x - m) ** 2 / v
 
 
-# fmt: off
 NORMAL = {
     "You write / 2 * v, which multiplies by v; write / (2 * v).":
         lambda x, m, v: (-0.5 * (LOG_2PI + v.log()) - (x - m) ** 2 / 2 * v).sum(-1),
@@ -120,11 +110,9 @@ NORMAL = {
     "You take the log of the sum of v; sum the logs.":
         lambda x, m, v: (-0.5 * ((LOG_2PI + _square(x, m, v)).sum(-1) + v.sum(-1).log())),
 }
-# fmt: on
 enter("log_normal", NORMAL)
 
 # Functions of the components' log densities, (batch, mix), and of the sizes (mix, dim)
-# fmt: off
 OF_COMPONENTS = {
     "You subtract log 500; subtract log k, with k from m's shape.":
         lambda parts, size: parts.logsumexp(-1) - math.log(500),
@@ -174,8 +162,6 @@ OF_COMPONENTS = {
     "You sum the densities without a log-sum-exp; use one, and subtract log k.":
         lambda parts, size: parts.exp().sum(1).log(),
 }
-# fmt: on
-# fmt: off
 MIXTURE = {
     "You average the means and variances into one Gaussian; average the densities.":
         lambda z, m, v: ut.log_normal(z, m.mean(1), v.mean(1)),
@@ -187,7 +173,6 @@ MIXTURE = {
         lambda z, m, v: ut.log_mean_exp(
             ut.log_normal(ut.duplicate(z, m.shape[1]).reshape(-1, *m.shape[1:]), m, v), 1),
 }
-# fmt: on
 enter(
     "log_normal_mixture",
     OF_COMPONENTS,

@@ -5,8 +5,11 @@ import math
 import torch
 
 from codebase import utils as ut
-from codebase.homework.forms import bound, draw, log_standard, means, reconstruction
+from codebase.homework.forms import bound, draw, means, rec_of
 from codebase.homework.mistakes import WRONG_NOISE, enter, zeros
+from codebase.homework.mistakes.elbo import PRIORS
+
+BOTH = "VAE.negative_iwae_bound GMVAE.negative_iwae_bound"
 
 
 def _weighted(model, x, iw, sample=ut.sample_gaussian):
@@ -14,7 +17,7 @@ def _weighted(model, x, iw, sample=ut.sample_gaussian):
     q_m, q_v = (ut.duplicate(q, iw) for q in model.enc.encode(x))
     z = sample(q_m, q_v)
     kl = ut.log_normal(z, q_m, q_v) - model.log_p_z(z)
-    return q_m, q_v, z, kl, reconstruction(model, ut.duplicate(x, iw), z)
+    return q_m, q_v, z, kl, rec_of(model, ut.duplicate(x, iw), z)
 
 
 def _niwae(log_weights, dim=0):
@@ -32,7 +35,6 @@ def _of_weights(run):
     return other
 
 
-# fmt: off
 NIWAE = {  # of log weights, (iw, batch): the bound alone is wrong
     "You exponentiate the log weights, which underflows; use log_mean_exp.":
         lambda w: -w.exp().mean(0).log().mean(),
@@ -79,9 +81,8 @@ NIWAE = {  # of log weights, (iw, batch): the bound alone is wrong
     "You weight the log weights by their softmax; take the log of the mean weight.":
         lambda w: -(w.softmax(0).detach() * w).sum(0).mean(),
 }
-# fmt: on
 enter(
-    "VAE.negative_iwae_bound GMVAE.negative_iwae_bound",
+    BOTH,
     NIWAE,
     lambda run: _of_weights(lambda kl, rec: (run(-kl - rec), *means(kl, rec))),
 )
@@ -91,7 +92,6 @@ def _shares(kl, rec):
     return (-kl - rec).softmax(0)
 
 
-# fmt: off
 OF_TERMS = {
     "You add rec in the log weights; subtract it.":
         lambda kl, rec: (_niwae(-kl + rec), *means(kl, rec)),
@@ -135,14 +135,11 @@ OF_TERMS = {
     "You return kl and rec of each row; return their means. The bound is right.":
         lambda kl, rec: (_niwae(-kl - rec), kl.flatten(), rec.flatten()),
 }
-# fmt: on
-enter("VAE.negative_iwae_bound GMVAE.negative_iwae_bound", OF_TERMS, _of_weights)
-# fmt: off
-enter("VAE.negative_iwae_bound GMVAE.negative_iwae_bound", {
+enter(BOTH, OF_TERMS, _of_weights)
+enter(BOTH, {
     "You return 0; write the function.":
         zeros(3),
 })
-# fmt: on
 
 
 def _terms(kl, rec, iw):
@@ -153,23 +150,18 @@ def _with_noise(sample):
     return lambda model, x, iw: _terms(*_weighted(model, x, iw, sample)[3:], iw)
 
 
-enter("VAE.negative_iwae_bound GMVAE.negative_iwae_bound", WRONG_NOISE, _with_noise)
-
+enter(BOTH, WRONG_NOISE, _with_noise)
 # Functions of the model, q's parameters and z: wrong log weights without log p(x|z)
-# fmt: off
 PRIOR_TERM = {
     "You leave log q(z|x) out of the weights; subtract it.":
         lambda model, m, v, z: model.log_p_z(z),
     "You leave log p(z) out of the weights; add it.":
         lambda model, m, v, z: -ut.log_normal(z, m, v),
 }
-# fmt: on
-# fmt: off
 CLOSED_FORM = {
     "You use the closed-form KL in the weights; use log q(z|x) − log p(z) at each z.":
         lambda model, m, v, z: -ut.kl_normal(m, v, *model.z_prior),
 }
-# fmt: on
 
 
 def _with_weights(run):
@@ -180,7 +172,7 @@ def _with_weights(run):
     return other
 
 
-enter("VAE.negative_iwae_bound GMVAE.negative_iwae_bound", PRIOR_TERM, _with_weights)
+enter(BOTH, PRIOR_TERM, _with_weights)
 enter("VAE.negative_iwae_bound", CLOSED_FORM, _with_weights)
 
 
@@ -195,33 +187,16 @@ def _closed_form(model, x, iw):
     return _terms(kl, rec, iw)
 
 
-# fmt: off
 enter("VAE.negative_iwae_bound", {
     "You average m ELBOs; take the log of the mean weight.":
         _mean_of_elbos,
     "You weight by the closed-form KL; use log q(z|x) − log p(z) at each z.":
         _closed_form,
 })
-# fmt: on
-
-
-def _ones(model, z):
-    p_m, p_v = model.z_prior
-    return ut.log_normal_mixture(z, p_m, torch.ones_like(p_v))
-
-
-# fmt: off
-PRIORS = {  # log p(z)
-    "You use the prior N(0, I); use the mixture of Gaussians.":
-        lambda model, z: log_standard(z),
-    "You leave out the mixture's weights 1/k; subtract log k from log p(z).":
-        lambda model, z: model.log_p_z(z) + math.log(model.k),
-    "You ignore the prior's variances; pass both means and variances.":
-        _ones,
+AVERAGED = {
     "You average the components' means and variances; use log_normal_mixture.":
         lambda model, z: ut.log_normal(z, *(p.mean(1) for p in model.z_prior)),
 }
-# fmt: on
 
 
 def _with_prior(log_prior):
@@ -232,33 +207,32 @@ def _with_prior(log_prior):
     return other
 
 
-enter("GMVAE.negative_iwae_bound", PRIORS, _with_prior)
+enter("GMVAE.negative_iwae_bound", PRIORS | AVERAGED, _with_prior)
 
 
 def _one_z(model, x, iw):
     q_m, q_v, z = draw(model, x)
-    return bound(ut.log_normal(z, q_m, q_v) - model.log_p_z(z), reconstruction(model, x, z))
+    return bound(ut.log_normal(z, q_m, q_v) - model.log_p_z(z), rec_of(model, x, z))
 
 
 def _mean(model, x, iw):
     q_m, q_v = model.enc.encode(x)
-    return bound(ut.log_normal(q_m, q_m, q_v) - model.log_p_z(q_m), reconstruction(model, x, q_m))
+    return bound(ut.log_normal(q_m, q_m, q_v) - model.log_p_z(q_m), rec_of(model, x, q_m))
 
 
 def _mismatched(model, x, iw):
     *_, z, kl, _rec = _weighted(model, x, iw)
-    return _terms(kl, reconstruction(model, x.repeat_interleave(iw, 0), z), iw)
+    return _terms(kl, rec_of(model, x.repeat_interleave(iw, 0), z), iw)
 
 
 def _detached(model, x, iw):
     q_m, q_v, z, *_ = _weighted(model, x, iw)
     z = z.detach()
     kl = ut.log_normal(z, q_m, q_v) - model.log_p_z(z)
-    return _terms(kl, reconstruction(model, ut.duplicate(x, iw), z), iw)
+    return _terms(kl, rec_of(model, ut.duplicate(x, iw), z), iw)
 
 
-# fmt: off
-enter("VAE.negative_iwae_bound GMVAE.negative_iwae_bound", {
+enter(BOTH, {
     "You repeat one draw of z; draw one for each of the m weights.":
         _one_z,
     "You use the mean of q(z|x) as z; draw m times with sample_gaussian.":
@@ -268,4 +242,3 @@ enter("VAE.negative_iwae_bound GMVAE.negative_iwae_bound", {
     "You detach z, so the encoder's gradient is wrong; let gradients through.":
         _detached,
 })
-# fmt: on

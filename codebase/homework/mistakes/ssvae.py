@@ -1,4 +1,4 @@
-"""Mistakes in the bounds of the models with labels: SSVAE and FSVAE."""
+"""Mistakes in the SSVAE's bound."""
 
 import math
 from dataclasses import dataclass
@@ -7,10 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from codebase import utils as ut
-from codebase.homework.forms import bound, draw, means
+from codebase.homework.forms import draw, means
 from codebase.homework.mistakes import WRONG_NOISE, enter, zeros
-
-# SSVAE
 
 
 @dataclass
@@ -56,7 +54,6 @@ def _summed(kl_y, kl_z, rec):
     return kl_y + kl_z + rec, kl_z, kl_y, rec
 
 
-# fmt: off
 OF_TERMS = {  # of kl_y, kl_z and rec, scalars
     "You average the weighted terms over labels; sum them.":
         lambda kl_y, kl_z, rec: _summed(kl_y, kl_z / 10, rec / 10),
@@ -95,7 +92,6 @@ OF_TERMS = {  # of kl_y, kl_z and rec, scalars
     "You return half of rec; return all of it. The bound is right.":
         lambda kl_y, kl_z, rec: (kl_y + kl_z + rec, kl_z, kl_y, rec / 2),
 }
-# fmt: on
 enter(
     "SSVAE.negative_elbo_bound",
     OF_TERMS,
@@ -125,7 +121,6 @@ def _other_kl_y(run):
     return lambda of: (run(of.log_q_y), *of.terms()[1:])
 
 
-# fmt: off
 OF_LABELS = {
     "You reshape (batch, label) rows to (label, batch); transpose them.":
         lambda of: of.terms(kl_z=of.kl_z.T.reshape(10, -1), rec=of.rec.T.reshape(10, -1)),
@@ -158,14 +153,12 @@ OF_LABELS = {
     "You detach q(y|x), so rec does not train it; let gradients through.":
         lambda of: of.terms(q_y=of.q_y.detach()),
 }
-# fmt: on
 enter(
     "SSVAE.negative_elbo_bound",
     OF_LABELS,
     lambda run: lambda model, x: _summed(*run(_labels(model, x))),
 )
 
-# fmt: off
 GIVEN = {  # to the decoder
     "You decode one label's z with all labels; draw z from q(z|x, y) of each label.":
         lambda m, z: z[:1].expand_as(z),
@@ -174,7 +167,6 @@ GIVEN = {  # to the decoder
     "You detach z, so rec does not train the encoder; let gradients through.":
         lambda m, z: z.detach(),
 }
-# fmt: on
 enter(
     "SSVAE.negative_elbo_bound",
     GIVEN,
@@ -186,7 +178,6 @@ enter(
     lambda sample: lambda model, x: _summed(*_labels(model, x, sample=sample).terms()),
 )
 
-# fmt: off
 Q_Y = {  # other weights, of logits
     "You take the softmax over the batch; take it over the labels.":
         lambda logits: F.log_softmax(logits, 0),
@@ -195,7 +186,6 @@ Q_Y = {  # other weights, of logits
     "You detach q(y|x), so the bound does not train it; let gradients through.":
         lambda logits: F.log_softmax(logits, -1).detach(),
 }
-# fmt: on
 
 
 def _with_q_y(run):
@@ -251,7 +241,6 @@ def _not_averaged(model, x):
     return _summed(kl_y, (of.q_y * of.kl_z).sum(0), (of.q_y * of.rec).sum(0))
 
 
-# fmt: off
 enter("SSVAE.negative_elbo_bound", {
     "You sample one label; sum over all ten, weighted by q(y|x).":
         _one_label,
@@ -268,136 +257,3 @@ enter("SSVAE.negative_elbo_bound", {
     "You return 0; write the function.":
         zeros(4),
 })
-# fmt: on
-
-# FSVAE
-
-
-def _coloured(model, x, y, sample=ut.sample_gaussian):
-    """Return the correct KL and reconstruction term of each image."""
-    q_m, q_v, z = draw(model, x, y, sample=sample)
-    return ut.kl_normal(q_m, q_v, *model.z_prior), _gaussian(x, model.dec.decode(z, y))
-
-
-def _gaussian(x, mean, variance=0.1):
-    return -ut.log_normal(x, mean, torch.tensor([variance]))
-
-
-# fmt: off
-OF_STYLE = {  # of kl and rec of each image
-    "You average rec over pixels; sum over them.":
-        lambda kl, rec: bound(kl, rec / 3072),
-    "You return +log p(x|y, z) as rec; return −log p(x|y, z).":
-        lambda kl, rec: bound(kl, -rec),
-    "You return rec with the wrong sign; return −log p(x|y, z). The bound is right.":
-        lambda kl, rec: (bound(kl, rec)[0], *means(kl, -rec)),
-    "You return the ELBO; return the negative ELBO.":
-        lambda kl, rec: (-bound(kl, rec)[0], *means(kl, rec)),
-    "You subtract rec from kl in the bound; add them.":
-        lambda kl, rec: (bound(kl, -rec)[0], *means(kl, rec)),
-    "You subtract kl from rec in the bound; add them.":
-        lambda kl, rec: (bound(-kl, rec)[0], *means(kl, rec)),
-    "You leave KL out of the bound; add it.":
-        lambda kl, rec: means(rec, kl, rec),
-    "You return kl and rec as 0; return their values. The bound is right.":
-        lambda kl, rec: (bound(kl, rec)[0], *torch.zeros(2)),
-    "You halve rec; −log p(x|y, z) has no other factor.":
-        lambda kl, rec: bound(kl, rec / 2),
-    "You detach the bound, so it trains nothing; let gradients through.":
-        lambda kl, rec: bound(kl.detach(), rec.detach()),
-    "You return one value per image; average over the batch.":
-        lambda kl, rec: (kl + rec, kl, rec),
-    "You return the mean of kl as rec; return the mean of rec.":
-        lambda kl, rec: bound(kl, kl),
-    "You return half of rec; return all of it. The bound is right.":
-        lambda kl, rec: (bound(kl, rec)[0], *means(kl, rec / 2)),
-    "You swap kl_z and rec; return the bound, then kl_z, then rec.":
-        lambda kl, rec: (bound(kl, rec)[0], *means(rec, kl)),
-    "You sum over the batch; average over it.":
-        lambda kl, rec: bound(kl * len(kl), rec * len(rec)),
-    "You return −KL; return KL.":
-        lambda kl, rec: bound(-kl, rec),
-}
-# fmt: on
-enter(
-    "FSVAE.negative_elbo_bound",
-    OF_STYLE,
-    lambda run: lambda model, x, y: run(*_coloured(model, x, y)),
-)
-enter(
-    "FSVAE.negative_elbo_bound",
-    WRONG_NOISE,
-    lambda sample: lambda model, x, y: bound(*_coloured(model, x, y, sample)),
-)
-
-# fmt: off
-OF_MEAN = {  # rec, of images and the decoder's output
-    "You use the variance 0.1²; use 0.1.":
-        lambda x, mean: _gaussian(x, mean, 0.01),
-    "You use the variance √0.1; use 0.1.":
-        lambda x, mean: _gaussian(x, mean, 0.1**0.5),
-    "You use the variance 1; use 0.1.":
-        lambda x, mean: _gaussian(x, mean, 1.0),
-    "You use a Bernoulli for x; use N(μ, 0.1·I).":
-        lambda x, mean: -ut.log_bernoulli_with_logits(x, mean),
-    "You use the squared error; return −log N(x; μ, 0.1·I).":
-        lambda x, mean: ((x - mean) ** 2).sum(-1),
-    "You leave out the constants of log N(x; μ, 0.1·I); use log_normal.":
-        lambda x, mean: ((x - mean) ** 2).sum(-1) / 0.2,
-    "You apply a sigmoid to the decoder's output; use the output as the mean μ.":
-        lambda x, mean: _gaussian(x, mean.sigmoid()),
-    "You clip the decoder's mean to [0, 1]; use it as it is.":
-        lambda x, mean: _gaussian(x, mean.clamp(0, 1)),
-    "You leave x out of rec; compare x with the decoder's mean.":
-        lambda x, mean: _gaussian(mean, torch.zeros(1)),
-}
-# fmt: on
-# fmt: off
-OF_Q = {  # KL, and what the decoder is given
-    "You compute KL(p ‖ q); compute KL(q ‖ p).":
-        lambda m, v, z: (ut.kl_normal(torch.zeros_like(m), torch.ones_like(v), m, v), z),
-    "You use the mean of q(z|x, y) as z; draw z with sample_gaussian.":
-        lambda m, v, z: (ut.kl_normal(m, v, 0 * m, 0 * v + 1), m),
-    "You detach z, so rec does not train the encoder; let gradients through.":
-        lambda m, v, z: (ut.kl_normal(m, v, 0 * m, 0 * v + 1), z.detach()),
-    "You draw z from p(z); draw it from q(z|x, y).":
-        lambda m, v, z: (ut.kl_normal(m, v, 0 * m, 0 * v + 1), torch.randn_like(z)),
-}
-# fmt: on
-
-
-def _with_mean(run):
-    def other(model, x, y):
-        q_m, q_v, z = draw(model, x, y)
-        return bound(ut.kl_normal(q_m, q_v, *model.z_prior), run(x, model.dec.decode(z, y)))
-
-    return other
-
-
-def _with_q(run):
-    def other(model, x, y):
-        kl, given = run(*draw(model, x, y))
-        return bound(kl, _gaussian(x, model.dec.decode(given, y)))
-
-    return other
-
-
-enter("FSVAE.negative_elbo_bound", OF_MEAN, _with_mean)
-enter("FSVAE.negative_elbo_bound", OF_Q, _with_q)
-
-
-def _without_label(model, x, y):
-    q_m, q_v, z = draw(model, x, y)
-    return bound(ut.kl_normal(q_m, q_v, *model.z_prior), _gaussian(x, model.dec.decode(z, 0 * y)))
-
-
-# fmt: off
-enter("FSVAE.negative_elbo_bound", {
-    "You decode zeros in place of y; pass y to dec.":
-        _without_label,
-    "You do not pass y to the networks; pass it to enc and dec.":
-        lambda model, x, y: bound(*_coloured(model, x, torch.zeros_like(y))),
-    "You return 0; write the function.":
-        zeros(3),
-})
-# fmt: on
