@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -65,11 +66,19 @@ class Mark:
 
 @dataclass(frozen=True)
 class Given:
-    """A function's output in a case, and the correct functions to compare it with."""
+    """A function's output in a case, compared with correct functions' outputs.
+
+    Args:
+        problem: the function
+        plan: the case
+        found: the function's output
+        reasons: what is wrong, keyed by part; empty if the part is correct
+    """
 
     problem: Question
     plan: cases.Plan
     found: Output
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
     def pairs(self, group: str, form: Form) -> Iterator[tuple[Any, Any]]:
         """Yield each output of a group of calls, or its error, paired with the correct output."""
@@ -78,6 +87,12 @@ class Given:
             one = self.found.calls[i]
             for j, other in enumerate(right[i]):
                 yield (one if isinstance(one, str) else one[j]), other
+
+    def wrong(self, group: str, form: Form, check: Callable[[dict, dict], str]) -> str:
+        """Return the first error of a group's calls, or what a check says of its outputs."""
+        pairs = self.pairs(group, form)
+        told = (one if isinstance(one, str) else check(one, right) for one, right in pairs)
+        return next(filter(None, told), "")
 
     def outputs(self, group: str) -> list[dict]:
         """Return the outputs of a group's successful calls."""
@@ -97,50 +112,36 @@ class Given:
             one["drawn"][0] and any(any(term) for term in one["noise"]) for one in outputs
         )
 
-
-@dataclass(frozen=True)
-class Checked:
-    """The result of checking a function, with the submission's helpers or with this project's.
-
-    Args:
-        given: the function's output in the first case
-        reasons: sentences keyed by part; empty if the part is correct
-    """
-
-    given: Given
-    reasons: Mapping[str, str]
-
     @property
     def lost(self) -> tuple[str, ...]:
         """The wrong parts; all parts if every value is wrong and unlike the correct values."""
-        problem = self.given.problem
         wrong = {part for part, reason in self.reasons.items() if reason}
-        if wrong.issuperset(problem.terms) and not self._resembles():
-            wrong.update(problem.parts)
-        return tuple(part for part in problem.parts if part in wrong)
+        if wrong.issuperset(self.problem.terms) and not self._resembles():
+            wrong.update(self.problem.parts)
+        return tuple(part for part in self.problem.parts if part in wrong)
 
     @property
     def share(self) -> float:
         """The share of the points that the function earns."""
-        parts = self.given.problem.parts
-        return sum(share for part, share in parts.items() if part not in self.lost)
+        lost = self.lost
+        return sum(share for part, share in self.problem.parts.items() if part not in lost)
 
     @property
     def ended(self) -> bool:
         """Whether the function has no output: its process died or timed out, or it is missing."""
-        return self.given.found.kind in ("Ended", "Absent")
+        return self.found.kind in ("Ended", "Absent")
 
     def _resembles(self) -> bool:
         """Return whether wrong values correlate with the correct ones."""
-        if not self.given.found.calls:
+        if not self.found.calls:
             return False
-        one, right = next(self.given.pairs(next(iter(self.given.plan.groups)), self.given.own))
+        one, right = next(self.pairs(next(iter(self.plan.groups)), self.own))
         if isinstance(one, str) or one["shapes"] != right["shapes"]:
             return False
         found, expected = one["values"][0], right["values"][0]
-        if self.given.problem.model:  # three constants may be like the terms; gradients are not
+        if self.problem.model:  # three constants may be like the terms; gradients are not
             names = [name for name in right["gradients"] if not name.startswith("kl + rec")]
-            pairs = list(self.given.pairs("set", self.given.own))
+            pairs = list(self.pairs("set", self.own))
             found, expected = (
                 [(pair[k]["gradients"].get(name) or [0.0])[0] for pair in pairs for name in names]
                 for k in (0, 1)
@@ -177,7 +178,7 @@ def mark(
     if helped:
         wrong = ", ".join(one.question.key for one in before if one.lost)
         whose = f"your helper functions ({wrong})" if wrong else "your other functions"
-        raised = [one for one in own.given.found.calls if isinstance(one, str)]
+        raised = [one for one in own.found.calls if isinstance(one, str)]
         right = "Another error" if best.lost else "This function is right. An error"
         if raised and problem.model and not wrong:  # each may be right by itself
             why = f"{raised[0]} It does not fit the functions that it calls; change one of them."
@@ -198,8 +199,8 @@ def check(
     run: Run,
     seed: int,
     helpers: Mapping[str, str] | None = None,
-    before: Checked | None = None,
-) -> Checked:
+    before: Given | None = None,
+) -> Given:
     """Check all parts of a function.
 
     Args:
@@ -215,16 +216,17 @@ def check(
         return Given(problem, plan, run(plan.case, helpers))
 
     given = give("first")
-    if before is not None and before.given.found.calls == given.found.calls:
+    if before is not None and before.found.calls == given.found.calls:
         return before
     if not given.found.calls:
-        error = said(given.found.error, given.found.kind)
-        return Checked(given, dict.fromkeys(problem.parts, error))
-    if problem.model:
-        return Checked(given, _check_bound(given, give))
-    if problem.function == "sample_gaussian":
-        return Checked(given, _check_draws(given, give))
-    return Checked(given, _check_density(given))
+        reasons = dict.fromkeys(problem.parts, said(given.found.error, given.found.kind))
+    elif problem.model:
+        reasons = _check_bound(given, give)
+    elif problem.function == "sample_gaussian":
+        reasons = _check_draws(given, give)
+    else:
+        reasons = _check_density(given)
+    return replace(given, reasons=reasons)
 
 
 # Numbers
@@ -342,18 +344,13 @@ def _check_density(given: Given) -> dict[str, str]:
     """Check log_normal or log_normal_mixture."""
     reasons: dict[str, str] = {}
     for part in given.plan.groups:
-        wrong = any(reasons.values())  # then other parts only need the right shape
-        told = (
-            one if isinstance(one, str) else _value(given.problem, 0, one, right, wrong)
-            for one, right in given.pairs(part, given.own)
-        )
-        reason = next(filter(None, told), "")
+        # If a part is wrong, other parts only need the right shape.
+        check = partial(_value, given.problem, 0, only_shape=any(reasons.values()))
+        reason = given.wrong(part, given.own, check)
         known = reason in reasons.values()
         reasons[part] = reason if known else reason and WITH.get(part, "") + reason
-    one, right = next(given.pairs("values", given.own))
-    wrong = bool(reasons["values"])
-    gradient = one if isinstance(one, str) else _gradient("result", one, right, wrong)
-    return reasons | {"gradient": gradient}
+    check = partial(_gradient, "result", wrong=bool(reasons["values"]))
+    return reasons | {"gradient": given.wrong("values", given.own, check)}
 
 
 def _check_draws(given: Given, give: Callable) -> dict[str, str]:
@@ -361,20 +358,16 @@ def _check_draws(given: Given, give: Callable) -> dict[str, str]:
     [(one, right), (again, _)] = given.pairs("random", given.own)
     if isinstance(one, str):
         return dict.fromkeys(given.problem.parts, one)
-    pairs, exact = [(one, right)], False  # at other draws, gradients need only be nonzero
+    of, exact = ("random", given.own), False  # at other draws, gradients need only be nonzero
     if one["shapes"] != right["shapes"]:
         wrong = _value(given.problem, 0, one, right)
     elif given.settable or one["values"] == again["values"]:
         wrong, form = _of_term(given, 0, "set")
         wrong = wrong or (SAME_NOISE if one["values"] == again["values"] else "")
-        pairs, exact = list(given.pairs("set", form or given.own)), not wrong
+        of, exact = ("set", form or given.own), not wrong
     else:
         wrong = _on_average(give("average"), ("many",))["draws"]
-    told = (
-        each if isinstance(each, str) else _gradient("z", each, other, not exact)
-        for each, other in pairs
-    )
-    return {"draws": wrong, "gradient": next(filter(None, told), "")}
+    return {"draws": wrong, "gradient": given.wrong(*of, partial(_gradient, "z", wrong=not exact))}
 
 
 # Bounds
@@ -478,16 +471,13 @@ def _of_group(given: Given, group: str) -> dict[str, str]:
     if told[-1] in NOISE_REASONS and not told[0]:  # the bound has rec in it
         told[0] = told[-1]
     reasons = dict(zip(given.problem.terms, told, strict=True))
-    wrong, form = bool(told[0]), found[0][1] or given.own
-    gradients = [
-        one if isinstance(one, str) else _gradient("bound", one, right, wrong)
-        for one, right in given.pairs(group, form)
-    ]
+    check = partial(_gradient, "bound", wrong=bool(told[0]))
+    gradient = given.wrong(group, found[0][1] or given.own, check)
     if not any(told[1:]):  # the VAE's loss is made of kl and rec: they must train it as well
         (kl, _), (_, sign) = (found[i][1] or given.own for i in (1, -1))  # a closed KL has no sign
-        pairs = given.pairs(group, (kl, sign))
-        gradients += [_gradient("kl + rec", one, right, loss=True) for one, right in pairs]
-    return reasons | {"gradient": next(filter(None, gradients), ""), "sizes": ""}
+        check = partial(_gradient, "kl + rec", loss=True)
+        gradient = gradient or given.wrong(group, (kl, sign), check)
+    return reasons | {"gradient": gradient, "sizes": ""}
 
 
 def _drawn(problem: Question) -> tuple[str, ...]:
@@ -508,9 +498,7 @@ def _of_term(given: Given, i: int, group: str) -> tuple[str, Form | None]:
     ):
         faults = NOISE_REASONS[:1]  # of a bound whose rec has no derivatives to show them
 
-    def wrong(one, right):
-        if isinstance(one, str):
-            return one
+    def check(one: dict, right: dict) -> str:
         reason = _value(problem, i, one, right)
         if not reason and faults:
             reason = _noise(i, one, right, several)
@@ -519,8 +507,7 @@ def _of_term(given: Given, i: int, group: str) -> tuple[str, Form | None]:
 
     for sign in (1, -1) if of_weights or not problem.model else (1, -1, 0):
         for function in FORMS[problem.function]:
-            told = (wrong(*pair) for pair in given.pairs(group, (function, sign)))
-            reason = next(filter(None, told), "")
+            reason = given.wrong(group, (function, sign), check)
             if not reason:
                 return "", (function, sign)
             first = first or reason
@@ -626,9 +613,8 @@ def _mean(name: str, values: list[float], right: list[float], only: bool = False
 # Names
 
 
-def named(checked: Checked) -> tuple[str, ...]:
+def named(given: Given) -> tuple[str, ...]:
     """Return the sentences of known mistakes with the same outputs, or the same terms."""
-    given = checked.given
     problem, (case, groups), calls = given.problem, given.plan, given.found.calls
     if not calls or isinstance(calls[0], str):
         return ()
@@ -650,16 +636,16 @@ def named(checked: Checked) -> tuple[str, ...]:
                 found.append(sentence)
         if found:
             return (" Or: ".join(found[:2]),)
-    return _by_term(checked, outputs, right[0][0]) if problem.model else ()
+    return _by_term(given, outputs, right[0][0]) if problem.model else ()
 
 
-def _by_term(checked: Checked, outputs: dict, right: Any) -> tuple[str, ...]:
+def _by_term(given: Given, outputs: dict, right: Any) -> tuple[str, ...]:
     """Return a mistake for each wrong term except the bound, if no mistake explains everything."""
-    problem, found = checked.given.problem, []
-    [one, *_] = checked.given.outputs(next(iter(checked.given.plan.groups)))
-    bound = problem.terms[0] not in checked.lost
+    problem, found, lost = given.problem, [], given.lost
+    [one, *_] = given.outputs(next(iter(given.plan.groups)))
+    bound = problem.terms[0] not in lost
     for i, term in enumerate(problem.terms):
-        if i == 0 or term not in checked.lost or i >= len(one["values"]):
+        if i == 0 or term not in lost or i >= len(one["values"]):
             continue
         for sentence, output in outputs.items():
             other = None if isinstance(output, str) else output[0]
