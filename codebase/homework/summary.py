@@ -1,13 +1,14 @@
 """Summarise a class: grades.csv, and summary.md with points, mistakes and similar submissions.
 
-Similarity compares fingerprints (winnowing, Schleimer et al. 2003) of the syntax of graded
-functions, without names, layout and comments. Rare fingerprints have larger weights.
+Similarity compares the syntax trees of graded functions (Baxter et al. 1998), without names, layout
+and comments. Rare subtrees have larger weights.
 """
 
 import ast
 import csv
 import io
 import math
+import re
 import statistics
 import zlib
 from collections import Counter, defaultdict
@@ -24,7 +25,7 @@ GRADES, SUMMARY, PICTURE = "grades.csv", "summary.md", "points.png"
 MOST_CLUSTERS = 50
 SIMILAR = 0.6  # weighted share of the larger submission's fingerprints that is worth a look
 EVIDENCE = 20.0  # nats of rarity; below this, the shared code is too short or too common
-LENGTH, WINDOW = 6, 4  # tokens per fingerprint, and fingerprints of which one is kept
+SHORTEST = 100  # characters of a subtree, as ast.dump writes it
 Cluster = tuple[list[str], float, float]
 
 
@@ -168,35 +169,18 @@ def clusters(graded: list[Found]) -> list[Cluster]:
 
 
 def fingerprints(handed_in: Submission) -> tuple[tuple[str, int], ...]:
-    """Hash the graded functions that a submission has written: (function, hash) pairs."""
+    """Hash the longer expressions and statements of a submission's graded functions.
+
+    Returns:
+        (function, hash) pairs; names of variables are left out of the hashes
+    """
     found = set()
     for problem in PROBLEMS:
         source = handed_in.sources.get(f"{handed_in.package}/{problem.file}", "")
         node = function_in(source, problem.model, problem.method)
-        tokens = [] if node is None or is_blank(node) else list(_tokens(node))
-        grams = [" ".join(tokens[i : i + LENGTH]) for i in range(len(tokens) - LENGTH + 1)]
-        hashes = [zlib.crc32(gram.encode(errors="replace")) for gram in grams]
-        for i in range(max(len(hashes) - WINDOW + 1, 0)):
-            found.add((problem.function, min(hashes[i : i + WINDOW])))
+        body = [] if node is None or is_blank(node) else node.body
+        for inner in (inner for statement in body for inner in ast.walk(statement)):
+            text = re.sub(r"Name\(id='\w+'", "Name(", ast.dump(inner))
+            if len(text) >= SHORTEST and not text.startswith("Expr(value=Constant"):  # docstring
+                found.add((problem.function, zlib.crc32(text.encode(errors="replace"))))
     return tuple(sorted(found))
-
-
-def _tokens(node: ast.FunctionDef):
-    """Yield the tokens of a function's syntax tree, with names replaced by numbers."""
-    numbers: dict[str, int] = {}
-    body = node.body
-    if isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
-        body = body[1:]  # the docstring
-
-    def visit(inner: ast.AST):
-        if isinstance(inner, ast.Name):
-            yield f"name {numbers.setdefault(inner.id, len(numbers))}"
-        elif isinstance(inner, ast.Constant):  # an integer may have more digits than repr allows
-            yield hex(inner.value) if type(inner.value) is int else repr(inner.value)
-        elif not isinstance(inner, ast.expr_context):
-            yield f"{type(inner).__name__} {getattr(inner, 'attr', '')}"
-        for child in ast.iter_child_nodes(inner):
-            yield from visit(child)
-
-    for statement in body:
-        yield from visit(statement)
