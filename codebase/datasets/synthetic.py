@@ -7,9 +7,6 @@ is frozen, and the only arithmetic is +, −, ×, ÷ and square roots, one opera
 IEEE 754 fixes to the last bit. (So rotations do not use sines.)
 """
 
-import os
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +90,7 @@ WAYS = (
         ".8,.12 .4,-.12 .18,.22 .08,.52 .42,.52 .76,.48 .82,.1 .82,.5 .84,1",
     ),
 )
+MOST_POINTS = 17  # of a way of writing
 PIECES = 5  # straight pieces that each curve is drawn as
 INK_BLOCK = 512  # images inked at once: measured, from 64 to 1024
 BLOCK = 256  # images coloured at once; another number would give other draws
@@ -101,21 +99,16 @@ BLOCK = 256  # images coloured at once; another number would give other draws
 # Files
 
 
-def draw_digits(folder: Path, counts: Mapping[str, tuple[int, ...]] = COUNTS) -> None:
+def draw_digits(folder: Path) -> None:
     """Draw 60,000 training and 10,000 test digits in grey, in four files like MNIST's.
-
-    Args:
-        folder: folder for the files
-        counts: number of images of each class, for "train" and for "t10k"
 
     Raises:
         OSError: the folder cannot be written to
     """
-    total = sum(map(sum, counts.values()))
-    with tqdm(total=total, desc="Drawing synthetic digits", unit="images") as progress:
+    with tqdm(total=70_000, desc="Drawing synthetic digits", unit="images") as progress:
         for prefix, seed in (("train", 1), ("t10k", 2)):
             random = RandomState(seed)
-            labels = random.permutation(np.repeat(np.arange(10), counts[prefix]))
+            labels = random.permutation(np.repeat(np.arange(10), COUNTS[prefix]))
             height = _uniform(random, 17, 21, len(labels))
             centre = _uniform(random, 12.5, 15.5, len(labels), 2)
             width = _uniform(random, 0.9, 2.1, len(labels))
@@ -183,43 +176,29 @@ def draw_ink(
     """
     n = len(digits)
     way = random.random_sample(n)
-    moved = _uniform(random, -0.055, 0.055, n, max(map(_num_points, sum(WAYS, ()))), 2)
+    moved = _uniform(random, -0.055, 0.055, n, MOST_POINTS, 2)
     bend = _uniform(random, -0.12, 0.12, n, 2)
     slant, turn = _uniform(random, -0.2, 0.45, n), _uniform(random, -0.13, 0.13, n)
     aspect = _uniform(random, 0.55, 0.95, n)
     ink = np.empty((n, size, size), dtype=np.uint8)
 
-    def draw(strokes: str, i: np.ndarray) -> int:
-        lines = _curves(strokes, moved[i])
-        lines = _placed(lines, bend[i], slant[i], turn[i], aspect[i], height[i], centre[i])
-        half_width, edge = (p[i].astype(np.float32) for p in pen)
-        level = half_width - _distance(lines, size, reach=(half_width + edge / 2).max() + 0.01)
-        level /= edge
-        level += np.float32(0.5)
-        np.clip(level, 0, 1, out=level)
-        level = level * level * (3 - 2 * level)  # a smooth step, which softens the edge
-        ink[i] = np.rint(level * 255).astype(np.uint8).transpose(2, 0, 1)
-        return len(i)
-
-    jobs = []
     for digit, ways in enumerate(WAYS):
         for w, strokes in enumerate(ways):
             index = np.flatnonzero((digits == digit) & ((way * len(ways)).astype(int) == w))
-            jobs += [(strokes, i) for i in np.split(index, range(INK_BLOCK, len(index), INK_BLOCK))]
-    # Python's threads, because NumPy does not block them. torch's would wait for one another at
-    # each operation and, beside a busy process, for its time slices.
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, 4)) as pool:
-        for drawn in pool.map(lambda job: draw(*job), jobs):
-            progress.update(drawn)
+            for i in np.split(index, range(INK_BLOCK, len(index), INK_BLOCK)):
+                lines = _curves(strokes, moved[i])
+                lines = _placed(lines, bend[i], slant[i], turn[i], aspect[i], height[i], centre[i])
+                half_width, edge = (p[i].astype(np.float32) for p in pen)
+                distance = _distance(lines, size, reach=(half_width + edge / 2).max() + 0.01)
+                level = np.clip((half_width - distance) / edge + np.float32(0.5), 0, 1)
+                level = level * level * (3 - 2 * level)  # a smooth step, which softens the edge
+                ink[i] = np.rint(level * 255).astype(np.uint8).transpose(2, 0, 1)
+                progress.update(len(i))
     return ink
 
 
 def _uniform(random: RandomState, low: float, high: float, *shape: int) -> np.ndarray:
     return low + (high - low) * random.random_sample(shape)
-
-
-def _num_points(strokes: str) -> int:
-    return len(strokes.replace("|", " ").split())
 
 
 def _curves(strokes: str, moved: np.ndarray) -> np.ndarray:
@@ -267,23 +246,15 @@ def _distance(lines: np.ndarray, size: int, reach: float) -> np.ndarray:
     for ends in lines.astype(np.float32).transpose(1, 2, 3, 0):
         (x0, y0), (x1, y1) = ends
         first = np.maximum(ends.min((0, 2)) - reach - 1, 0).astype(int)
-        last = np.minimum(ends.max((0, 2)) + reach + 1, size).astype(int)
+        last = (ends.max((0, 2)) + reach + 1).astype(int)
         columns, rows = (slice(*pair) for pair in zip(first, last, strict=True))
         dx, dy = x1 - x0, y1 - y0
         x, y = pixel[columns] - x0, pixel[rows, None] - y0  # (columns, n), (rows, 1, n)
         length = dx * dx + dy * dy + np.float32(1e-12)
-        along = x * (dx / length) + y * (dy / length)
-        np.clip(along, 0, 1, out=along)
-        across = along * dx
-        np.subtract(x, across, out=across)
-        across *= across
-        along *= dy
-        np.subtract(y, along, out=along)
-        along *= along
-        across += along
+        along = np.clip(x * (dx / length) + y * (dy / length), 0, 1)
         near = squared[rows, columns]
-        np.minimum(near, across, out=near)
-    return np.sqrt(squared, out=squared)
+        np.minimum(near, np.square(x - along * dx) + np.square(y - along * dy), out=near)
+    return np.sqrt(squared)
 
 
 def _coloured(random: RandomState, ink: np.ndarray) -> np.ndarray:

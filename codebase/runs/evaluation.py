@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from codebase import checkpoints
+from codebase import checkpoints, figures
 from codebase.checkpoints import REFERENCE, CheckpointError
 from codebase.datasets.download import DataError
 from codebase.project import UserError, steps_in, weights_file
@@ -51,7 +51,8 @@ def evaluate_saved(experiment: Experiment, args: Namespace) -> None:
         heading = f"{run.name}, iteration {step}"
         note = f"{heading}, {whose}: only samples are drawn, which need no data.\n  {missing}"
         print(note.replace("; ", ";\n  "), file=sys.stderr)
-        report.write_sheet(model, args.sheet, logs / "samples.png", heading)
+        draw, path = figures.sample_sheet, logs / "samples.png"
+        report.write_picture(path, heading, model, draw, *args.sheet)
         return
     data = experiment.data(Namespace(**run.flags), source)
     more = {} if run.recorded else {"trained": runs.NOT_RECORDED}

@@ -70,9 +70,19 @@ def make_report(
         print("accuracy", *accuracies, file=sys.stderr)
     name, value = next(iter(metrics.items()))
     heading = f"{run.name}, iteration {step}, {name} {value:.4g}"
+    drawn: dict[str, tuple] = {}  # by name: a function of figures, and its arguments
+    if model.generates:
+        examples = data_sets.examples(data)
+        drawn["samples"] = (figures.sample_sheet, *sheet)
+        drawn["reconstructions"] = (figures.reconstructions, *examples)
+        if model.z_dim == 2:
+            drawn["latent"] = (figures.latent_plane, *data.test)
+            drawn["manifold"] = (figures.manifold, *data.test)
+        else:
+            drawn["traversal"] = (figures.traversal, *examples)
     pictures = {
-        name: write_picture(model, picture, folder / f"{name}.png", heading)
-        for name, picture in _pictures(model, data, sheet).items()
+        name: write_picture(folder / f"{name}.png", heading, model, draw, *of)
+        for name, (draw, *of) in drawn.items()
     }
     try:
         runs.write_json(folder / runs.RESULTS_FILE, results)  # a run with results is finished
@@ -81,47 +91,16 @@ def make_report(
     return results, {name: made for name, made in pictures.items() if made is not None}
 
 
-def _pictures(
-    model: LatentVariableModel, data: Data, sheet: tuple[int, int]
-) -> dict[str, Callable]:
-    """Return functions that draw the pictures of a trained model, keyed by picture name.
-
-    A model whose generative part was not trained has none.
-    """
-    if not model.generates:
-        return {}
-    examples = data_sets.examples(data)
-    pictures = {
-        "samples": lambda: figures.sample_sheet(model, *sheet),
-        "reconstructions": lambda: figures.reconstructions(model, *examples),
-    }
-    if model.z_dim == 2:
-        pictures["latent"] = lambda: figures.latent_plane(model, *data.test)
-        pictures["manifold"] = lambda: figures.manifold(model, *data.test)
-    else:
-        pictures["traversal"] = lambda: figures.traversal(model, *examples)
-    return pictures
-
-
-def write_sheet(
-    model: LatentVariableModel, sheet: tuple[int, int], path: Path, heading: str
-) -> bytes | None:
-    """Write a sample grid with the given rows and columns; return the PNG, if any."""
-    if not model.generates:
-        return None
-    return write_picture(model, lambda: figures.sample_sheet(model, *sheet), path, heading)
-
-
 def write_picture(
-    model: LatentVariableModel, picture: Callable, path: Path, heading: str = ""
+    path: Path, heading: str, model: LatentVariableModel, draw: Callable, *of
 ) -> bytes | None:
-    """Draw a picture, write it, and print its path; return the PNG.
+    """Write the picture that draw(model, *of) returns, and print its path; return the PNG.
 
     If that fails, print a warning and return None, because a picture must not end a run.
     """
     try:
         with figures.isolated_draws(next(model.parameters()).device):
-            content = figures.png(picture(), heading)
+            content = figures.png(draw(model, *of), heading)
         write_atomically(path, content)
     except Exception as error:
         print(f"warning: {path.name} not written: {one_line(error)}", file=sys.stderr)

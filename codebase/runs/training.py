@@ -190,7 +190,8 @@ class Record:
         if model.generates:
             path = self.run.logs / f"samples-{step:05d}.png"
             heading = f"{self.run.name}, iteration {step}"
-            if sheet := report.write_sheet(model, self.args.sheet, path, heading):
+            draw = figures.sample_sheet
+            if sheet := report.write_picture(path, heading, model, draw, *self.args.sheet):
                 events.picture(step, "samples", sheet)
 
     def report(self, experiment: Experiment) -> dict:
@@ -199,7 +200,7 @@ class Record:
         run, model, step = self.run, self.trainer.model, self.args.iter_max
         if any(row[1] for row in self.curves["train"]):  # there is a bound to show
             heading, path = f"{run.name}, iteration {step}", run.logs / "curves.png"
-            report.write_picture(model, lambda: figures.curves(self.curves), path, heading)
+            report.write_picture(path, heading, model, lambda _: figures.curves(self.curves))
         more = {"seconds": self.trainer.seconds, "compiled": self.trainer.loss != model.loss}
         results, pictures = report.make_report(
             experiment, run, model, step, self.data, self.args.sheet, run.logs, more
