@@ -110,7 +110,8 @@ def _table(args) -> None:
 def _compare(args) -> None:
     from codebase.runs.compare import compare
 
-    print(f"Picture: {compare(args.runs, args.labels or args.runs, args.data_dir, args.out)}")
+    compare(args.runs, args.labels or args.runs, args.data_dir, args.out)
+    print(f"Picture: {args.out}")
 
 
 def _explore(args) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from codebase.machine.files import one_line, write_atomically
+from codebase.machine.files import write_atomically
 from codebase.project import ROOT, UserError, steps_in, weights_file
 
 if TYPE_CHECKING:
@@ -144,26 +144,21 @@ def read_state(path: Path):
     """Load a PyTorch file onto the CPU, without executing anything in it.
 
     Raises:
-        CheckpointError: the file cannot be read, is damaged, or holds more than tensors
+        CheckpointError: the file is damaged, or holds more than tensors
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
-    file, begins = io.BytesIO(content), bytes(content[:24])
+    content = path.read_bytes()
+    file = io.BytesIO(content)
     try:
         if zipfile.is_zipfile(file):  # torch itself compares no checksums
             with zipfile.ZipFile(file) as archive:
                 if damaged := archive.testzip():
-                    raise CheckpointError(f"{path} is damaged: {damaged} fails its checksum")
+                    raise zipfile.BadZipFile(damaged)
         file.seek(0)
         return torch.load(file, map_location="cpu", weights_only=True)
-    except (CheckpointError, MemoryError):
+    except MemoryError:
         raise
-    except Exception as error:  # a damaged file may make the unpickler raise anything
-        reason = f"it is damaged, or not a PyTorch file (it begins with {begins!r})"
-        if "weights_only" in str(error) and begins.startswith(b"PK"):
-            reason = "it holds more than tensors: save model.state_dict(), not the model"
-        elif isinstance(error, zipfile.BadZipFile):
-            reason = f"it is damaged: {one_line(error)}"
-        raise CheckpointError(f"{path} is refused: {reason}") from None
+    except Exception:  # a damaged file may make the unpickler raise anything
+        raise CheckpointError(
+            f"{path} is refused: it is damaged, or not what torch.save(model.state_dict(), path) "
+            f"writes, which holds only tensors (it begins with {content[:24]!r})"
+        ) from None

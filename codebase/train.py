@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from codebase.models.base import LatentVariableModel
 
 LOG_EVERY = 50  # iterations between two looks at the scalars
+SHOWN = {"train/loss": "loss", "class/acc": "acc"}  # by the progress bar
 MOMENTS = ("exp_avg", "exp_avg_sq")  # Adam's, by torch's names
 
 
@@ -108,7 +109,8 @@ class Trainer:
                 logged = copy.deepcopy(self.state_dict())
                 scalars = _numbers(summaries)
                 if bar is not None:
-                    bar.set_postfix(_headline(scalars), refresh=False)
+                    shown = {SHOWN[tag]: f"{scalars[tag]:.4g}" for tag in SHOWN if tag in scalars}
+                    bar.set_postfix(shown, refresh=False)
                 if self.step % LOG_EVERY == 0:
                     log(self.step, scalars | {"train/iterations_per_second": len(losses) / took})
                 if due:
@@ -151,13 +153,8 @@ class Trainer:
                 print(f"warning: not compiled, so training is slower: {reason}", file=sys.stderr)
                 return
         self.optimiser.zero_grad()
-        shapes = [tensor.shape for tensor in first]
-
-        def loss(*batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-            same = [tensor.shape for tensor in batch] == shapes
-            return (compiled if same else self.model.loss)(*batch)
-
-        self.loss = loss
+        size = len(first[0])
+        self.loss = lambda *batch: (compiled if len(batch[0]) == size else self.model.loss)(*batch)
 
     def _minibatches(self) -> Iterator[tuple[Tensor, ...]]:
         while True:
@@ -227,9 +224,3 @@ def _numbers(summaries: dict[str, Tensor]) -> dict[str, float]:
     """Return the scalars as numbers, with a single copy from the device."""
     values = torch.stack([scalar.detach() for scalar in summaries.values()]).tolist()
     return dict(zip(summaries, values, strict=True))
-
-
-def _headline(scalars: dict[str, float]) -> dict[str, str]:
-    """Return the numbers that the progress bar shows."""
-    shown = (("train/loss", "loss", 1), ("class/acc", "acc", 2))
-    return {name: f"{scalars[tag]:.{n}f}" for tag, name, n in shown if tag in scalars}

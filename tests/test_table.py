@@ -67,10 +67,6 @@ def test_the_whole_table(folders, capsys):
     theirs = {"name": "model=vae_z=10_run=0009", "trained": "not recorded", "data": "mnist"}
     theirs |= {"iterations": 20_000, "figures": {"NELBO": 101.2}}
     runs.write_json(runs.LOGS / theirs["name"] / "results.json", theirs)
-    for i, bad in enumerate(("{broken", "[]", '{"iterations": 3}')):
-        folder = runs.LOGS / f"model=vae_z=10_run=100{i}"
-        folder.mkdir()
-        (folder / "results.json").write_text(bad, encoding="utf-8")
     table.write(table.rows(table.collect()), runs.LOGS / "table")
     text = capsys.readouterr().out
     usual = "97 | 0.001 | NELBO"

@@ -1,21 +1,7 @@
 """Write files atomically."""
 
-import errno
 import os
 from pathlib import Path
-
-
-def make_folder(path: Path) -> None:
-    """Create a folder and its parents, unless they exist.
-
-    Raises:
-        OSError: the folder cannot be created, for example below a file or a broken link
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:
-        reason = "not a folder, or a link to a folder that does not exist"
-        raise NotADirectoryError(errno.ENOTDIR, reason, error.filename) from None
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -26,7 +12,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         OSError: the file cannot be written; the old contents are unchanged
     """
-    make_folder(path.parent)
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:

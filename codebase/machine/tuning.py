@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 # from the thread that it waits for. Beside two busy loops on two cores, 4 of 8 runs with 100,000
 # spins fell to 2 to 13 % of their speed; with 2,000 spins all 8 kept 26 to 39 %. Without
 # neighbours, 2,000 spins cost 6 %.
-SPINS = {"GOMP_SPINCOUNT": "2000"}
-OF_OPENMP = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")  # a user's own settings win
+SPINS = "2000"
 # PyTorch 2.14 has no vector code for expm1 and log1p with AVX-512. ELU and the cross-entropy need
 # them: a step of a VAE takes 4.8 ms, and 3.4 with AVX2 (two cores). 2.13 and 2.15 have such code.
 SLOW_WITH_AVX512 = "2.14."
@@ -35,8 +34,7 @@ def load_torch() -> None:
     The garbage collector is off during the import and never visits torch's modules. Visiting them
     during the import and at exit would take 0.8 s of 3 s.
     """
-    if not any(name in os.environ for name in OF_OPENMP):
-        os.environ.update(SPINS)
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     with contextlib.suppress(OSError, ImportError):  # another system; a torch without metadata
         slow = importlib.metadata.version("torch").startswith(SLOW_WITH_AVX512)
         if slow and b"avx512f" in CPU_INFO.read_bytes():

@@ -71,17 +71,7 @@ def pixel_likelihood(name: str, sigma2: float) -> Bernoulli | Gaussian:
 
 
 def likelihood(description: str | dict) -> Bernoulli | Gaussian:
-    """Return the likelihood that run.json describes: "bernoulli", or a variance and a squash.
-
-    Raises:
-        ValueError: there is no such likelihood
-    """
-    if description == "bernoulli":
+    """Return the likelihood that run.json describes: "bernoulli", or a variance and a squash."""
+    if isinstance(description, str):
         return BERNOULLI
-    fields = description if isinstance(description, dict) else {}
-    try:
-        return Gaussian(float(fields["variance"]), SQUASHES[fields["squash"]])
-    except (KeyError, TypeError, ValueError):
-        raise ValueError(
-            f'likelihood is {description!r:.60}, expected "bernoulli", or a variance and a squash'
-        ) from None
+    return Gaussian(description["variance"], SQUASHES[description["squash"]])

@@ -11,7 +11,7 @@ from codebase.project import UserError
 from codebase.runs.run import data_of, load_run, located
 
 
-def compare(runs: Sequence[str], labels: Sequence[str], data_dir: Path, out: Path) -> Path:
+def compare(runs: Sequence[str], labels: Sequence[str], data_dir: Path, out: Path) -> None:
     """Draw the comparison.
 
     Args:
@@ -20,12 +20,9 @@ def compare(runs: Sequence[str], labels: Sequence[str], data_dir: Path, out: Pat
         data_dir: folder of the data sets
         out: path of the picture
 
-    Returns:
-        path of the picture
-
     Raises:
-        UserError: a run does not exist or has no decoder, the runs' images are of different kinds,
-            or a label is missing or repeated
+        UserError: a run does not exist, the runs' data sets differ, or a label is missing or
+            repeated
     """
     if len(labels) != len(runs) or len(set(labels)) != len(labels):
         raise UserError(
@@ -33,20 +30,13 @@ def compare(runs: Sequence[str], labels: Sequence[str], data_dir: Path, out: Pat
             "per run"
         )
     models = {label: load_run(run) for label, run in zip(labels, runs, strict=True)}
-    if not all(model.generates for model in models.values()):
-        raise UserError("compare: a run with --gw 0 trains no decoder, so it reconstructs nothing")
-    kinds = {
-        (data_of(located(run)[2], model), model.dataset, model.likelihood.binary)
-        for run, model in zip(runs, models.values(), strict=True)
-    }
-    if len(kinds) > 1:
-        raise UserError("compare: these runs were not trained on the same kind of images")
-    [(name, dataset, _)] = kinds
-    data.find_or_download(dataset, name, data_dir)
+    first = models[labels[0]]
+    if len({model.dataset for model in models.values()}) > 1:
+        raise UserError("compare: these runs were not trained on the same data set")
+    name = data.find_or_download(first.dataset, data_of(located(runs[0])[2], first), data_dir)
     source = data.Source(name, data_dir, torch.device("cpu"), train=False)
-    loaded = data.to_evaluate(next(iter(models.values())), source)
+    loaded = data.to_evaluate(first, source)
     x, y = (t.unflatten(0, (10, 10))[:, :2].flatten(0, 1) for t in data.examples(loaded))
     with figures.isolated_draws(x.device):
         picture = figures.comparison(models, x, y)
     write_atomically(out, figures.png(picture))
-    return out

@@ -62,7 +62,8 @@ def evaluate_saved(experiment: Experiment, args: Namespace) -> None:
     if args.test_set:
         from codebase.runs.test_set import evaluate_test_set
 
-        runs.write_json(logs / "test-set.json", evaluate_test_set(model, data.test[0]))
+        bounds = evaluate_test_set(model, data.test[0])  # type: ignore[arg-type]  # a VAE or GMVAE
+        runs.write_json(logs / "test-set.json", bounds)
     if logs.exists():  # the project's folder may be read-only
         report.say_what_now(experiment, run, logs, results["figures"])
     for other in others:

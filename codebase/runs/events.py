@@ -9,8 +9,6 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
-from codebase.machine.files import make_folder
-
 
 class Events:
     """TensorBoard events of one run.
@@ -24,7 +22,7 @@ class Events:
     """
 
     def __init__(self, folder: Path, from_step: int = 0):
-        make_folder(folder)
+        folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._writer = folder, EventsWriter(str(folder / "events"))
         if from_step:
             self._write(step=from_step, file_version="brain.Event:2")
@@ -51,8 +49,3 @@ class Events:
         for part in summary.hparams(flags, metrics):
             events._write(summary=part)
         events.scalars(0, metrics)
-        events.close()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._writer.close()

@@ -110,15 +110,11 @@ def write_picture(
 
 
 def held_out_bound(model: LatentVariableModel, data: Data) -> dict[str, float]:
-    """Compute the bound on held-out images without changing the run's generators.
+    """Compute the bound on held-out images, keyed by TensorBoard's tags.
 
-    The FSVAE has no held-out images, so its bound is on the first training images.
-
-    Returns:
-        the terms, keyed by TensorBoard's tags; empty if the model's generative part is not trained
+    The run's generators do not change. The FSVAE has no held-out images, so its bound is on the
+    first training images.
     """
-    if not model.generates:
-        return {}
     with figures.isolated_draws(data.subset[0].device):
         observed = model.observed_grey(*data_sets.examples(data))
         nelbo, *kl, rec = (term.item() for term in model.negative_elbo_bound(*observed))

@@ -17,14 +17,13 @@ import filelock
 import torch
 
 from codebase import checkpoints, models
-from codebase.machine.files import make_folder, one_line, write_atomically
+from codebase.machine.files import one_line, write_atomically
 from codebase.project import ROOT, UserError, model_of_name, step_of, steps_in, weights_file
 from codebase.runs.experiment import Experiment
 
 LOGS = ROOT / "logs"
 RUN_FILE, RESULTS_FILE = "run.json", "results.json"
 NOT_RECORDED = "not recorded"  # of weights without a run.json, which other people trained
-WAYS_OUT = "delete it to evaluate the weights without it, or pass --overwrite 1 to train anew"
 
 
 @dataclass(frozen=True)
@@ -57,10 +56,7 @@ class Run:
 
     def build(self) -> models.LatentVariableModel:
         """Build the model with initial weights."""
-        try:
-            return models.build(self.model, self.name)
-        except ValueError as error:
-            raise UserError(f"{self.name}: its {RUN_FILE} does not fit: {error}") from None
+        return models.build(self.model, self.name)
 
     def write(self, device: torch.device) -> None:
         """Write run.json."""
@@ -80,28 +76,23 @@ class Run:
         }
 
 
-def find_run(
-    experiment: Experiment,
-    args: Namespace,
-    data: str,
-    folder: Path | None = None,
-    new: bool = False,
-) -> Run:
+def find_run(experiment: Experiment, args: Namespace, data: str, folder: Path | None = None) -> Run:
     """Return the run that flags describe; the values of omitted flags come from its run.json.
 
     Args:
         experiment: the run script
         args: its parsed flags
         data: name of the run's data set
-        folder: folder of its weights; None: the one in checkpoints/
-        new: whether it starts from scratch, even if the folder has weights
+        folder: folder of its weights; None: the one in checkpoints/, unless --overwrite replaces it
 
     Raises:
         UserError: a flag that was given contradicts run.json
     """
     flags = experiment.identity(args.given, data)
     name = experiment.name_of(flags)
-    run = None if new else read_run(folder or checkpoints.run_folder(name))
+    own = checkpoints.run_folder(name)
+    is_new = folder is None and (args.overwrite or not has_begun(own))
+    run = None if is_new else read_run(folder or own)
     if run is None:
         return Run(name, flags, experiment.model(Namespace(**flags)))
     for flag, value in args.given.items():
@@ -119,19 +110,11 @@ def read_run(folder: Path) -> Run | None:
     """Read the run.json in a run's folder; None if there is none.
 
     Raises:
-        UserError: the file is damaged, or belongs to a run with a different name
+        UserError: the file is damaged
     """
-    path = folder / RUN_FILE
-    content = read_json(path)
+    content = read_json(folder / RUN_FILE)
     if content is None:
         return None
-    if not all(isinstance(content.get(key), dict) for key in ("model", "flags")):
-        raise UserError(f"{path} is not a description of a run: {WAYS_OUT}")
-    if content.get("name") != folder.name:
-        raise UserError(
-            f"{path} belongs to {content.get('name')!r:.200}: rename the folder to that, delete "
-            "the file to evaluate the weights without it, or pass --overwrite 1 to train anew"
-        )
     return Run(folder.name, content["flags"], content["model"], recorded=True)
 
 
@@ -159,7 +142,7 @@ def locked(name: str) -> Iterator[None]:
         UserError: another process holds the lock
     """
     path = checkpoints.CHECKPOINTS / ".locks" / checkpoints.run_folder(name).name
-    make_folder(path.parent)
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with filelock.FileLock(path, timeout=0):
             yield
@@ -173,13 +156,9 @@ def locked(name: str) -> Iterator[None]:
 
 
 def read_results(name: str) -> dict | None:
-    """Read logs/<name>/results.json; None if there is no such file, or it is invalid."""
-    try:
-        results = read_json(LOGS / name / RESULTS_FILE)
-    except UserError:
-        return None
-    keys = {"name", "iterations", "trained", "figures"}
-    return results if results and keys <= results.keys() and results["name"] == name else None
+    """Read logs/<name>/results.json; None if there is no such file, or it is of another run."""
+    results = read_json(LOGS / name / RESULTS_FILE)
+    return results if results and results["name"] == name else None
 
 
 def write_json(path: Path, content: dict) -> None:
@@ -191,19 +170,17 @@ def read_json(path: Path) -> dict | None:
     """Read the object in a JSON file; None if there is no file.
 
     Raises:
-        UserError: the file cannot be read, or does not hold an object
+        UserError: the file is damaged
     """
     try:
-        content = json.loads(path.read_bytes())
+        return json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
     except ValueError as error:
-        raise UserError(f"{path} is damaged ({one_line(error)}): {WAYS_OUT}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged (it is not an object): {WAYS_OUT}")
-    return content
+        raise UserError(
+            f"{path} is damaged ({one_line(error)}): delete it to use the run without it, or pass "
+            "--overwrite 1 to train anew"
+        ) from None
 
 
 # Trained models

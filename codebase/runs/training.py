@@ -38,8 +38,7 @@ def train_run(experiment: Experiment, args: Namespace) -> dict:
     source = find_source(experiment, args)
     name = experiment.name_of(experiment.identity(args.given, source.name))
     with runs.locked(name):
-        new = args.overwrite or not runs.has_begun(checkpoints.run_folder(name))
-        run = runs.find_run(experiment, args, source.name, new=bool(new))
+        run = runs.find_run(experiment, args, source.name)
         state = _state_to_continue(run, args)
         flags = Namespace(**run.flags)
         data = experiment.data(flags, source)
@@ -144,45 +143,37 @@ class Record:
         self.curves: dict[str, list[list[float]]] = {k: (state or {}).get(k, []) for k in CURVES}
         self.events: Events | None = None
 
-    def _begin(self) -> tuple["Events", bool]:
-        """On the first call, write a new run's run.json and open the events.
-
-        With --overwrite 1, the old run is deleted first.
-
-        Returns:
-            the events, and whether this is the first call for a new run
-        """
+    def _begin(self) -> "Events":
+        """On the first call, open the events; for a new run, replace an old one by its run.json."""
         from codebase.runs.events import Events
 
-        if self.events is not None:
-            return self.events, False
-        if self.state is None:
-            if self.args.overwrite:
-                shutil.rmtree(self.run.logs, ignore_errors=True)
-                for step in steps_in(self.run.folder):  # first: run.json says whose they are
-                    weights_file(self.run.folder, step).unlink()
-                shutil.rmtree(self.run.folder, ignore_errors=True)
-            self.run.write(self.trainer.device)
-        self.events = Events(self.run.logs, self.state["step"] + 1 if self.state else 0)
-        return self.events, self.state is None
+        if self.events is None:
+            if self.state is None:
+                if self.args.overwrite:
+                    shutil.rmtree(self.run.logs, ignore_errors=True)
+                    for step in steps_in(self.run.folder):  # first: run.json says whose they are
+                        weights_file(self.run.folder, step).unlink()
+                    shutil.rmtree(self.run.folder, ignore_errors=True)
+                self.run.write(self.trainer.device)
+            self.events = Events(self.run.logs, self.state["step"] + 1 if self.state else 0)
+        return self.events
 
     def log(self, step: int, scalars: dict[str, float]) -> None:
         """Record a minibatch's scalars; the first time, save the training state too."""
-        events, is_new = self._begin()
-        events.scalars(step, scalars)
+        is_first = self.events is None
+        self._begin().scalars(step, scalars)
         self._add("train", step, scalars)
-        if is_new:
+        if is_first:
             self._save_state()
 
     def save(self, step: int) -> None:
         """Save the training state; every iter_save steps and at the last step, save weights too."""
-        events, _ = self._begin()
+        events, model = self._begin(), self.trainer.model
         if step % self.args.iter_save and step != self.args.iter_max:
             self._save_state()
             return
-        model = self.trainer.model
-        bound = report.held_out_bound(model, self.data)
-        if bound:  # none of a model whose generative part is not trained
+        if model.generates:
+            bound = report.held_out_bound(model, self.data)
             events.scalars(step, bound)
             self._add("test", step, bound)
         self._save_state()
@@ -196,9 +187,8 @@ class Record:
 
     def report(self, experiment: Experiment) -> dict:
         """Evaluate the trained model, print and write its report; return its results."""
-        events, _ = self._begin()
-        run, model, step = self.run, self.trainer.model, self.args.iter_max
-        if any(row[1] for row in self.curves["train"]):  # there is a bound to show
+        events, run, model, step = self._begin(), self.run, self.trainer.model, self.args.iter_max
+        if self.curves["train"] and model.generates:
             heading, path = f"{run.name}, iteration {step}", run.logs / "curves.png"
             report.write_picture(path, heading, model, lambda _: figures.curves(self.curves))
         more = {"seconds": self.trainer.seconds, "compiled": self.trainer.loss != model.loss}
@@ -209,7 +199,6 @@ class Record:
         events.hyperparameters(dict(run.flags), metrics)
         for name, picture in pictures.items():
             events.picture(step, name, picture)
-        events.close()
         if not self.args.replicates:
             report.say_what_now(experiment, run, run.logs, results["figures"])
         return results
