@@ -12,7 +12,7 @@ experiment = Experiment(
     flags=[],
     model=lambda flags: {"class": "FSVAE", "nn": "v2"},
     # Labelled minibatches of SVHN; its first 100 images.
-    data=lambda flags, source: codebase.data.svhn(source, flags.batch_size),
+    data=lambda flags, where: codebase.data.get_svhn_data(**where, batch_size=flags.batch_size),
     evaluate=lambda model, data: codebase.evaluate.evaluate_lower_bound(
         model, data.subset, run_iwae=False
     ),

@@ -20,8 +20,11 @@ experiment = Experiment(
         "beta": flags.beta,
     },
     # Training minibatches, binarised at each use; 100 test images, binarised once; the test set.
-    data=lambda flags, source: codebase.data.mnist(
-        source, flags.batch_size, binarised=flags.likelihood == "bernoulli"
+    data=lambda flags, where: codebase.data.get_mnist_data(
+        **where,
+        batch_size=flags.batch_size,
+        binarised=flags.likelihood == "bernoulli",
+        labels="none",
     ),
     evaluate=lambda model, data: codebase.evaluate.evaluate_lower_bound(model, data.subset),
     iter_max=20_000,

@@ -18,7 +18,9 @@ experiment = Experiment(
         "class_weight": flags.cw,
     },
     # Minibatches of unlabelled MNIST with the 100 labelled images in each; the test set.
-    data=lambda flags, source: codebase.data.mnist(source, flags.batch_size, labels="few"),
+    data=lambda flags, where: codebase.data.get_mnist_data(
+        **where, batch_size=flags.batch_size, labels="few"
+    ),
     evaluate=lambda model, data: {
         "accuracy": codebase.evaluate.evaluate_classifier(model, data.test)
     },

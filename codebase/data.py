@@ -62,30 +62,15 @@ class Images(NamedTuple):
     y: Tensor
 
 
-class Source(NamedTuple):
-    """The origin of the data, and the device for its tensors.
-
-    name: "mnist", "svhn" or "synthetic"
-    folder: the folder of the data sets
-    device: device for the tensors
-    train: whether training minibatches are needed, or only evaluation data
-    """
-
-    name: str
-    folder: Path
-    device: torch.device | str
-    train: bool = True
-
-
 class Data(NamedTuple):
     """The data for training and evaluating a model.
 
-    batches: the training minibatches; None for an evaluation
+    batches: the training minibatches
     subset: (x, y): the homework's 100 images, (100, x_dim) in [0, 1], one-hot labels (100, 10)
     test: (x, y): the test set, (n, x_dim) in [0, 1], labels (n,); or (None, None)
     """
 
-    batches: Minibatches | None
+    batches: Minibatches
     subset: tuple[Tensor, Tensor]
     test: tuple
 
@@ -95,6 +80,9 @@ def get_mnist_data(
     use_test_subset: bool = True,
     data_dir: Path | str = DATA_DIR,
     source: str = "mnist",
+    batch_size: int = 97,
+    binarised: bool = True,
+    labels: str = "all",
 ) -> Data:
     """Return training minibatches, a fixed subset of 100 images, and the test set.
 
@@ -104,26 +92,39 @@ def get_mnist_data(
             for the labelled images of the semi-supervised model, in grey levels
         data_dir: the folder that torchvision's MNIST uses
         source: "mnist", which is downloaded if missing, "synthetic", or "auto"
+        batch_size: int: images in a minibatch
+        binarised: bool: True for binary images, False for grey levels
+        labels: "all": minibatches are (x, label); "none": (x,); "few": (x, xl, yl), with the 100
+            labelled images of the semi-supervised model in each
 
     Returns:
-        (train_loader, (xl, yl), (X_test, y_test)): minibatches of (x, label), x (97, 784)
-        binarised; the subset (100, 784) with one-hot labels (100, 10); X_test (10000, 784) grey
-        levels in [0, 1], y_test (10000,) labels
+        (train_loader, (xl, yl), (X_test, y_test)): minibatches, x (97, 784); the subset (100, 784)
+        with one-hot labels (100, 10); X_test (10000, 784) grey levels in [0, 1], y_test (10000,)
+        labels
 
     Raises:
         DataError: a file is missing or damaged
     """
-    name = find_or_download("mnist", source, data_dir)
-    found = mnist(Source(name, Path(data_dir), device), labels="all")
-    if use_test_subset:
-        return found
-    assert found.batches is not None  # its source is for training
-    xl, yl = labelled_subset(Images(found.batches.images, *found.batches.targets))
-    return found._replace(subset=(xl.to(device), yl.to(device)))
+    source = find_or_download("mnist", source, data_dir)
+    train, test = (read_mnist(split, data_dir, source) for split in ("train", "test"))
+    xl, yl = (part.to(device) for part in labelled_subset(train))
+    x, y = (part.to(device) for part in test_subset(test, binarised))
+    batches = Minibatches(
+        train.x.to(device),
+        *([train.y.to(device)] if labels == "all" else []),
+        batch_size=batch_size,
+        binarised=binarised,
+        labelled=(xl, yl) if labels == "few" else None,
+    )
+    x_test = (test.x.float() / 255).to(device)
+    return Data(batches, (x, y) if use_test_subset else (xl, yl), (x_test, test.y.to(device)))
 
 
 def get_svhn_data(
-    device: torch.device | str, data_dir: Path | str = DATA_DIR, source: str = "svhn"
+    device: torch.device | str,
+    data_dir: Path | str = DATA_DIR,
+    source: str = "svhn",
+    batch_size: int = 100,
 ) -> Data:
     """Return training minibatches of SVHN's `extra` split, and its first 100 images.
 
@@ -133,6 +134,7 @@ def get_svhn_data(
         device: device for the tensors
         data_dir: the folder that torchvision's SVHN uses
         source: "svhn", which is downloaded if missing, "synthetic", or "auto"
+        batch_size: int: images in a minibatch
 
     Returns:
         (train_loader, (x, y), (None, None)): minibatches of (x, y), x (100, 3072) in [0, 1], y
@@ -141,60 +143,18 @@ def get_svhn_data(
     Raises:
         DataError: the file is missing or damaged
     """
-    return svhn(Source(find_or_download("svhn", source, data_dir), Path(data_dir), device))
-
-
-def mnist(
-    source: Source, batch_size: int = 97, binarised: bool = True, labels: str = "none"
-) -> Data:
-    """Return minibatches of MNIST's training images, the evaluation subset and the test set.
-
-    Args:
-        source: the origin of the data, and the device
-        batch_size: int: images in a minibatch
-        binarised: bool: True for binary images, False for grey levels
-        labels: "none": minibatches are (x,); "all": (x, label); "few": (x, xl, yl), with the 100
-            labelled images of the semi-supervised model in each
-
-    Raises:
-        DataError: a file is missing or damaged
-    """
-    images = read_mnist("test", source.folder, source.name)
-    x, y = test_subset(images, binarised)
-    subset = x.to(source.device), y.to(source.device)
-    test = (images.x.float() / 255).to(source.device), images.y.to(source.device)
-    if not source.train:
-        return Data(None, subset, test)
-    images = read_mnist("train", source.folder, source.name)
-    targets, labelled = [], None
-    if labels == "all":
-        targets = [images.y.to(source.device)]
-    elif labels == "few":
-        xl, yl = labelled_subset(images)
-        labelled = xl.to(source.device), yl.to(source.device)
-    x = images.x.to(source.device)
-    batches = Minibatches(
-        x, *targets, batch_size=batch_size, binarised=binarised, labelled=labelled
-    )
-    return Data(batches, subset, test)
-
-
-def svhn(source: Source, batch_size: int = 100) -> Data:
-    """Return minibatches (x, one-hot y) of SVHN's extra images, and the first 100 images.
-
-    The 100 images are training images, so source.train makes no difference.
-    """
-    images = read_svhn(source.folder, source.name)
-    x, y = images.x.to(source.device), one_hot(images.y).to(source.device)
+    images = read_svhn(data_dir, find_or_download("svhn", source, data_dir))
+    x, y = images.x.to(device), one_hot(images.y).to(device)
     batches = Minibatches(x, y, batch_size=batch_size, binarised=False)
     return Data(batches, (x[:100].float() / 255, y[:100]), (None, None))
 
 
-def to_evaluate(model: LatentVariableModel, source: Source) -> Data:
-    """Return the evaluation data for a model of any class."""
+def to_evaluate(model: LatentVariableModel, source: str, data_dir: Path) -> Data:
+    """Return the evaluation data for a model of any class, on the CPU."""
     if model.dataset == "svhn":
-        return svhn(source)
-    return mnist(source._replace(train=False), binarised=model.likelihood.binary)
+        return get_svhn_data("cpu", data_dir, source)
+    binarised = model.likelihood.binary
+    return get_mnist_data("cpu", data_dir=data_dir, source=source, binarised=binarised)
 
 
 # The fixed subsets

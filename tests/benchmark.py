@@ -28,13 +28,13 @@ def build(name, folder):
     """Return a run script's model and its minibatches of synthetic digits."""
     import torch
 
-    from codebase import data, models
+    from codebase import models
 
     torch.manual_seed(0)
     experiment = importlib.import_module(f"run_{name}").experiment
     flags = argparse.Namespace(**experiment.identity({}, "synthetic"))
-    source = data.Source("synthetic", folder, torch.device("cpu"))
-    return models.build(experiment.model(flags), name), experiment.data(flags, source).batches
+    where = {"source": "synthetic", "data_dir": folder, "device": "cpu"}
+    return models.build(experiment.model(flags), name), experiment.data(flags, where).batches
 
 
 def project_training(name, folder, compiled=False):

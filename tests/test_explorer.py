@@ -314,7 +314,7 @@ def test_the_command(folders):
         os.utime(weights_file(run.folder, 5), (seconds, seconds))
     stdout, stderr = succeed(folders, *command)
     assert "Run: model=vae_z=10_run=0002, iteration 5" in stderr
-    assert "Samples take the place of images" in stderr and not (folders / "data").exists()
+    assert "samples take the place of images" in stderr and not (folders / "data").exists()
     assert "nosuch does not exist" in refused(folders, "codebase", "explore", "nosuch")
 
 

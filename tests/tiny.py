@@ -10,7 +10,7 @@ from numpy.random import RandomState
 from tqdm import tqdm
 
 from codebase import data, evaluate
-from codebase.data import Data, Source
+from codebase.data import Data
 from codebase.datasets import synthetic
 from codebase.minibatches import Minibatches
 from codebase.runs.experiment import Experiment
@@ -37,7 +37,7 @@ def _digits(size: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(ink).flatten(1), torch.from_numpy(labels)
 
 
-def _data(experiment: Experiment, flags: argparse.Namespace, source: Source) -> Data:
+def _data(experiment: Experiment, flags: argparse.Namespace, where: dict) -> Data:
     if experiment.dataset == "svhn":
         x, y = _digits(32)
         colours = torch.stack([x, 255 - x, x // 2], dim=1).flatten(1)

@@ -6,10 +6,8 @@ import sys
 import webbrowser
 from pathlib import Path
 
-import torch
-
 from codebase import checkpoints, data
-from codebase.datasets.download import DataError
+from codebase.datasets import download
 from codebase.explorer import export
 from codebase.models.base import LatentVariableModel
 from codebase.project import step_of
@@ -71,12 +69,12 @@ def _last() -> Path | None:
 
 def _data_at_hand(run: Run, model: LatentVariableModel, data_dir: Path) -> data.Data | None:
     """Return a run's data set if no download is needed."""
-    try:
-        source = data.Source(data_of(run, model), data_dir, torch.device("cpu"), train=False)
-        return data.to_evaluate(model, source)
-    except (DataError, FileNotFoundError) as error:
-        print(f"Samples take the place of images: {error}", file=sys.stderr)
+    source = data_of(run, model)
+    if source != "synthetic" and None in download.locate(source, data_dir).values():
+        told = f"{source} is not in {data_dir}, so samples take the place of images"
+        print(told, file=sys.stderr)
         return None
+    return data.to_evaluate(model, source, data_dir)
 
 
 def open_in_browser(path: Path) -> None:

@@ -92,8 +92,7 @@ def checkpoints_of(handed_in: Submission) -> dict[str, tuple[int, str]]:
 
 def metrics_of(model: LatentVariableModel, data_dir: Path) -> dict[str, float]:
     """Evaluate a model on MNIST with a fixed seed; return its metrics, keyed by name."""
-    source = data.Source("mnist", data_dir, torch.device("cpu"), train=False)
-    test = data.to_evaluate(model, source)
+    test = data.to_evaluate(model, "mnist", data_dir)
     with torch.random.fork_rng([]), contextlib.redirect_stdout(io.StringIO()):
         torch.manual_seed(SEED)
         return evaluation.evaluate(model, test)

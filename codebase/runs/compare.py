@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from codebase import data, figures
 from codebase.machine.files import write_atomically
 from codebase.project import UserError
@@ -33,9 +31,7 @@ def compare(runs: Sequence[str], labels: Sequence[str], data_dir: Path, out: Pat
     first = models[labels[0]]
     if len({model.dataset for model in models.values()}) > 1:
         raise UserError("compare: these runs were not trained on the same data set")
-    name = data.find_or_download(first.dataset, data_of(located(runs[0])[2], first), data_dir)
-    source = data.Source(name, data_dir, torch.device("cpu"), train=False)
-    loaded = data.to_evaluate(first, source)
+    loaded = data.to_evaluate(first, data_of(located(runs[0])[2], first), data_dir)
     x, y = (t.unflatten(0, (10, 10))[:, :2].flatten(0, 1) for t in data.examples(loaded))
     with figures.isolated_draws(x.device):
         picture = figures.comparison(models, x, y)

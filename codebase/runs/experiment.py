@@ -25,7 +25,8 @@ class Experiment:
         flags: the script's own flags. A flag that is not in the format is added to the name of a
             run if its value differs from the default
         model: function of the flags that returns the class and arguments of the model
-        data: function of the flags and a `data.Source` that returns minibatches and evaluation data
+        data: function of the flags and of arguments of `get_mnist_data` (device, data_dir, source)
+            that returns minibatches and evaluation data
         evaluate: function that prints and returns the metrics of a model on such data
         iter_max: default number of training iterations
         dataset: "mnist" or "svhn"

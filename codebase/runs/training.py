@@ -9,7 +9,7 @@ import torch
 from tqdm.auto import tqdm
 
 from codebase import checkpoints, figures
-from codebase.data import Data, Source, find_or_download
+from codebase.data import Data, find_or_download
 from codebase.project import UserError, steps_in, weights_file
 from codebase.runs import report
 from codebase.runs import run as runs
@@ -36,9 +36,9 @@ def train_run(experiment: Experiment, args: Namespace) -> dict:
             state are invalid
     """
     source = find_source(experiment, args)
-    name = experiment.name_of(experiment.identity(args.given, source.name))
+    name = experiment.name_of(experiment.identity(args.given, source["source"]))
     with runs.locked(name):
-        run = runs.find_run(experiment, args, source.name)
+        run = runs.find_run(experiment, args, source["source"])
         state = _state_to_continue(run, args)
         flags = Namespace(**run.flags)
         data = experiment.data(flags, source)
@@ -71,7 +71,7 @@ def train_run(experiment: Experiment, args: Namespace) -> dict:
                 raise KeyboardInterrupt(reason) from None
 
 
-def find_source(experiment: Experiment, args: Namespace, name: str | None = None) -> Source:
+def find_source(experiment: Experiment, args: Namespace, name: str | None = None) -> dict:
     """Find the data that --data names, that a resumed run uses, or the real data if available.
 
     Args:
@@ -90,7 +90,7 @@ def find_source(experiment: Experiment, args: Namespace, name: str | None = None
     name = find_or_download(experiment.dataset, name, args.data_dir)
     if name == "synthetic":
         print(BANNER.format(experiment.dataset.upper()), file=sys.stderr)
-    return Source(name, args.data_dir, args.device, train=bool(args.train))
+    return {"source": name, "data_dir": args.data_dir, "device": args.device}
 
 
 def _state_to_continue(run: Run, args: Namespace) -> dict | None:
