@@ -33,7 +33,7 @@ root=$(cd "$(dirname "$0")" && pwd)
 cd "$root/source"
 exec "${GRADER_PYTHON:-/opt/grader/bin/python}" -m codebase.homework.gradescope "$root"
 """
-POINTS, SETTINGS = "points.json", "settings.json"
+SETTINGS = "settings.json"
 
 
 def make(path: Path, points: Path | None, show_points: int, show_output: int) -> None:
@@ -51,9 +51,9 @@ def make(path: Path, points: Path | None, show_points: int, show_output: int) ->
         raise UserError(f"{path} must end in .zip")
     files = {"setup.sh": SETUP, "run_autograder": RUN}
     files["requirements.txt"] = (ROOT / "requirements.txt").read_text(encoding="utf-8")
-    own = problems.read_points(points)
-    files[POINTS] = json.dumps(own, indent=1)
-    files[SETTINGS] = json.dumps({"show_points": show_points, "show_output": show_output})
+    shown = (bool(show_points), bool(show_output))
+    settings = {"points": problems.read_points(points), "shown": shown}
+    files[SETTINGS] = json.dumps(settings, indent=1)
     for source in sorted((ROOT / "codebase").rglob("*.py")):
         files[source.relative_to(ROOT).as_posix()] = source.read_text(encoding="utf-8")
     content = BytesIO()
@@ -80,22 +80,21 @@ def grade(root: Path) -> None:
 
     torch.set_num_threads(1)
     chosen = json.loads((ROOT / SETTINGS).read_text(encoding="utf-8"))
-    points = problems.read_points(ROOT / POINTS)
     kind = "bubblewrap"
     try:
         sandbox.check(kind)
     except UserError:  # its container may not allow namespaces; it is of this submission alone
         kind = "container"
         sandbox.check(kind)
-    settings = grading.Settings(points, kind)
+    settings = grading.Settings(chosen["points"], kind)
     with sandbox.Sandbox(kind) as box:
         found, _ = grading.grade_one("submission", Entry(root / "submission"), settings, box)
     if found.ungraded:
         raise UserError(f"the submission was not graded: {found.ungraded}")
-    found = report.merged(found, Row(), points)
+    found = report.merged(found, Row(), chosen["points"])
     print(report.table(found))
-    shown = (bool(chosen["show_points"]), bool(chosen["show_output"]))
-    write_atomically(root / "results" / "results.json", report.results(found, *shown))
+    results = report.results(found, *chosen["shown"])
+    write_atomically(root / "results" / report.RESULTS, results)
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ class _Running:
 
     def __call__(self, case: Case, helpers: Mapping[str, str] | None) -> Output:
         if self.left <= 0:
-            return Output((), f"your submission's {SECONDS} seconds are used up", "Ended")
+            return Output((), f"Your submission's {SECONDS} seconds are used up.", True)
         begun = time.monotonic()
         given = self.handed_in.helped(helpers or {}, self.broken)
         output = self.sandbox.run(given, case)
@@ -119,18 +119,14 @@ def grade_code(handed_in: Submission, points: Mapping[str, float], sandbox: Sand
     """
     running, seed = _Running(sandbox, handed_in), int(handed_in.digest[:15], 16)
     marks: dict[str, Mark] = {}
-    seconds = {}
     for problem in ORDER:
-        begun, function = time.monotonic(), problem.function
-        marks[function] = marking.mark(problem, points[function], running, marks, seed)
-        seconds[function] = time.monotonic() - begun
+        marks[problem.key] = marking.mark(problem, points[problem.key], running, marks, seed)
     return Found(
         handed_in.name,
-        tuple(marks[problem.function] for problem in PROBLEMS if problem.function in marks),
+        tuple(marks[problem.key] for problem in PROBLEMS),
         (*handed_in.notes, *running.notes()),
         handed_in.copies,
         running.printed,
-        seconds=seconds,
         prints=summary.fingerprints(handed_in),
     )
 
@@ -163,7 +159,7 @@ def grade_one(
             with contextlib.suppress(OSError, ValueError, TypeError, LookupError):
                 found = Found.decoded(cache.read_bytes())
                 if found.key == key:
-                    return replace(found, name=name, seconds={}), lines
+                    return replace(found, name=name), lines
         found = grade_code(handed_in, settings.points, sandbox)
         if settings.with_weights:
             code = {mark.question.key: mark for mark in found.marks}

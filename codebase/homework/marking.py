@@ -13,7 +13,7 @@ from codebase.homework import cases
 from codebase.homework.forms import FORMS
 from codebase.homework.mistakes import MISTAKES
 from codebase.homework.problems import Question
-from codebase.homework.sandbox import Output, said
+from codebase.homework.sandbox import Output
 from codebase.homework.sandboxed.calling import Case, Spec
 
 # Differences that are not mistakes, relative to 1 + the right value. Correct solutions of other
@@ -126,11 +126,6 @@ class Given:
         lost = self.lost
         return sum(share for part, share in self.problem.parts.items() if part not in lost)
 
-    @property
-    def ended(self) -> bool:
-        """Whether the function has no output: its process died or timed out, or it is missing."""
-        return self.found.kind in ("Ended", "Absent")
-
     def _resembles(self) -> bool:
         """Return whether wrong values correlate with the correct ones."""
         if not self.found.calls:
@@ -170,7 +165,7 @@ def mark(
     # Nobody waits again for a helper that does not end.
     helped = any(one.ended for one in before)
     best = own = check(problem, run, seed, ours if helped else None)
-    if own.lost and not own.ended and not helped:
+    if own.lost and not own.found.ended and not helped:
         other = check(problem, run, seed, ours, own)
         helped = other.share > own.share + 1e-9
         best = other if helped else own
@@ -191,7 +186,7 @@ def mark(
     reasons = [best.reasons[part] for part in best.lost if best.reasons.get(part)]
     told = tuple(dict.fromkeys((*mistakes, *reasons, *notes)))
     score = round(points * best.share, 2)
-    return Mark(problem, points, score, best.lost, told, mistakes, best.ended)
+    return Mark(problem, points, score, best.lost, told, mistakes, best.found.ended)
 
 
 def check(
@@ -219,7 +214,7 @@ def check(
     if before is not None and before.found.calls == given.found.calls:
         return before
     if not given.found.calls:
-        reasons = dict.fromkeys(problem.parts, said(given.found.error, given.found.kind))
+        reasons = dict.fromkeys(problem.parts, given.found.error)
     elif problem.model:
         reasons = _check_bound(given, give)
     elif problem.function == "sample_gaussian":
@@ -531,7 +526,7 @@ def _overflow(given: Given, reasons: dict[str, str]) -> dict[str, str]:
 def _on_average(given: Given, groups: tuple[str, ...]) -> dict[str, str]:
     """Return what is wrong with each term and the gradient, averaged over many draws."""
     if not given.found.calls:
-        return dict.fromkeys(given.problem.parts, said(given.found.error, given.found.kind))
+        return dict.fromkeys(given.problem.parts, given.found.error)
     reasons = dict.fromkeys(given.problem.parts, "")
     for i, term in enumerate(given.problem.terms):
         told = [

@@ -1,7 +1,6 @@
 """The homework's seventeen questions, their points, and their parts."""
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,15 +129,12 @@ def read_points(path: Path | None) -> dict[str, float]:
         raise UserError(f"--points {path}: {error}") from None
     if not isinstance(content, dict):
         raise UserError(f'--points {path}: expected an object such as {{"log_normal": 4}}')
-    numbers = dict.fromkeys(question.number for question in QUESTIONS)
+    known = {**dict.fromkeys(question.number for question in QUESTIONS), **BY_KEY}
     for key, points in content.items():
-        if key not in BY_KEY and key not in numbers:
-            known = ", ".join({**numbers, **BY_KEY})
-            raise UserError(f"--points {path}: {key!r:.60} is not one of {known}")
-        if type(points) not in (int, float) or not 0 <= points < 1e6 or math.isnan(points):
+        if key not in known or type(points) not in (int, float) or not 0 <= points < 1e6:
             raise UserError(
-                f"--points {path}: the points of {key} must be at least 0 and less than 1,000,000, "
-                f"got {points!r:.40}"
+                f"--points {path}: {key!r:.60} has {points!r:.40}, expected points from 0 to "
+                f"1,000,000 of one of {', '.join(known)}"
             )
     found = {}
     for question in QUESTIONS:

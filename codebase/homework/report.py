@@ -6,7 +6,7 @@ All are made from two inputs: the grader's results, and points entered by hand (
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from codebase.homework.marking import Mark
@@ -27,7 +27,6 @@ class Found:
         copies: a sentence for the teacher, see `submission.Submission`
         printed: what its code printed
         ungraded: why it was not graded; empty if it was
-        seconds: grading time, keyed by function
         prints: fingerprints of its functions, see `summary.fingerprints`
         key: hash of everything that the marks depend on; empty: do not reuse them
     """
@@ -38,7 +37,6 @@ class Found:
     copies: str = ""
     printed: str = ""
     ungraded: str = ""
-    seconds: Mapping[str, float] = field(default_factory=dict)
     prints: tuple[tuple[str, int], ...] = ()
     key: str = ""
 
@@ -161,11 +159,9 @@ def table(found: Found) -> str:
     for mark in found.marks:
         question = mark.question
         points = f"{number(mark.score):>5} of {number(mark.points)}"
-        took = f"{found.seconds[question.key]:.1f} s" if question.key in found.seconds else ""
-        bonus = "  bonus" if question.bonus else ""
-        line = f"  {question.number} {question.title:<34}{points:<12}{took:>7}{bonus}"
-        lines += [line.rstrip(), *(f"        {one_line(said)}" for said in mark.said)]
-    lines.append(f"  {'total':<38}{total(found):>8}" if found.marks else "  not graded")
+        lines.append(f"  {question.number} {titled(question):<42}{points}")
+        lines += [f"        {one_line(said)}" for said in mark.said]
+    lines.append(f"  {'total':<46}{total(found):>8}" if found.marks else "  not graded")
     lines += [f"  note: {one_line(note)}" for note in found.notes]
     return "\n".join(lines)
 

@@ -50,8 +50,8 @@ class Output:
 
     Args:
         calls: see `calling.outputs`; for a call that failed, a sentence that says why
-        error: why there are no calls
-        kind: the error's class; "Ended" if the process ended or timed out
+        error: a sentence that says why there are no calls
+        ended: whether the function is missing, or its process ended or timed out
         printed: the submission's printed output
         missing: packages that it imports but that are not installed
         broken: modules that could not be imported, and why
@@ -60,7 +60,7 @@ class Output:
 
     calls: tuple[list[dict] | str, ...]
     error: str = ""
-    kind: str = ""
+    ended: bool = False
     printed: str = ""
     missing: tuple[str, ...] = ()
     broken: tuple[tuple[str, str], ...] = ()
@@ -76,8 +76,6 @@ def said(error: str, kind: str) -> str:
     error = error[:400].rstrip(".")
     if kind == "NotImplementedError" and ":" not in error.partition(")")[2]:  # torch gives a reason
         return "It is not written yet, or calls a function that is not (NotImplementedError)."
-    if kind == "Ended":
-        return f"Your code gave no output: {error}."
     return f"It cannot be called: {error}." if kind == "Absent" else f"Your code raises {error}."
 
 
@@ -128,7 +126,7 @@ class Sandbox:
                 return checked(*self._receive(longest + START_SECONDS), case)
             except (SandboxEnded, OSError):
                 self.close()
-        return Output((), "the submission ended its sandbox", "Ended")
+        return _ended("the submission ended its sandbox")
 
     def start(self) -> None:
         """Start the first process if it is not running.
@@ -235,18 +233,23 @@ def checked(answer: bytes, told: dict, case: Case) -> Output:
     elif told["status"]:
         ended = f"its process ended with exit status {told['status']}"
     if ended:
-        return Output((), ended, "Ended", cpu=told["cpu"])
+        return _ended(ended, told["cpu"])
     try:
         found = dict(json.loads(answer))
         about: dict = {"cpu": told["cpu"], "printed": str(found.get("printed", ""))}
         about["missing"] = tuple(map(str, found["missing"]))
         about["broken"] = tuple((name, str(why)) for name, why in found["broken"].items())
         if "error" in found:
-            return Output((), str(found["error"]), str(found["kind"]), **about)
+            error, kind = str(found["error"]), str(found["kind"])
+            return Output((), said(error, kind), kind == "Absent", **about)
         pairs = zip(case.calls, found["calls"], strict=True)
         return Output(tuple(_call(call, one) for call, one in pairs), **about)
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError):
-        return Output((), "it returned no numbers", "Ended", cpu=told["cpu"])
+        return _ended("it returned no numbers", told["cpu"])
+
+
+def _ended(why: str, cpu: float = 0.0) -> Output:
+    return Output((), f"Your code gave no output: {why}.", True, cpu=cpu)
 
 
 def _call(call: Call, found: Any) -> list[dict] | str:
