@@ -340,7 +340,7 @@ def homework(bodies: dict[str, str] | None = None, package: str = "codebase") ->
         asked = [problem for problem in PROBLEMS if f"codebase/{problem.file}" == name]
         filled, *rest = text.split(starter.BLANK)
         for problem, after in zip(asked, rest, strict=True):
-            body = textwrap.dedent(chosen[problem.function])
+            body = textwrap.dedent(chosen[problem.key])
             filled += textwrap.indent(body, " " * (8 if problem.model else 4)).strip() + after
         filled = HEAD + filled if asked else filled
         files[name.replace("codebase", package, 1)] = filled.replace("codebase", package)

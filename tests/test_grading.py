@@ -25,7 +25,7 @@ from codebase.homework.sandbox import Sandbox
 from codebase.homework.submission import Entry, Submission
 
 pytestmark = pytest.mark.sandbox
-POINTS = {problem.function: problem.points for problem in PROBLEMS}
+POINTS = {problem.key: problem.points for problem in PROBLEMS}
 FUNCTIONS = list(POINTS)
 SHARED = ROOT.parent / "shared" / "grading"
 AS_ROOT = pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="needs root")

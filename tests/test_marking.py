@@ -16,8 +16,8 @@ from codebase.homework.mistakes import MISTAKES
 from codebase.homework.problems import BY_KEY, PROBLEMS
 from codebase.homework.sandbox import Output, said
 
-FUNCTIONS = [problem.function for problem in PROBLEMS]
-BOUNDS = [problem.function for problem in PROBLEMS if problem.model]
+FUNCTIONS = [problem.key for problem in PROBLEMS]
+BOUNDS = [problem.key for problem in PROBLEMS if problem.model]
 ELBOS = [name for name in BOUNDS if "elbo" in name]
 WEIGHTED = [name for name in BOUNDS if "iwae" in name]
 SLOW = [pytest.param(name, marks=pytest.mark.catalogue) for name in (*WEIGHTED, *ELBOS[2:])]
@@ -347,7 +347,7 @@ def test_helpers_hold_no_part_of_what_is_asked_for():
         if problem.model:
             assert later <= tree
         else:
-            assert tree & later == set(cases.GRADED[: cases.GRADED.index(problem.function)])
+            assert tree & later == set(cases.GRADED[: cases.GRADED.index(problem.key)])
 
 
 # Points of one's own

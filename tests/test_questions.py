@@ -54,7 +54,7 @@ def handed_in(folder: Path, step: int = 20000, name: str = VAE, weights: bytes =
 
 def marked(path: Path, wrong: str = "") -> dict[str, Mark]:
     """The marks of reports, where a function is wrong."""
-    code = {p.function: Mark(p, p.points, 0, ("nelbo",) * (p.function == wrong)) for p in PROBLEMS}
+    code = {p.key: Mark(p, p.points, 0, ("nelbo",) * (p.key == wrong)) for p in PROBLEMS}
     found = graded_weights.marks(read(path), POINTS, code, path)
     return {mark.question.key: mark for mark in found}
 

@@ -18,7 +18,7 @@ from codebase.homework.problems import PROBLEMS, REPORTS
 from codebase.homework.submission import Entry
 from codebase.runs import table
 
-FUNCTIONS = [problem.function for problem in PROBLEMS]
+FUNCTIONS = [problem.key for problem in PROBLEMS]
 FILES = sorted({f"codebase/{problem.file}" for problem in PROBLEMS})
 TESTS = ("-m", "pytest", "-p", "no:cacheprovider")
 
@@ -52,7 +52,7 @@ def test_the_starter_has_no_trace_of_the_solution(equations):
     for problem in PROBLEMS:
         source = (ROOT / "codebase" / problem.file).read_text(encoding="utf-8")
         lines, nodes = list(map(str.strip, source.splitlines())), starter.nodes(ast.parse(source))
-        names = {problem.function, "_log_normal_all_pairs", "VAE.importance_terms", "GMVAE.log_p_z"}
+        names = {problem.key, "_log_normal_all_pairs", "VAE.importance_terms", "GMVAE.log_p_z"}
         for node in (nodes[name] for name in names & nodes.keys()):
             traces |= set(lines[node.body[1].lineno - 1 : node.end_lineno])
     traces = {line for line in traces if len(line) > 20}

@@ -81,27 +81,22 @@ def _set(*calls: Call) -> list[Call]:
 
 
 def _densities(problem: Question) -> dict[str, list[Call]]:
-    def normal(*shape: int, scale: float = 1.0) -> Spec:
-        return Spec("normal", shape, scale)
-
-    def positive(*shape: int, scale: float = 1.0) -> Spec:
-        return Spec("positive", shape, scale)
-
-    if problem.function == "sample_gaussian":
-        m_and_v = (normal(9, 5), positive(9, 5))
+    normal, positive = (functools.partial(Spec, kind) for kind in ("normal", "positive"))
+    if problem.key == "sample_gaussian":
+        m_and_v = (normal((9, 5)), positive((9, 5)))
         same = Call(m_and_v, gradients=1)
         return {"set": _set(same), "random": [same._replace(repeat=2)]}
-    if problem.function == "log_normal_mixture":
-        args = (normal(8, 3), normal(8, 5, 3), positive(8, 5, 3))
+    if problem.key == "log_normal_mixture":
+        args = (normal((8, 3)), normal((8, 5, 3)), positive((8, 5, 3)))
         # Log densities of −100 to −10,000, too low for float32's exp.
-        far = (normal(8, 3, scale=25.0), normal(8, 5, 3), positive(8, 5, 3, scale=0.5))
-        other = (normal(3, 2), normal(3, 7, 2), positive(3, 7, 2))
+        far = (normal((8, 3), scale=25.0), normal((8, 5, 3)), positive((8, 5, 3), scale=0.5))
+        other = (normal((3, 2)), normal((3, 7, 2)), positive((3, 7, 2)))
         return {"values": [Call(args, gradients=1), Call(other)], "extreme values": [Call(far)]}
-    x, m, v = normal(8, 6, scale=2.0), normal(8, 6), positive(8, 6)
-    near = (normal(4, 3, scale=0.1), normal(4, 3, scale=0.1), positive(4, 3, scale=0.01))
-    prior = (x, normal(1, scale=0.0), Spec("one-hot", (1,)))
-    several = (normal(3, 4, 6), normal(3, 4, 6), positive(3, 4, 6))
-    mixture = (normal(3, 1, 6), normal(3, 4, 6), positive(3, 4, 6))
+    x, m, v = normal((8, 6), scale=2.0), normal((8, 6)), positive((8, 6))
+    near = (normal((4, 3), scale=0.1), normal((4, 3), scale=0.1), positive((4, 3), scale=0.01))
+    prior = (x, normal((1,), scale=0.0), Spec("one-hot", (1,)))
+    several = (normal((3, 4, 6)), normal((3, 4, 6)), positive((3, 4, 6)))
+    mixture = (normal((3, 1, 6)), normal((3, 4, 6)), positive((3, 4, 6)))
     return {
         "values": [Call((x, m, v), gradients=1), Call(near)],
         "shapes": [Call(several), Call(prior), Call(mixture)],
@@ -225,7 +220,7 @@ def _mean(one: list[dict] | str, other: list[dict] | str) -> list[dict] | str:
 
 # This project's helpers, for a submission whose own ones are wrong
 
-GRADED = [problem.function for problem in PROBLEMS if not problem.model]  # as they are marked
+GRADED = [problem.key for problem in PROBLEMS if not problem.model]  # as they are marked
 
 
 @functools.cache
@@ -237,7 +232,7 @@ def helpers_for(problem: Question) -> Mapping[str, str]:
     """
     # Not this function, which would replace the submission's, nor later ones, which could be used
     # in its place.
-    later = GRADED[GRADED.index(problem.function) :] if problem.function in GRADED else []
+    later = GRADED[GRADED.index(problem.key) :] if problem.key in GRADED else []
     tree, body = ast.parse(inspect.getsource(utils)), []
     for node in tree.body:
         name = getattr(node, "name", "")

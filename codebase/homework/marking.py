@@ -102,7 +102,7 @@ class Given:
     @property
     def own(self) -> Form:
         """This project's function."""
-        return FORMS[self.problem.function][0], 1
+        return FORMS[self.problem.key][0], 1
 
     @property
     def settable(self) -> bool:
@@ -217,7 +217,7 @@ def check(
         reasons = dict.fromkeys(problem.parts, given.found.error)
     elif problem.model:
         reasons = _check_bound(given, give)
-    elif problem.function == "sample_gaussian":
+    elif problem.key == "sample_gaussian":
         reasons = _check_draws(given, give)
     else:
         reasons = _check_density(given)
@@ -501,7 +501,7 @@ def _of_term(given: Given, i: int, group: str) -> tuple[str, Form | None]:
         return reason
 
     for sign in (1, -1) if of_weights or not problem.model else (1, -1, 0):
-        for function in FORMS[problem.function]:
+        for function in FORMS[problem.key]:
             reason = given.wrong(group, (function, sign), check)
             if not reason:
                 return "", (function, sign)
@@ -531,7 +531,7 @@ def _on_average(given: Given, groups: tuple[str, ...]) -> dict[str, str]:
     for i, term in enumerate(given.problem.terms):
         told = [
             next(filter(None, (_of_means(given, i, group, form) for group in groups)), "")
-            for form in FORMS[given.problem.function]
+            for form in FORMS[given.problem.key]
         ]
         reasons[term] = "" if "" in told else told[0]
     for group in groups if given.problem.model else ():
@@ -614,7 +614,7 @@ def named(given: Given) -> tuple[str, ...]:
     if not calls or isinstance(calls[0], str):
         return ()
     first = case._replace(calls=case.calls[:1])
-    known = MISTAKES[problem.function]
+    known = MISTAKES[problem.key]
     outputs = {sentence: cases.outputs(first, run)[0] for sentence, run in known.items()}
     right = cases.outputs(case, *given.own)
     every = [i for group in groups for i in groups[group]]

@@ -19,7 +19,8 @@ class Question:
         title: the function to write, or a short name
         parts: shares of the points, keyed by part (of a report: by value); they add up to 1
         bonus: whether its points are bonus points
-        key: its name in files of points and grades; a question with several parts has several keys
+        key: its name in files of points and grades; of a function, its name, with its class. A
+            question with several parts has several keys
         group: of a report, the run's name without its number
     """
 
@@ -37,19 +38,14 @@ class Question:
         object.__setattr__(self, "key", self.key or own)
 
     @property
-    def function(self) -> str:
-        """The function's name; for a method, with its class."""
-        return self.key
-
-    @property
     def method(self) -> str:
         """The function's name without its class."""
-        return self.function.rpartition(".")[2]
+        return self.key.rpartition(".")[2]
 
     @property
     def model(self) -> str:
         """The method's class; empty for a function."""
-        return self.function.rpartition(".")[0]
+        return self.key.rpartition(".")[0]
 
     @property
     def file(self) -> str:

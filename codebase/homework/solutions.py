@@ -176,9 +176,9 @@ def _code(problem: Question) -> str:
     """Return the code of a function, and of helpers that only graded functions use."""
     source = (ROOT / "codebase" / problem.file).read_text(encoding="utf-8")
     lines, found = source.splitlines(), starter.nodes(ast.parse(source))
-    names = {problem.function, *starter.PARTS.get(problem.function, ())} & found.keys()
+    names = {problem.key, *starter.PARTS.get(problem.key, ())} & found.keys()
     text = f"In `codebase/{problem.file}`:"
-    if problem.function not in found:
+    if problem.key not in found:
         text = f"`{problem.model}` inherits it from `VAE`, with its own prior."
         text += f" What differs, in `codebase/{problem.file}`:" if names else ""
     cut = ["\n".join(_dedented(lines, found[name])) for name in found if name in names]

@@ -154,9 +154,9 @@ def _blanked(source: str, graded: list[Question], equations: bool) -> str:
     found, lines = nodes(ast.parse(source)), source.splitlines()
     edits = []  # (first line, line after the last, new lines)
     for problem in graded:
-        if problem.function in found:
-            edits.append(_blank(found[problem.function], problem, lines, equations))
-    gone = [name for problem in graded for name in PARTS.get(problem.function, ())]
+        if problem.key in found:
+            edits.append(_blank(found[problem.key], problem, lines, equations))
+    gone = [name for problem in graded for name in PARTS.get(problem.key, ())]
     for name in {*gone, *LAPLACE} & found.keys():
         node = found[name]
         first = node.lineno - 1
@@ -166,7 +166,7 @@ def _blanked(source: str, graded: list[Question], equations: bool) -> str:
     for first, last, new in sorted(edits, reverse=True):
         lines[first:last] = new
     for problem in graded:
-        if problem.function not in found:  # what the solution inherits
+        if problem.key not in found:  # what the solution inherits
             lines += ["", *_inherited(problem, equations)]
     return _tidied(lines)
 

@@ -182,5 +182,5 @@ def fingerprints(handed_in: Submission) -> tuple[tuple[str, int], ...]:
         for inner in (inner for statement in body for inner in ast.walk(statement)):
             text = re.sub(r"Name\(id='\w+'", "Name(", ast.dump(inner))
             if len(text) >= SHORTEST and not text.startswith("Expr(value=Constant"):  # docstring
-                found.add((problem.function, zlib.crc32(text.encode(errors="replace"))))
+                found.add((problem.key, zlib.crc32(text.encode(errors="replace"))))
     return tuple(sorted(found))
