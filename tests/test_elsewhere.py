@@ -41,7 +41,7 @@ def test_the_homework_without_posix(tmp_path):
     assert "Σ" in (tmp_path / "hw2" / "codebase" / "utils.py").read_text(encoding="utf-8")
     assert "codebase/utils.py" in zipfile.ZipFile(tmp_path / "me.zip").namelist()
     names = zipfile.ZipFile(tmp_path / "auto.zip").namelist()
-    assert {"setup.sh", "run_autograder", "codebase/homework/sandboxed/server.py"} <= set(names)
+    assert {"setup.sh", "run_autograder", "codebase/homework/sandboxed.py"} <= set(names)
     line = refused(tmp_path, "codebase", "grade", tmp_path / "me.zip", **WINDOWS)
     assert "grading needs Linux" in line and "gradescope" in line
 

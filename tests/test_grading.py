@@ -291,7 +291,7 @@ def test_what_is_said_with_helpers_holds_no_source(box):
 def test_a_submission_cannot_read_the_first_process_of_its_own_user(monkeypatch):
     """If that were bwrap, /proc/1 would be open to it; this project's own is not."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert "--as-pid-1" in sandbox._command("bubblewrap", "grader.pyz", 0)
+    assert "--as-pid-1" in sandbox._command("bubblewrap", 0)
 
 
 def test_a_sandbox_is_used_again_unless_it_has_ended(box):
@@ -412,7 +412,7 @@ def test_what_cannot_be_graded_is_refused_in_a_line(tmp_path):
     for flags, reason in (
         ([tmp_path / "missing.zip"], "there is no such zip or folder"),
         ([one, other / "a.zip"], "have the same name"),
-        ([one, "--points", other / "points.json"], "'x' is not one of"),
+        ([one, "--points", other / "points.json"], "'x' has 1, expected points"),
         ([one, "--jobs", "0"], "argument --jobs"),
         ([one, "--sandbox", "limits"], "argument --sandbox"),
         ([folder, "--out", folder / "new"], "is inside"),

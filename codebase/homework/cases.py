@@ -10,9 +10,9 @@ from typing import NamedTuple
 import torch
 
 from codebase import utils
+from codebase.homework import sandboxed
 from codebase.homework.problems import PROBLEMS, Question
-from codebase.homework.sandboxed import calling
-from codebase.homework.sandboxed.calling import Call, Case, Spec
+from codebase.homework.sandboxed import Call, Case, Spec
 from codebase.models import FSVAE, GMVAE, SSVAE, VAE
 from codebase.models.nns import v1, v2
 
@@ -85,13 +85,16 @@ def _densities(problem: Question) -> dict[str, list[Call]]:
     if problem.key == "sample_gaussian":
         m_and_v = (normal((9, 5)), positive((9, 5)))
         same = Call(m_and_v, gradients=1)
-        return {"set": _set(same), "random": [same._replace(repeat=2)]}
+        large = same._replace(noise=2.6)  # beyond which nobody clips ε
+        return {"set": [*_set(same), large], "random": [same._replace(repeat=2)]}
     if problem.key == "log_normal_mixture":
         args = (normal((8, 3)), normal((8, 5, 3)), positive((8, 5, 3)))
         # Log densities of −100 to −10,000, too low for float32's exp.
         far = (normal((8, 3), scale=25.0), normal((8, 5, 3)), positive((8, 5, 3), scale=0.5))
         other = (normal((3, 2)), normal((3, 7, 2)), positive((3, 7, 2)))
-        return {"values": [Call(args, gradients=1), Call(other)], "extreme values": [Call(far)]}
+        one = (normal((1, 3)), normal((1, 5, 3)), positive((1, 5, 3)))
+        values = [Call(args, gradients=1), Call(other)]
+        return {"values": values, "extreme values": [Call(far), Call(one)]}
     x, m, v = normal((8, 6), scale=2.0), normal((8, 6)), positive((8, 6))
     near = (normal((4, 3), scale=0.1), normal((4, 3), scale=0.1), positive((4, 3), scale=0.01))
     prior = (x, normal((1,), scale=0.0), Spec("one-hot", (1,)))
@@ -149,7 +152,7 @@ def _scale(model: str, name: str, shape: torch.Size) -> float:
     if name.endswith("bias"):
         return 0.1
     of = {"cls.net.4.weight": 6}.get(name, 1.2)
-    if name == calling.OUTPUT:
+    if name == sandboxed.OUTPUT:
         of = {"SSVAE": 0.3, "FSVAE": 0.05}.get(model, 0.1)
     if shape[-1] in (784 + 10, 3072 + 10):
         of = 4  # a label is one input of so many, and must show
@@ -162,9 +165,9 @@ def _model(kind: str, options: tuple) -> torch.nn.Module:
 
 
 @functools.lru_cache(maxsize=3)  # of 30 MB for FSVAE
-def drawn(case: Case) -> calling.Drawn:
+def drawn(case: Case) -> sandboxed.Drawn:
     """Draw a case's tensors, which correct functions and mistakes share."""
-    return calling.draw(case)
+    return sandboxed.draw(case)
 
 
 @functools.lru_cache(maxsize=16384)
@@ -178,7 +181,7 @@ def outputs(case: Case, function: Callable, sign: int = 1) -> list[list[dict] | 
         sign: factor that multiplies the set noise, 1 or −1; 0: average the outputs for both
 
     Returns:
-        see `calling.outputs`; for a call that raises an error, the error's text
+        see `sandboxed.outputs`; for a call that raises an error, the error's text
     """
     if not sign:
         both = (outputs(case, function, one) for one in (1, -1))
@@ -193,7 +196,7 @@ def outputs(case: Case, function: Callable, sign: int = 1) -> list[list[dict] | 
             model = _model(case.model, case.constructor)
             model.load_state_dict(tensors.weights, strict=False)  # all but the fixed prior
         bound = functools.partial(function, model) if model else function
-        found = calling.outputs(case._replace(calls=calls), tensors, bound, model, str)
+        found = sandboxed.outputs(case._replace(calls=calls), tensors, bound, model, str)
     for one in (output for call in found if isinstance(call, list) for output in call):
         for sums in one.get("noise", ()):  # with respect to the draws that the submission made
             sums[0] *= sign

@@ -20,8 +20,7 @@ from codebase.homework.marking import Mark
 from codebase.homework.problems import PROBLEMS, QUESTIONS
 from codebase.homework.report import Found
 from codebase.homework.sandbox import Output, Sandbox, check
-from codebase.homework.sandboxed import server
-from codebase.homework.sandboxed.calling import Case
+from codebase.homework.sandboxed import PRINTED, WAITING, Case
 from codebase.homework.submission import Entry, Submission
 from codebase.machine.files import write_atomically
 from codebase.project import ROOT, UserError
@@ -85,12 +84,12 @@ class _Running:
         given = self.handed_in.helped(helpers or {}, self.broken)
         output = self.sandbox.run(given, case)
         # CPU time, because a busy machine costs no points; but sleep is not free either.
-        self.left -= max(output.cpu, (time.monotonic() - begun) / server.WAITING)
+        self.left -= max(output.cpu, (time.monotonic() - begun) / WAITING)
         if helpers is not None:  # what it says could be the source of the helpers it was given
             calls = (one if isinstance(one, list) else HELPED for one in output.calls)
             return replace(output, error=output.error and HELPED, calls=tuple(calls))
         if output.printed not in self.printed:
-            self.printed = (self.printed + output.printed)[: server.PRINTED]
+            self.printed = (self.printed + output.printed)[:PRINTED]
         self.missing |= set(output.missing)
         self.broken |= dict(output.broken)
         return output
@@ -196,7 +195,7 @@ def find(paths: list[Path]) -> tuple[dict[str, Entry], list[str]]:
         entries, others = submission.entries(path) if whole else ([Entry(path)], [])
         skipped += others
         for entry in entries:
-            name = report.one_line(entry.name)
+            name = report.one_line(entry.name).encode()[:200].decode(errors="ignore")
             if name in RESERVED or not name.strip(". "):
                 raise UserError(f"{entry}: rename it, because {name!r:.40} cannot name a report")
             if name in found:

@@ -14,7 +14,7 @@ from codebase.homework.forms import FORMS
 from codebase.homework.mistakes import MISTAKES
 from codebase.homework.problems import Question
 from codebase.homework.sandbox import Output
-from codebase.homework.sandboxed.calling import Case, Spec
+from codebase.homework.sandboxed import Case, Spec
 
 # Differences that are not mistakes, relative to 1 + the right value. Correct solutions of other
 # forms differ by up to 2e-7.
@@ -35,7 +35,7 @@ NOISE_REASONS = (
 )
 WITH = {
     "shapes": "With three axes, or m and v that broadcast with x: ",
-    "extreme values": "With points far from all components: ",
+    "extreme values": "With points far from all components, or with one point: ",
 }
 Run = Callable[[Case, Mapping[str, str] | None], Output]
 Form = tuple[Callable, int]  # a right function, and the sign of its noise: see `cases.outputs`
@@ -111,6 +111,14 @@ class Given:
         return bool(outputs) and all(
             one["drawn"][0] and any(any(term) for term in one["noise"]) for one in outputs
         )
+
+    @property
+    def hidden(self) -> str:
+        """A term whose noise does not show, because it is detached; empty if there is none."""
+        outputs, terms = self.outputs("set"), self.problem.terms
+        drawn = [i for i, term in enumerate(terms) if term in _drawn(self.problem)]
+        shown = {i for one in outputs for i, sums in enumerate(one["noise"]) if any(sums)}
+        return next((terms[i] for i in drawn if i not in shown), "")
 
     @property
     def lost(self) -> tuple[str, ...]:
@@ -377,7 +385,9 @@ def _check_bound(given: Given, give: Callable) -> dict[str, str]:
         reasons = dict.fromkeys(problem.parts, random)
     else:
         reasons = _of_noise(given, give) if given.settable or kept else {}
-        reasons = reasons or _on_average(give("average"), ("wide", "narrow", "weights"))
+        if not reasons or given.hidden and not reasons[given.hidden]:
+            average = _on_average(give("average"), ("wide", "narrow", "weights"))
+            reasons = {part: reasons.get(part) or average[part] for part in problem.parts}
         reasons |= {term: reasons[term] or SAME_NOISE for term in kept}
         reasons |= _overflow(given, reasons)
     small = _of_group(given, "set")
@@ -485,20 +495,11 @@ def _of_term(given: Given, i: int, group: str) -> tuple[str, Form | None]:
     problem, first = given.problem, ""
     of_weights = problem.terms[i] == "niwae"
     several = bool(problem.model) and not of_weights  # draws of z, whose mean is right, too
-    faults: tuple[str, ...] = ()
-    if group == "set" and problem.terms[i] in _drawn(problem):
-        faults = NOISE_REASONS
-    elif (
-        group == "set" and i == 0 and not any(any(one["noise"][-1]) for one in given.outputs(group))
-    ):
-        faults = NOISE_REASONS[:1]  # of a bound whose rec has no derivatives to show them
+    looked_at = group == "set" and problem.terms[i] in _drawn(problem)
 
     def check(one: dict, right: dict) -> str:
         reason = _value(problem, i, one, right)
-        if not reason and faults:
-            reason = _noise(i, one, right, several)
-            reason = reason if reason in faults else ""
-        return reason
+        return reason or (_noise(i, one, right, several) if looked_at else "")
 
     for sign in (1, -1) if of_weights or not problem.model else (1, -1, 0):
         for function in FORMS[problem.key]:

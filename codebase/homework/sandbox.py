@@ -1,7 +1,7 @@
 """The sandbox: processes without access to the solution, other submissions or the network.
 
 Each grading thread has a sandbox. Its first process has imported torch and forks a process for each
-case (`sandboxed.server`). A submission may return anything, so its output is checked here.
+case (`sandboxed`). A submission may return anything, so its output is checked here.
 """
 
 import contextlib
@@ -13,18 +13,16 @@ import shutil
 import struct
 import subprocess
 import sys
-import tempfile
-import zipapp
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from codebase.homework import sandboxed
-from codebase.homework.sandboxed import server
-from codebase.homework.sandboxed.calling import Call, Case
+from codebase.homework.sandboxed import FILE, WAITING, Call, Case
 from codebase.homework.submission import Submission
 from codebase.project import ROOT, UserError
 
+MOST_AXES = 8  # of a shape, which a report may show
 START_SECONDS = 60  # importing torch takes 2, and on a busy machine 20
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8"}
 ENVIRONMENT |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -49,7 +47,7 @@ class Output:
     """The output of a submission's function in a case.
 
     Args:
-        calls: see `calling.outputs`; for a call that failed, a sentence that says why
+        calls: see `sandboxed.outputs`; for a call that failed, a sentence that says why
         error: a sentence that says why there are no calls
         ended: whether the function is missing, or its process ended or timed out
         printed: the submission's printed output
@@ -100,7 +98,6 @@ class Sandbox:
     def __init__(self, kind: str):
         self.kind, self._user = kind, next(USERS)
         self._process: Any = None
-        self._folder: tempfile.TemporaryDirectory | None = None
 
     def __enter__(self):
         return self
@@ -115,7 +112,7 @@ class Sandbox:
             UserError: the sandbox does not start; this is not the submission's fault
         """
         message = {"package": handed_in.package, "sources": handed_in.sources, "case": case}
-        content, longest = json.dumps(message).encode(), server.WAITING * case.seconds
+        content, longest = json.dumps(message).encode(), WAITING * case.seconds
         new = False
         while not new:  # what ends an old one may be what an earlier submission has left
             new = self._process is None
@@ -136,18 +133,8 @@ class Sandbox:
         """
         if self._process is not None:
             return
-        self._folder = tempfile.TemporaryDirectory(prefix="grader-")
-        os.chmod(self._folder.name, 0o711)  # another user passes through it
-        archive = Path(self._folder.name, "grader.pyz")
-        zipapp.create_archive(
-            Path(sandboxed.__file__).parents[1],
-            archive,
-            main="sandboxed.server:serve",
-            filter=lambda path: path.parent.name == "sandboxed" and path.suffix == ".py",
-        )
-        archive.chmod(0o644)
         pipes: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        command = _command(self.kind, str(archive), self._user)
+        command = _command(self.kind, self._user)
         self._process = subprocess.Popen(command, env=ENVIRONMENT, start_new_session=True, **pipes)
         try:
             self._receive(START_SECONDS)
@@ -165,8 +152,6 @@ class Sandbox:
         if process is not None:
             with contextlib.suppress(OSError), process:
                 process.kill()
-        if self._folder is not None:
-            self._folder.cleanup()
 
     def _receive(self, seconds: float) -> tuple[bytes, dict]:
         """Return the output of a case's process, and the first process's report about it."""
@@ -179,8 +164,8 @@ class Sandbox:
         return pipe.read(told["size"]), told
 
 
-def _command(kind: str, archive: str, user: int) -> list[str]:
-    """Return the command that runs the archive with Python, in a sandbox."""
+def _command(kind: str, user: int) -> list[str]:
+    """Return the command that runs sandboxed.py in a sandbox."""
     # bubblewrap needs its folder without links and dots.
     python = Path(sys.executable).parent.resolve() / Path(sys.executable).name
     root = os.geteuid() == 0
@@ -189,14 +174,13 @@ def _command(kind: str, archive: str, user: int) -> list[str]:
     arguments = [kind, str(user if root and kind != "none" else 0), str(others)]
     arguments.append(str(ROOT) if kind == "container" else "")
     if kind != "bubblewrap":
-        return [str(python), "-I", archive, *arguments]
+        return [str(python), "-I", sandboxed.__file__, *arguments]
     command = [shutil.which("bwrap") or "bwrap", "--die-with-parent", "--new-session"]
     command += ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
-    command += ["--proc", "/proc", "--dev", "/dev"]
-    if not root:  # otherwise it is bwrap, whose memory a process of the same user can read
-        command += ["--as-pid-1"]
+    # Otherwise bwrap is the first process, which other processes of its user can read or stop.
+    command += ["--as-pid-1", "--proc", "/proc", "--dev", "/dev"]
     for folder in ("/tmp", "/dev/shm"):
-        command += ["--perms", "1777", "--size", str(server.FILE), "--tmpfs", folder]
+        command += ["--perms", "1777", "--size", str(FILE), "--tmpfs", folder]
     command += ["--chdir", "/tmp"]
     # Programs and libraries, Python and its packages.
     packages = [path for path in map(Path, sys.path) if path.name == "site-packages"]
@@ -211,8 +195,9 @@ def _command(kind: str, archive: str, user: int) -> list[str]:
         package = path.resolve() / "codebase"
         if package.is_dir() and any(package.is_relative_to(folder) for folder in folders):
             command += ["--tmpfs", str(package)]
-    command += ["--ro-bind", archive, "/grader.pyz", "--remount-ro", "/dev", "--remount-ro", "/"]
-    return [*command, str(python), "-I", "/grader.pyz", *arguments]
+    command += ["--ro-bind", sandboxed.__file__, "/sandboxed.py"]
+    command += ["--remount-ro", "/dev", "--remount-ro", "/"]
+    return [*command, str(python), "-I", "/sandboxed.py", *arguments]
 
 
 def checked(answer: bytes, told: dict, case: Case) -> Output:
@@ -225,7 +210,7 @@ def checked(answer: bytes, told: dict, case: Case) -> Output:
     """
     ended = ""
     if told["late"]:
-        ended = f"it did not end within {server.WAITING * case.seconds:g} seconds"
+        ended = f"it did not end within {WAITING * case.seconds:g} seconds"
     elif told["cpu"] >= 0.9 * case.seconds and told["status"]:
         ended = f"it used {case.seconds:g} seconds of CPU time, perhaps in an infinite loop"
     elif told["large"]:
@@ -260,7 +245,7 @@ def _call(call: Call, found: Any) -> list[dict] | str:
     for output in found:
         one: dict = {
             "values": [list(map(float, term)) for term in output["values"]],
-            "shapes": [list(map(int, shape)) for shape in output["shapes"]],
+            "shapes": [list(map(int, shape[:MOST_AXES])) for shape in output["shapes"]],
             "gradients": {k: list(map(float, value)) for k, value in output["gradients"].items()},
         }
         if call.noise is not None:

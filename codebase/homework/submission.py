@@ -96,7 +96,7 @@ class Entry:
 
 def is_noise(name: str) -> bool:
     """Return whether a file or folder of this name is not the student's work."""
-    return name in NOISE or name.startswith(".")
+    return name in NOISE or name.strip().startswith(".")
 
 
 def _is_zip(path: Path) -> bool:
