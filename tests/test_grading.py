@@ -143,6 +143,11 @@ import wandb as w
 import tensorflow as tf
 import matplotlib.pyplot as plt
 import antigravity_missing
+try:
+    from another_missing import repeat
+except ImportError:
+    repeat = torch.Tensor.repeat
+repeat(torch.zeros(1), 2) + 1
 from scipy import constants
 from torch.utils.tensorboard import SummaryWriter
 plt.rcParams['figure.figsize'] = (10, 8)

@@ -343,6 +343,8 @@ class StandIn(MagicMock):
 class Modules(MetaPathFinder, Loader):
     """Imports the files of a submission, and stand-ins for packages that are not installed.
 
+    A file that handles the ImportError itself gets no stand-in.
+
     Args:
         root: the folder of its files
         package: "codebase" or "submission"
@@ -367,6 +369,10 @@ class Modules(MetaPathFinder, Loader):
             except BaseException as error:
                 if not loader.path.startswith(self.root):
                     raise
+                name = isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0]
+                if name and name not in (self.package, *self.missing):
+                    self.missing.append(name)
+                    return exec_module(loader, module)  # with a stand-in
                 file = os.path.relpath(loader.path, self.root)
                 self.broken[file] = self.describe(error, file)
                 module.__dict__.setdefault("__getattr__", instead)
@@ -384,15 +390,9 @@ class Modules(MetaPathFinder, Loader):
             sys.modules[name] = importlib.util.module_from_spec(spec)
 
     def find_spec(self, name, path=None, target=None):
-        """Find a stand-in for a slow package, or for a missing one that the submission imports."""
-        package, frame = name.partition(".")[0], sys._getframe(1)
-        while frame is not None and "importlib" in frame.f_code.co_filename:
-            frame = frame.f_back
-        mine = frame is not None and frame.f_code.co_filename.startswith(self.root)
-        if package in SLOW or mine and package != self.package:
-            self.missing += [] if package in (*SLOW, *self.missing) else [package]
-            return ModuleSpec(name, self, is_package=True)
-        return None
+        """Find a stand-in for a slow package, or for a missing one."""
+        known = name.partition(".")[0] in (*SLOW, *self.missing)
+        return ModuleSpec(name, self, is_package=True) if known else None
 
     def create_module(self, spec):
         """Return a stand-in for a module."""
