@@ -154,3 +154,4 @@ SPIES = {
             os.chmod(f"{folder}/{own}", 0)
         """,
 }
+SPIES["later cases"] = SPIES["earlier cases"]  # looks for what that has left
