@@ -90,10 +90,9 @@ def starter_files(
         if graded:
             source = _blanked(source, graded, equations)
         files[name] = source.encode()
-    for path in sorted(HANDOUT.rglob("*")):
-        if path.suffix in (".md", ".py") and path.name != "__init__.py":
-            name = path.relative_to(HANDOUT).as_posix()
-            files[PLACES.get(name, name)] = handed_out(name, points).encode()
+    for path in sorted(HANDOUT.iterdir()):
+        if path.suffix in (".md", ".py"):
+            files[PLACES.get(path.name, path.name)] = handed_out(path.name, points).encode()
     files["tests/public.json"] = (json.dumps(public_values(), indent=1) + "\n").encode()
     files["pytest.ini"] = b"[pytest]\ntestpaths = tests\npythonpath = .\naddopts = -v --tb=short\n"
     return files
