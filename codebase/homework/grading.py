@@ -235,8 +235,11 @@ def grade_all(
 def command(paths: list[Path], settings: Settings, out: Path | None, jobs: int) -> None:
     """Grade submissions, print their tables, and write reports."""
     found, skipped = find(paths)
+    a_class = len(found) > 3
     if out is not None:
         _check_out(out, paths, found)
+    elif a_class:
+        raise UserError(f"there are {len(found)} submissions: pass --out, a folder for the reports")
     check(settings.kind)
     for line in skipped:
         print(report.one_line(line), file=sys.stderr)
@@ -248,7 +251,7 @@ def command(paths: list[Path], settings: Settings, out: Path | None, jobs: int) 
         write_atomically(out / written.RUBRIC, written.rubric(settings.points).encode())
         for name in rows.keys() - found.keys():
             print(f"{written.SHEET}: {report.one_line(name)} is not graded now", file=sys.stderr)
-    graded, a_class = [], len(found) > 3
+    graded = []
     with tqdm(total=len(found), disable=not a_class, desc="graded", unit="submission") as bar:
         for one, lines in grade_all(found, settings, out, jobs):
             row = rows.get(one.name, written.Row())
@@ -271,7 +274,7 @@ def command(paths: list[Path], settings: Settings, out: Path | None, jobs: int) 
         return
     marked = sum(bool(rows[name].scores) for name in rows.keys() & found.keys())
     print(f"Marked by hand: {marked} of {len(found)}, in {out / written.SHEET}")
-    if len(found) > 1:
+    if len(found) > 1 or (out / summary.GRADES).exists():
         graded.sort(key=lambda one: one.name)
         table = summary.grades(graded).encode("utf-8-sig", errors="replace")
         page = summary.summary(graded, skipped, settings.points).encode(errors="replace")

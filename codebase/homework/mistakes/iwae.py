@@ -130,6 +130,8 @@ OF_TERMS = {
         lambda kl, rec: (_niwae(-kl - rec), *means(kl.sum(0), rec.sum(0))),
     "You swap kl and rec; return the bound, then kl, then rec.":
         lambda kl, rec: (_niwae(-kl - rec), *means(rec, kl)),
+    "You compute kl as the bound minus rec; return the mean of log q(z|x) − log p(z).":
+        lambda kl, rec: (_niwae(-kl - rec), _niwae(-kl - rec) - rec.mean(), rec.mean()),
     "You divide rec by m; do not.":
         lambda kl, rec: (_niwae(-kl - rec / len(rec)), *means(kl, rec / len(rec))),
     "You return kl and rec of each row; return their means. The bound is right.":
@@ -225,6 +227,13 @@ def _mismatched(model, x, iw):
     return _terms(kl, rec_of(model, x.repeat_interleave(iw, 0), z), iw)
 
 
+def _mismatched_z(model, x, iw):
+    q_m, q_v = (q.repeat_interleave(iw, 0) for q in model.enc.encode(x))
+    z = ut.sample_gaussian(q_m, q_v)
+    kl = ut.log_normal(z, q_m, q_v) - model.log_p_z(z)
+    return _terms(kl, rec_of(model, ut.duplicate(x, iw), z), iw)
+
+
 def _detached(model, x, iw):
     q_m, q_v, z, *_ = _weighted(model, x, iw)
     z = z.detach()
@@ -239,6 +248,8 @@ enter(BOTH, {
         _mean,
     "You pair x and z of different images; repeat both in the same order.":
         _mismatched,
+    "You repeat q's parameters with repeat_interleave and x with duplicate; use one of them.":
+        _mismatched_z,
     "You detach z, so the encoder's gradient is wrong; let gradients through.":
         _detached,
 })
