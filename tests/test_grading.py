@@ -190,6 +190,7 @@ def test_habits_cost_nothing(box):
         ("utils.py", "F.softplus(h)", "torch.exp(h)", ()),
         ("models/nns/v1.py", "2 * z_dim, nn.ELU", "2 * z_dim, nn.SELU", ()),
         ("models/nns/v1.py", "300", "400", ()),  # larger networks
+        ("utils.py", "def sample_gaussian(", "def sample(", ("sample_gaussian",)),
         ("utils.py", "z = z.unsqueeze(1)", "import os; os._exit(1)", ("log_normal_mixture",)),
         ("utils.py", "def log_normal(", "def log_normal(:", ("sample_gaussian", *FUNCTIONS[2:4])),
     ],

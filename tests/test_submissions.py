@@ -186,6 +186,7 @@ def test_pictures_and_texts_are_collected(tmp_path):
         "codebase/answers.pdf": b"%PDF",
         f"logs/{VAE}/samples.png": b"samples",
         "data/a b.jpg": b"2",
+        "图" * 80 + ".png": b"3",
     }
     others = {
         "README.md": "# Homework",

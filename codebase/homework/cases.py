@@ -55,7 +55,7 @@ def plan(problem: Question, kind: str = "first", seed: int | None = None) -> Pla
     groups = _densities(problem) if not problem.model else _bound(problem, kind)
     if not problem.model and kind == "average":
         small = (Spec("normal", (8, 5)), Spec("positive", (8, 5)))
-        groups = {"many": [Call(small, 5000, 1000)]}
+        groups = {"many": [Call(small, repeat=1000)]}
     calls: list[Call] = []
     places = {}
     for name, group in groups.items():
@@ -97,7 +97,7 @@ def _densities(problem: Question) -> dict[str, list[Call]]:
         return {"values": values, "extreme values": [Call(far), Call(one)]}
     x, m, v = normal((8, 6), scale=2.0), normal((8, 6)), positive((8, 6))
     near = (normal((4, 3), scale=0.1), normal((4, 3), scale=0.1), positive((4, 3), scale=0.01))
-    prior = (x, normal((1,), scale=0.0), Spec("one-hot", (1,)))
+    prior = (x, normal((1,), scale=0.0), Spec("one-hot", (1,)))  # mean 0, variance 1
     several = (normal((3, 4, 6)), normal((3, 4, 6)), positive((3, 4, 6)))
     mixture = (normal((3, 1, 6)), normal((3, 4, 6)), positive((3, 4, 6)))
     return {
@@ -119,7 +119,7 @@ def _bound(problem: Question, kind: str) -> dict[str, list[Call]]:
         found = {"set": _set(Call(args(HUNDRED), gradients=1))}
         found["random"] = [Call(args(HUNDRED), repeat=2)]
         return found | ({"weights": [Call(args(HUNDRED), repeat=40)]} if weighted else {})
-    weights = {"weights": [Call(args(BATCHES[name]), 1000, WEIGHTS)]} if weighted else {}
+    weights = {"weights": [Call(args(BATCHES[name]), WEIGHTS)]} if weighted else {}
     if kind == "weights":
         return weights
     if kind == "average":
@@ -127,15 +127,15 @@ def _bound(problem: Question, kind: str) -> dict[str, list[Call]]:
         if weighted:  # which have iw rows for each image
             wide, many = WIDE_WEIGHTS
         found = {
-            "wide": [Call(args(wide), 7000, many, spread=WIDE_SPREAD, steep=WIDE_STEEP)],
-            "narrow": [Call(args(narrow), 5000, several, several // 2, spread=NARROW_SPREAD)],
+            "wide": [Call(args(wide), many, spread=WIDE_SPREAD, steep=WIDE_STEEP)],
+            "narrow": [Call(args(narrow), several, several // 2, spread=NARROW_SPREAD)],
         }
         return found | weights
     plain = Call(args(BATCHES[name]))
     # A batch as large as iw, and other sizes, where a function may take one axis for the other.
-    sizes = [Call(args(3, 4), 2000), Call(args(1), 2500)]
+    sizes = [Call(args(3, 4)), Call(args(1))]
     if weighted:
-        sizes += [Call(args(4, 4), 2200), Call(args(2, 6), 3000), Call(args(3, 1), 3500)]
+        sizes += [Call(args(4, 4)), Call(args(2, 6)), Call(args(3, 1))]
     found = {"set": _set(plain._replace(gradients=1)), "sizes": _set(*sizes)}
     if weighted:
         rows = [Call(args(*size), noise=n, rows=True) for size, n in (((1, 6), 1), ((1, 8), -1))]

@@ -79,7 +79,7 @@ class _Running:
 
     def __call__(self, case: Case, helpers: Mapping[str, str] | None) -> Output:
         if self.left <= 0:
-            return Output((), f"Your submission's {SECONDS} seconds are used up.", True)
+            return Output((), f"Your submission's {SECONDS} seconds are used up.")
         begun = time.monotonic()
         given = self.handed_in.helped(helpers or {}, self.broken)
         output = self.sandbox.run(given, case)
@@ -195,7 +195,7 @@ def find(paths: list[Path]) -> tuple[dict[str, Entry], list[str]]:
         entries, others = submission.entries(path) if whole else ([Entry(path)], [])
         skipped += others
         for entry in entries:
-            name = report.one_line(entry.name).encode()[:200].decode(errors="ignore")
+            name = report.one_line(entry.name).encode()[:200].decode(errors="ignore").strip()
             if name in RESERVED or not name.strip(". "):
                 raise UserError(f"{entry}: rename it, because {name!r:.40} cannot name a report")
             if name in found:
@@ -203,7 +203,7 @@ def find(paths: list[Path]) -> tuple[dict[str, Entry], list[str]]:
             found[name] = entry
     versions: dict[str, str] = {}
     for name in found:  # as Canvas names them: name, LATE, number, number, file
-        if match := re.match(r"([^_]+)_(?:LATE_)?(\d+)_\d+_", name):
+        if match := re.match(r"([^_]+)_(?:LATE_)?(\d+)_\d{3,}_", name):
             first = versions.setdefault(f"{match[1]}_{match[2]}", name)
             if first != name:
                 skipped.append(f"{first} and {name} are two versions of one student: both count")

@@ -52,7 +52,6 @@ class Mark:
         lost: the parts that are wrong
         said: sentences for the student
         mistakes: the sentences that name a known mistake
-        ended: whether the function is missing, or its process died or timed out
     """
 
     question: Question
@@ -61,7 +60,6 @@ class Mark:
     lost: tuple[str, ...] = ()
     said: tuple[str, ...] = ()
     mistakes: tuple[str, ...] = ()
-    ended: bool = False
 
 
 @dataclass(frozen=True)
@@ -169,14 +167,10 @@ def mark(
         seed: seed for arguments and weights of cases that average over draws
     """
     before = [one for name, one in earlier.items() if "." not in name]
-    ours = cases.helpers_for(problem)
-    # Nobody waits again for a helper that does not end.
-    helped = any(one.ended for one in before)
-    best = own = check(problem, run, seed, ours if helped else None)
-    if own.lost and not own.found.ended and not helped:
-        other = check(problem, run, seed, ours, own)
-        helped = other.share > own.share + 1e-9
-        best = other if helped else own
+    own = check(problem, run, seed)
+    other = check(problem, run, seed, cases.helpers_for(problem), own) if own.lost else own
+    helped = other.share > own.share + 1e-9
+    best = other if helped else own
     notes = []
     if helped:
         wrong = ", ".join(one.question.key for one in before if one.lost)
@@ -194,7 +188,7 @@ def mark(
     reasons = [best.reasons[part] for part in best.lost if best.reasons.get(part)]
     told = tuple(dict.fromkeys((*mistakes, *reasons, *notes)))
     score = round(points * best.share, 2)
-    return Mark(problem, points, score, best.lost, told, mistakes, best.found.ended)
+    return Mark(problem, points, score, best.lost, told, mistakes)
 
 
 def check(
@@ -350,8 +344,9 @@ def _check_density(given: Given) -> dict[str, str]:
         # If a part is wrong, other parts only need the right shape.
         check = partial(_value, given.problem, 0, only_shape=any(reasons.values()))
         reason = given.wrong(part, given.own, check)
-        known = reason in reasons.values()
-        reasons[part] = reason if known else reason and WITH.get(part, "") + reason
+        if reason and reason not in reasons.values():
+            reason = WITH.get(part, "") + reason
+        reasons[part] = reason
     check = partial(_gradient, "result", wrong=bool(reasons["values"]))
     return reasons | {"gradient": given.wrong("values", given.own, check)}
 
@@ -594,7 +589,7 @@ def _mean(name: str, values: list[float], right: list[float], only: bool = False
     # standard error; a narrow one may be a mean over several draws.
     centred = other - other.mean()
     kurtosis = (centred.pow(4).mean() / centred.square().mean().clamp(min=1e-150) ** 2).item()
-    excess = 1 + STANDARD_ERRORS * math.sqrt((max(3.0, kurtosis) - 1) / (2 * len(values)))
+    excess = 1 + STANDARD_ERRORS * math.sqrt((max(3.0, kurtosis) - 1) / len(values))
     if not only and usual > least and spread < usual / NARROWEST:
         return f"{name} hardly varies between draws; it should vary by ±{usual:.3g}."
     widest = usual * (WIDEST if only else excess) + least

@@ -49,7 +49,6 @@ class Output:
     Args:
         calls: see `sandboxed.outputs`; for a call that failed, a sentence that says why
         error: a sentence that says why there are no calls
-        ended: whether the function is missing, or its process ended or timed out
         printed: the submission's printed output
         missing: packages that it imports but that are not installed
         broken: modules that could not be imported, and why
@@ -58,7 +57,6 @@ class Output:
 
     calls: tuple[list[dict] | str, ...]
     error: str = ""
-    ended: bool = False
     printed: str = ""
     missing: tuple[str, ...] = ()
     broken: tuple[tuple[str, str], ...] = ()
@@ -226,7 +224,7 @@ def checked(answer: bytes, told: dict, case: Case) -> Output:
         about["broken"] = tuple((name, str(why)) for name, why in found["broken"].items())
         if "error" in found:
             error, kind = str(found["error"]), str(found["kind"])
-            return Output((), said(error, kind), kind == "Absent", **about)
+            return Output((), said(error, kind), **about)
         pairs = zip(case.calls, found["calls"], strict=True)
         return Output(tuple(_call(call, one) for call, one in pairs), **about)
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError):
@@ -234,7 +232,7 @@ def checked(answer: bytes, told: dict, case: Case) -> Output:
 
 
 def _ended(why: str, cpu: float = 0.0) -> Output:
-    return Output((), f"Your code gave no output: {why}.", True, cpu=cpu)
+    return Output((), f"Your code gave no output: {why}.", cpu=cpu)
 
 
 def _call(call: Call, found: Any) -> list[dict] | str:

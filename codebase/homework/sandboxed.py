@@ -43,7 +43,7 @@ MOST_VALUES = 4096  # numbers of a result that are compared
 MOST_TERMS = 8
 NORMAL = (torch.randn, torch.randn_like, torch.normal, torch.Tensor.normal_)
 BETA = 2.5  # of a model that has one; the bounds do not have it
-OUTPUT, MEAN_OUTPUT = "dec.net.4.weight", "enc.net.4.bias"  # weights that a call may change
+OUTPUT, ENCODED = "dec.net.4.weight", "enc.net.4.bias"  # weights that a call may change
 # Packages that graded functions do not need, and that take long to import.
 SLOW = ("torchvision", "matplotlib", "tensorboard", "tensorboardX", "tensorflow", "wandb", "cv2")
 MEGABYTE = 1 << 20
@@ -71,8 +71,7 @@ class Call(NamedTuple):
 
     Args:
         args: its arguments
-        seed: seed of torch's generator; each repetition adds 1 to it
-        repeat: number of repetitions, in one process and with one model
+        repeat: number of repetitions, in one process and with one model, each with its own seed
         gradients: number of repetitions, from the first, that are differentiated
         noise: value of every standard normal draw; None: torch's generator draws
         rows: whether each row of draws has its own value, see `SetNoise`
@@ -81,7 +80,6 @@ class Call(NamedTuple):
     """
 
     args: tuple[Spec | int, ...]
-    seed: int = 1000
     repeat: int = 1
     gradients: int = 0
     noise: float | None = None
@@ -246,11 +244,11 @@ def _set(model: Any, weights: dict[str, Tensor], call: Call) -> None:
     if model is None:
         return
     parameters = dict(model.named_parameters())
-    output, bias = weights[OUTPUT], weights[MEAN_OUTPUT].clone()
+    output, bias = weights[OUTPUT], weights[ENCODED].clone()
     bias[len(bias) // 2 :] += call.spread
     with torch.no_grad():
         parameters[OUTPUT].copy_(output * call.steep)
-        parameters[MEAN_OUTPUT].copy_(bias)
+        parameters[ENCODED].copy_(bias)
     if hasattr(model, "beta"):
         model.beta = BETA
 
@@ -263,7 +261,7 @@ def _output(call: Call, i: int, args, drawn: Drawn, function, model, of_loss: bo
         for leaf in leaves:
             leaf.requires_grad_(True)
     # torch.manual_seed takes 1 ms: it seeds all devices, and keeps a stack trace for idle ones.
-    torch.default_generator.manual_seed(call.seed + i)
+    torch.default_generator.manual_seed(1000 + i)
     noise = None if call.noise is None else SetNoise(call.noise, call.rows)
     graph = torch.enable_grad() if differentiated or noise else torch.no_grad()
     with graph, noise or contextlib.nullcontext():

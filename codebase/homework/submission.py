@@ -127,7 +127,7 @@ def entries(path: Path) -> tuple[list[Entry], list[str]]:
             skipped = [f"{one}: skipped, not a zip or folder of a submission" for one in others]
             return [Entry(one) for one in kept], skipped
     if path.is_file() and zipfile.is_zipfile(path):
-        files, _ = _in_zip(path, path.read_bytes())
+        files, _ = _in_zip(path)
         zips = [inner for inner in files if inner.lower().endswith(".zip")]
         if len(zips) > 1 and _packages(files):
             return [Entry(path)], [f"{path} has zips beside its code: if it is a class, unpack it"]
@@ -150,7 +150,7 @@ def read(entry: Entry, weights: bool = False) -> Submission:
     """
     try:
         path = entry.path
-        files, notes = _in_folder(path) if path.is_dir() else _in_zip(path, path.read_bytes())
+        files, notes = _in_folder(path) if path.is_dir() else _in_zip(path)
         if entry.inner:
             path = path / entry.inner
             files, notes = _in_zip(path, files[entry.inner]())
@@ -160,7 +160,7 @@ def read(entry: Entry, weights: bool = False) -> Submission:
             notes += [f"Your code was read from {zips[0]!r:.100}.", *more]
             files = {f"beside/{inner}": one for inner, one in files.items()} | inside
         return _submission(entry, files, notes, weights)
-    except OSError as error:
+    except (OSError, zipfile.BadZipFile) as error:
         raise UserError(f"{entry}: it cannot be read: {one_line(error)}") from None
 
 
@@ -185,9 +185,10 @@ def _below(folder: Path) -> Iterator[Path]:
             yield from _below(path) if path.is_dir() and not path.is_symlink() else [path]
 
 
-def _in_zip(path: Path, content: bytes) -> tuple[Files, list[str]]:
+def _in_zip(path: Path, content: bytes | None = None) -> tuple[Files, list[str]]:
+    """Return the files of a zip, or of the zip in a zip with this content."""
     try:
-        archive = zipfile.ZipFile(io.BytesIO(content))
+        archive = zipfile.ZipFile(path if content is None else io.BytesIO(content))
     except Exception as error:  # whatever zipfile raises for damaged zips
         raise UserError(f"{path}: it cannot be read: {one_line(error)}") from None
     files: Files = {}
@@ -200,13 +201,14 @@ def _in_zip(path: Path, content: bytes) -> tuple[Files, list[str]]:
             notes.append(f"{name!r:.100} is a link, or packed in an unusual way, and was ignored.")
         else:
             files[PurePosixPath(name).as_posix()] = partial(_member, archive, one)
-            size += one.file_size
+            size += 0 if name.lower().endswith(".zip") else one.file_size  # a class's may be large
     _check(len(files), size)
     return dict(sorted(files.items())), notes
 
 
 def _member(archive: zipfile.ZipFile, one: zipfile.ZipInfo) -> bytes:
     """Read a member of a zip, up to the size that the zip's directory states."""
+    _check(1, one.file_size)
     with archive.open(one) as file:
         return file.read(one.file_size)
 

@@ -13,7 +13,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         OSError: the file cannot be written; the old contents are unchanged
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name[:50]}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
             file.write(content)
