@@ -15,6 +15,7 @@ from codebase.homework import cases, forms, marking, problems
 from codebase.homework.mistakes import MISTAKES
 from codebase.homework.problems import BY_KEY, PROBLEMS
 from codebase.homework.sandbox import Output, said
+from codebase.models import VAE
 
 FUNCTIONS = [problem.key for problem in PROBLEMS]
 BOUNDS = [problem.key for problem in PROBLEMS if problem.model]
@@ -325,6 +326,50 @@ def test_faults_that_hide():
     clipped = with_noise(utils.sample_gaussian, lambda shape: torch.randn(shape).clamp(-2, 2))
     assert mark("sample_gaussian", clipped).lost == ("draws",)
     assert "nelbo" in mark("VAE.negative_elbo_bound", seeded).lost
+
+
+def of_mean_z(model, x):
+    m, v = model.enc.encode(x)
+    z = torch.stack([utils.sample_gaussian(m, v) for _ in range(4)]).mean(0)
+    return forms.bound(forms.closed(model, m, v, z), forms.rec_of(model, x, z))
+
+
+def weighted_elbo(model, x):
+    *_, kl, rec = model.negative_elbo_bound(x)
+    return model.negative_iwae_bound(x, 10)[0], kl, rec
+
+
+def of_clipped_probabilities(model, x):
+    m, v, z = forms.draw(model, x)
+    p = model.dec.decode(z).sigmoid().clamp(0.01, 0.99)
+    rec = -(x * p.log() + (1 - x) * (1 - p).log()).sum(-1)
+    return forms.bound(forms.closed(model, m, v, z), rec)
+
+
+def bounds_of_ten(model, x, iw):
+    parts = [VAE.negative_iwae_bound(model, x, min(10, iw - i)) for i in range(0, iw, 10)]
+    return tuple(sum(terms) / len(terms) for terms in zip(*parts, strict=True))
+
+
+def with_shared_noise_in_kl(model, x):
+    m, v, z = forms.draw(model, x)
+    other = m + v.sqrt() * torch.randn(len(x), 1)
+    return forms.bound(forms.at_the_draw(model, m, v, other), forms.rec_of(model, x, z))
+
+
+@pytest.mark.parametrize(
+    ("function", "run", "lost"),
+    [
+        (ELBOS[0], of_mean_z, ("nelbo", "rec")),
+        (ELBOS[0], weighted_elbo, ("nelbo",)),
+        (ELBOS[0], of_clipped_probabilities, ("nelbo", "rec")),
+        (ELBOS[1], with_shared_noise_in_kl, ("nelbo", "kl")),
+        (WEIGHTED[0], bounds_of_ten, ("niwae",)),
+    ],
+)
+def test_mistakes_that_equal_draws_or_small_values_hide(function, run, lost):
+    marked = mark(function, run)
+    assert marked.lost == lost, marked.said
 
 
 def test_means_of_no_draws_get_nothing():

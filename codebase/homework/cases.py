@@ -17,7 +17,7 @@ from codebase.models import FSVAE, GMVAE, SSVAE, VAE
 from codebase.models.nns import v1, v2
 
 MODELS = {"VAE": VAE, "GMVAE": GMVAE, "SSVAE": SSVAE, "FSVAE": FSVAE}
-OPTIONS = {"VAE": (("z_dim", 3),), "GMVAE": (("z_dim", 3), ("k", 3))}
+OPTIONS = {"VAE": (("z_dim", 3),), "GMVAE": (("z_dim", 3), ("k", 5))}
 SECONDS, MANY_SECONDS = 10, 40  # CPU time for a case; most take 0.1, with many draws 1
 NOISE = (0.83, -0.57)  # what draws are set to: two numbers tell ε from |ε|, ε² or ε + c
 IW = 4  # even, as antithetic draws need it
@@ -29,6 +29,7 @@ NARROW = {"VAE": (7, 120), "GMVAE": (7, 120), "SSVAE": (4, 32), "FSVAE": (4, 32)
 WIDE = {"VAE": (40, 500), "GMVAE": (40, 500), "SSVAE": (40, 64), "FSVAE": (40, 160)}
 WIDE_WEIGHTS, WEIGHTS = (10, 500), 200
 NARROW_SPREAD, WIDE_SPREAD, WIDE_STEEP = -6.0, 10.0, 10.0  # variances of about 0.002 and 10
+LARGE = {"SSVAE": 2.5}  # with which logits are up to 6: clipping shows, 1e-8 inside a log does not
 OVERFLOW = 300.0  # with which some logits are above 88, where exp overflows in float32
 SEED = 0  # of arguments and weights: all submissions share the right outputs
 LOCK = threading.Lock()  # of torch's generator, and of the models
@@ -136,9 +137,10 @@ def _bound(problem: Question, kind: str) -> dict[str, list[Call]]:
     sizes = [Call(args(3, 4)), Call(args(1))]
     if weighted:
         sizes += [Call(args(4, 4)), Call(args(2, 6)), Call(args(3, 1))]
-    found = {"set": _set(plain._replace(gradients=1)), "sizes": _set(*sizes)}
+    large = plain._replace(noise=2.4, steep=LARGE.get(name, 8.0))
+    found = {"set": [*_set(plain._replace(gradients=1)), large], "sizes": _set(*sizes)}
     if weighted:
-        rows = [Call(args(*size), noise=n, rows=True) for size, n in (((1, 6), 1), ((1, 8), -1))]
+        rows = [Call(args(*size), noise=n, rows=True) for size, n in (((1, 6), 1), ((1, 30), -1))]
         found |= {"rows": rows, "layouts": [Call(args(2, 6), noise=1, rows=True)]}
     if name != "FSVAE":
         found["steep"] = [plain._replace(noise=NOISE[0], steep=OVERFLOW)]

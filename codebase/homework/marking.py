@@ -119,6 +119,14 @@ class Given:
         return next((terms[i] for i in drawn if i not in shown), "")
 
     @property
+    def several(self) -> bool:
+        """Whether more is drawn than needed: equal draws do not show how several are combined."""
+        pairs = self.pairs("set", self.own)
+        return any(
+            one["drawn"][0] > right["drawn"][0] for one, right in pairs if isinstance(one, dict)
+        )
+
+    @property
     def lost(self) -> tuple[str, ...]:
         """The wrong parts; all parts if every value is wrong and unlike the correct values."""
         wrong = {part for part, reason in self.reasons.items() if reason}
@@ -142,7 +150,7 @@ class Given:
         found, expected = one["values"][0], right["values"][0]
         if self.problem.model:  # three constants may be like the terms; gradients are not
             names = [name for name in right["gradients"] if not name.startswith("kl + rec")]
-            pairs = list(self.pairs("set", self.own))
+            pairs = [pair for pair in self.pairs("set", self.own) if pair[1]["gradients"]]
             found, expected = (
                 [(pair[k]["gradients"].get(name) or [0.0])[0] for pair in pairs for name in names]
                 for k in (0, 1)
@@ -380,9 +388,10 @@ def _check_bound(given: Given, give: Callable) -> dict[str, str]:
         reasons = dict.fromkeys(problem.parts, random)
     else:
         reasons = _of_noise(given, give) if given.settable or kept else {}
-        if not reasons or given.hidden and not reasons[given.hidden]:
+        if not reasons or given.several or given.hidden and not reasons[given.hidden]:
             average = _on_average(give("average"), ("wide", "narrow", "weights"))
-            reasons = {part: reasons.get(part) or average[part] for part in problem.parts}
+            combined = {term: reasons.get(term) or average[term] for term in problem.terms}
+            reasons = (reasons or average) | combined
         reasons |= {term: reasons[term] or SAME_NOISE for term in kept}
         reasons |= _overflow(given, reasons)
     small = _of_group(given, "set")
@@ -468,8 +477,9 @@ def _of_group(given: Given, group: str) -> dict[str, str]:
     """Return what is wrong with each term and the gradient, in a group of calls with set noise."""
     found = [_of_term(given, i, group) for i in range(len(given.problem.terms))]
     told = [reason for reason, _ in found]
-    if told[-1] in NOISE_REASONS and not told[0]:  # the bound has rec in it
-        told[0] = told[-1]
+    if told[-1] in NOISE_REASONS:  # of a z that has the wrong noise: it costs rec and the bound
+        told[1:-1] = ["" if reason in NOISE_REASONS else reason for reason in told[1:-1]]
+        told[0] = told[0] or told[-1]
     reasons = dict(zip(given.problem.terms, told, strict=True))
     check = partial(_gradient, "bound", wrong=bool(told[0]))
     gradient = given.wrong(group, found[0][1] or given.own, check)
@@ -490,7 +500,8 @@ def _of_term(given: Given, i: int, group: str) -> tuple[str, Form | None]:
     problem, first = given.problem, ""
     of_weights = problem.terms[i] == "niwae"
     several = bool(problem.model) and not of_weights  # draws of z, whose mean is right, too
-    looked_at = group == "set" and problem.terms[i] in _drawn(problem)
+    # Of an IWAE bound, the noise is that of the bound; of an ELBO, that of each term.
+    looked_at = group == "set" and (i > 0) == ("elbo" in problem.method)
 
     def check(one: dict, right: dict) -> str:
         reason = _value(problem, i, one, right)

@@ -481,7 +481,7 @@ def serve() -> None:
     kind, user, others, hidden = sys.argv[1:]
     gc.disable()
     _limit(kind, int(user), int(others))
-    if hidden and os.access(hidden, os.R_OK | os.X_OK):
+    if hidden and os.access(hidden, os.X_OK):
         sys.exit(f"{hidden} can be read by every user: run chmod go-rwx on it")
     if not os.access(os.__file__, os.R_OK):
         sys.exit(f"another user cannot read Python in {sys.base_prefix}")
