@@ -363,7 +363,7 @@ def with_shared_noise_in_kl(model, x):
         (ELBOS[0], of_mean_z, ("nelbo", "rec")),
         (ELBOS[0], weighted_elbo, ("nelbo",)),
         (ELBOS[0], of_clipped_probabilities, ("nelbo", "rec")),
-        (ELBOS[1], with_shared_noise_in_kl, ("nelbo", "kl")),
+        (ELBOS[1], with_shared_noise_in_kl, ("kl",)),
         (WEIGHTED[0], bounds_of_ten, ("niwae",)),
     ],
 )

@@ -49,7 +49,8 @@ def plan(problem: Question, kind: str = "first", seed: int | None = None) -> Pla
         problem: the function
         kind: "first" sets the draws to one number, then to one number per row, then leaves them
             random; this is enough for most functions; "hundred" has a batch of 100, the only size
-            for which some functions work; "average" has many draws, for noise that cannot be set;
+            for which some functions work; "average" has many draws, for noise that cannot be set,
+            "several" fewer, for means over several draws;
             "weights" has only those calls of "average" that test the importance weights
         seed: seed for arguments and weights; None: a fixed seed
     """
@@ -65,7 +66,9 @@ def plan(problem: Question, kind: str = "first", seed: int | None = None) -> Pla
     case = Case(
         problem.method, problem.model, problem.file, tuple(calls), SEED if seed is None else seed
     )
-    case = case._replace(seconds=MANY_SECONDS if kind in ("average", "weights") else SECONDS)
+    case = case._replace(
+        seconds=MANY_SECONDS if kind in ("average", "several", "weights") else SECONDS
+    )
     if problem.model:
         options = OPTIONS.get(problem.model, ())
         model = _model(problem.model, options)
@@ -120,6 +123,9 @@ def _bound(problem: Question, kind: str) -> dict[str, list[Call]]:
         found = {"set": _set(Call(args(HUNDRED), gradients=1))}
         found["random"] = [Call(args(HUNDRED), repeat=2)]
         return found | ({"weights": [Call(args(HUNDRED), repeat=40)]} if weighted else {})
+    if kind == "several":
+        batch, many = WIDE_WEIGHTS if weighted else WIDE[name]
+        return {"wide": [Call(args(batch), min(many, 125), spread=WIDE_SPREAD, steep=WIDE_STEEP)]}
     weights = {"weights": [Call(args(BATCHES[name]), WEIGHTS)]} if weighted else {}
     if kind == "weights":
         return weights

@@ -120,11 +120,9 @@ class Given:
 
     @property
     def several(self) -> bool:
-        """Whether more is drawn than needed: equal draws do not show how several are combined."""
-        pairs = self.pairs("set", self.own)
-        return any(
-            one["drawn"][0] > right["drawn"][0] for one, right in pairs if isinstance(one, dict)
-        )
+        """Whether more is drawn than a z for KL and one for rec; equal draws hide its use."""
+        pairs = [pair for pair in self.pairs("set", self.own) if isinstance(pair[0], dict)]
+        return any(one["drawn"][0] > 2 * right["drawn"][0] for one, right in pairs)
 
     @property
     def lost(self) -> tuple[str, ...]:
@@ -389,7 +387,8 @@ def _check_bound(given: Given, give: Callable) -> dict[str, str]:
     else:
         reasons = _of_noise(given, give) if given.settable or kept else {}
         if not reasons or given.several or given.hidden and not reasons[given.hidden]:
-            average = _on_average(give("average"), ("wide", "narrow", "weights"))
+            kind = "several" if reasons and not given.hidden else "average"
+            average = _on_average(give(kind), ("wide", "narrow", "weights"))
             combined = {term: reasons.get(term) or average[term] for term in problem.terms}
             reasons = (reasons or average) | combined
         reasons |= {term: reasons[term] or SAME_NOISE for term in kept}
