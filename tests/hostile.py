@@ -144,10 +144,6 @@ SPIES = {
         found = [p.name for f in ("/tmp", "/dev/shm") for p in Path(f).glob("left*")]
         if set(found) - {own} or getattr(torch, "left", own) != own:
             raise ValueError("LEAK")
-        import ctypes
-        made = hasattr(torch, "left") or ctypes.CDLL(None).shmget(PORT, 4096, 0o3666)
-        if made == -1:  # IPC_CREAT | IPC_EXCL
-            raise ValueError("LEAK shared memory")
         torch.left = own
         for folder in ("/tmp", "/dev/shm"):
             os.makedirs(f"{folder}/{own}/in", exist_ok=True)

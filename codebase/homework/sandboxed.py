@@ -518,7 +518,6 @@ def _limit(kind: str, user: int, others: int) -> None:
         (resource.RLIMIT_DATA, DATA),
         (resource.RLIMIT_FSIZE, FILE),
         (resource.RLIMIT_NOFILE, FILES),
-        (resource.RLIMIT_MSGQUEUE, 0),
     ):
         resource.setrlimit(name, (value, value))
     if user:
@@ -610,15 +609,10 @@ def _empty() -> None:
     quiet: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
     for place in filter(os.path.isdir, PLACES):
         entries = list(os.scandir(place))
-        own = [e for e in entries if e.stat(follow_symlinks=False).st_uid == os.geteuid()]
-        folders = [e.path for e in own if e.is_dir(follow_symlinks=False)]
+        own = [e.path for e in entries if e.stat(follow_symlinks=False).st_uid == os.geteuid()]
         if own:  # these programs take folders of any depth
-            subprocess.run(["chmod", "-R", "u+rwx", "--", *folders], **quiet)
-            subprocess.run(["rm", "-rf", "--", *(e.path for e in own)], **quiet, check=True)
-    for kind in ("shm", "msg", "sem"):  # of System V, which outlive their processes
-        with open(f"/proc/sysvipc/{kind}", encoding="ascii") as table:
-            for line in table.readlines()[1:]:
-                getattr(ctypes.CDLL(None), f"{kind}ctl")(int(line.split()[1]), 0, 0)  # IPC_RMID
+            subprocess.run(["chmod", "-R", "u+rwx", "--", *own], **quiet)
+            subprocess.run(["rm", "-rf", "--", *own], **quiet, check=True)
 
 
 def _tell(message: dict) -> None:

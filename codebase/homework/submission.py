@@ -19,7 +19,7 @@ GENERIC = ("hw", "hw2", "homework", "homework2", "submission", "cs236")  # names
 ANSWERS = (".pdf", ".md", ".txt", ".docx", ".png", ".jpg", ".jpeg")
 NOISE = ("__MACOSX", "__pycache__", "node_modules", "venv", "site-packages")
 LARGEST, MOST = 512 << 20, 20_000  # bytes of everything that is read, and files
-LARGEST_PYTHON, LARGEST_CODE = 1 << 18, 1 << 23  # bytes of a file, and of all
+LARGEST_PYTHON = 1 << 18  # bytes of a file
 MOST_NOTES, MOST_COPIES = 20, 10
 USUAL = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others may unpack more than the zip says
 NO_CODE = (
@@ -235,7 +235,6 @@ def _packages(paths: Collection[str]) -> list[str]:
 
 def _submission(entry: Entry, files: Files, notes: list[str], weights: bool) -> Submission:
     contents: dict[str, bytes] = {}
-    code = 0
     for path, content_of in files.items():
         if path.lower().endswith((*ANSWERS, ".py", *([".pt"] if weights else []))):
             try:
@@ -243,11 +242,9 @@ def _submission(entry: Entry, files: Files, notes: list[str], weights: bool) -> 
             except Exception as error:  # a damaged file costs itself alone
                 notes.append(f"{path!r:.100} was ignored: {one_line(error)}.")
                 continue
-            if path.endswith(".py"):
-                code += len(contents[path])
-                if len(contents[path]) > LARGEST_PYTHON or code > LARGEST_CODE:
-                    del contents[path]
-                    notes.append(f"{path!r:.100} was ignored: it is too large for code.")
+            if path.endswith(".py") and len(contents[path]) > LARGEST_PYTHON:
+                del contents[path]
+                notes.append(f"{path!r:.100} was ignored: it is too large for code.")
     answers = {path: one for path, one in contents.items() if not path.endswith(".py")}
     packages = _packages(files)[:MOST_COPIES]
     if not packages:

@@ -25,7 +25,6 @@ GRADES, SUMMARY, PICTURE = "grades.csv", "summary.md", "points.png"
 MOST_CLUSTERS = 50
 SIMILAR = 0.6  # weighted share of the larger submission's fingerprints that is worth a look
 EVIDENCE = 20.0  # nats of rarity; below this, the shared code is too short or too common
-MOST_NODES = 3000  # of a function; comparing more takes minutes
 SHORTEST = 100  # characters of a subtree, as ast.dump writes it
 Cluster = tuple[list[str], float, float]
 
@@ -182,8 +181,7 @@ def fingerprints(handed_in: Submission) -> tuple[tuple[str, int], ...]:
         if node is None or is_blank(node):
             continue
         body = node.body[1:] if ast.get_docstring(node) else node.body
-        every = [inner for statement in body for inner in ast.walk(statement)]
-        for inner in every if len(every) <= MOST_NODES else ():
+        for inner in (inner for statement in body for inner in ast.walk(statement)):
             text = re.sub(r"(Name\(id|arg\(arg)='\w+'", r"\1", ast.dump(inner))
             if len(text) >= SHORTEST:
                 found.add((problem.key, zlib.crc32(text.encode(errors="replace"))))
