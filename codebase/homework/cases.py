@@ -29,7 +29,8 @@ NARROW = {"VAE": (7, 120), "GMVAE": (7, 120), "SSVAE": (4, 32), "FSVAE": (4, 32)
 WIDE = {"VAE": (40, 500), "GMVAE": (40, 500), "SSVAE": (40, 64), "FSVAE": (40, 160)}
 WIDE_WEIGHTS, WEIGHTS = (10, 500), 200
 NARROW_SPREAD, WIDE_SPREAD, WIDE_STEEP = -6.0, 10.0, 10.0  # variances of about 0.002 and 10
-LARGE = {"SSVAE": 2.5}  # with which logits are up to 6: clipping shows, 1e-8 inside a log does not
+# With which logits are up to 6, where clipping shows, and 1e-8 inside a logarithm does not.
+LARGE = {"VAE": 8.0, "GMVAE": 8.0, "SSVAE": 2.5, "FSVAE": 8.0}
 OVERFLOW = 300.0  # with which some logits are above 88, where exp overflows in float32
 SEED = 0  # of arguments and weights: all submissions share the right outputs
 LOCK = threading.Lock()  # of torch's generator, and of the models
@@ -49,9 +50,9 @@ def plan(problem: Question, kind: str = "first", seed: int | None = None) -> Pla
         problem: the function
         kind: "first" sets the draws to one number, then to one number per row, then leaves them
             random; this is enough for most functions; "hundred" has a batch of 100, the only size
-            for which some functions work; "average" has many draws, for noise that cannot be set,
-            "several" fewer, for means over several draws;
-            "weights" has only those calls of "average" that test the importance weights
+            for which some functions work; "average" has many draws, for noise that cannot be set or
+            is hidden; "several" has fewer, for functions that combine several draws; "weights" has
+            only those calls of "average" that test the importance weights
         seed: seed for arguments and weights; None: a fixed seed
     """
     groups = _densities(problem) if not problem.model else _bound(problem, kind)
@@ -66,9 +67,7 @@ def plan(problem: Question, kind: str = "first", seed: int | None = None) -> Pla
     case = Case(
         problem.method, problem.model, problem.file, tuple(calls), SEED if seed is None else seed
     )
-    case = case._replace(
-        seconds=MANY_SECONDS if kind in ("average", "several", "weights") else SECONDS
-    )
+    case = case._replace(seconds=SECONDS if kind in ("first", "hundred") else MANY_SECONDS)
     if problem.model:
         options = OPTIONS.get(problem.model, ())
         model = _model(problem.model, options)
@@ -143,7 +142,7 @@ def _bound(problem: Question, kind: str) -> dict[str, list[Call]]:
     sizes = [Call(args(3, 4)), Call(args(1))]
     if weighted:
         sizes += [Call(args(4, 4)), Call(args(2, 6)), Call(args(3, 1))]
-    large = plain._replace(noise=2.4, steep=LARGE.get(name, 8.0))
+    large = plain._replace(noise=2.4, steep=LARGE[name])
     found = {"set": [*_set(plain._replace(gradients=1)), large], "sizes": _set(*sizes)}
     if weighted:
         rows = [Call(args(*size), noise=n, rows=True) for size, n in (((1, 6), 1), ((1, 30), -1))]

@@ -385,6 +385,7 @@ def _check_bound(given: Given, give: Callable) -> dict[str, str]:
     if isinstance(random, str):
         reasons = dict.fromkeys(problem.parts, random)
     else:
+        # Exactly, if the noise is set; on average, if it cannot be, or if equal draws hide it.
         reasons = _of_noise(given, give) if given.settable or kept else {}
         if not reasons or given.several or given.hidden and not reasons[given.hidden]:
             kind = "several" if reasons and not given.hidden else "average"
