@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import students
-from conftest import NO_NETWORK, Child, refused, run_python
+from conftest import NO_NETWORK, Child, refused, run_python, succeed
 from hostile import HOSTILE, SPIES
 
 from codebase import ROOT, UserError
@@ -393,6 +393,8 @@ def test_a_class(tmp_path):
     page = (out / "ada" / "report.md").read_text(encoding="utf-8")
     assert "Nice." in page and "| 1.3 the VAE's bounds | 1.5 of 3 |" in page
     assert (out / "written" / "ada" / "writeup.md").exists()
+    succeed(tmp_path, "codebase", "grade", folder / "broken.zip", "--out", out)
+    assert table(out / "grades.csv").keys() == {"broken"}  # of those that are graded now
 
 
 def test_interrupted_grading_leaves_nothing_behind(tmp_path):
@@ -413,7 +415,7 @@ def test_interrupted_grading_leaves_nothing_behind(tmp_path):
 def test_what_cannot_be_graded_is_refused_in_a_line(tmp_path):
     one = students.zipped(tmp_path / "a.zip", {})
     other = students.folder(tmp_path / "other", {"a.zip": b"x", "points.json": '{"x": 1}'})
-    folder = students.folder(tmp_path / "class", {"ada.zip": b"x", "bob.zip": b"x"})
+    folder = students.folder(tmp_path / "class", {f"{name}.zip": b"x" for name in "abcd"})
     for flags, reason in (
         ([tmp_path / "missing.zip"], "there is no such zip or folder"),
         ([one, other / "a.zip"], "have the same name"),
@@ -421,6 +423,7 @@ def test_what_cannot_be_graded_is_refused_in_a_line(tmp_path):
         ([one, "--jobs", "0"], "argument --jobs"),
         ([one, "--sandbox", "limits"], "argument --sandbox"),
         ([folder, "--out", folder / "new"], "is inside"),
+        ([folder], "there are 4 submissions: pass --out"),
         ([one, "--out", other / "points.json"], "is a file"),
         ([], "submissions"),
     ):
