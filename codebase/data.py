@@ -98,7 +98,7 @@ def get_mnist_data(
             labelled images of the semi-supervised model in each
 
     Returns:
-        (train_loader, (xl, yl), (X_test, y_test)): minibatches, x (97, 784); the subset (100, 784)
+        (train_loader, (xl, yl), (X_test, y_test)): minibatches, x (97, 784); the subset, (100, 784)
         with one-hot labels (100, 10); X_test (10000, 784) grey levels in [0, 1], y_test (10000,)
         labels
 

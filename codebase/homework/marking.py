@@ -120,7 +120,7 @@ class Given:
 
     @property
     def several(self) -> bool:
-        """Whether more is drawn than a z for KL and one for rec; equal draws hide its use."""
+        """Whether more than two z are drawn; equal draws do not show how they are combined."""
         pairs = [pair for pair in self.pairs("set", self.own) if isinstance(pair[0], dict)]
         return any(one["drawn"][0] > 2 * right["drawn"][0] for one, right in pairs)
 

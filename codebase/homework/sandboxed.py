@@ -1,4 +1,4 @@
-"""Run a submission's functions, in the sandbox. This file is all of the project that is there.
+"""Run a submission's functions in the sandbox, where this is the project's only file.
 
 The first process has imported torch, and forks a process for each case. It never runs or reads a
 submission's code. The forked process reads the submission and the case, calls the function, and

@@ -144,7 +144,7 @@ class Record:
         self.events: Events | None = None
 
     def _begin(self) -> "Events":
-        """On the first call, open the events; for a new run, replace an old one by its run.json."""
+        """On the first call, open the events. A new run deletes an old one first."""
         from codebase.runs.events import Events
 
         if self.events is None:

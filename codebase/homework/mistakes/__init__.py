@@ -30,8 +30,8 @@ def enter(
 
     Args:
         functions: names of the functions that contain the mistakes, separated by spaces
-        runs: functions with one mistake each, keyed by sentence ("what you did; what to do"); for
-            the FSVAE, x and z in it are also conditioned on y
+        runs: functions with one mistake each, keyed by sentence ("what you did; what to do"); the
+            FSVAE's sentences have p(x|y, z) for p(x|z), and q(z|x, y) for q(z|x)
         wrap: function that converts each of them to one with the correct function's arguments; a
             method's model comes first
     """
